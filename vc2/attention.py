@@ -1,0 +1,111 @@
+"""Attention: one function, and a backend that can be exchanged.
+
+A backend computes softmax(q k^T / sqrt(d)) v for q `[N, L, heads * d]`, k and v `[N, S, heads * d]` and returns `[N, L, heads * d]`.
+torch's own is the default; `use_backend("xformers")` or any callable of the same signature replaces it (the host brings its own).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Backend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+# CUDA's fused kernels put the batch in a 16-bit grid dimension; temporal attention's batch is every pixel of every clip.
+MAX_BATCH = 2**15
+
+
+def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """torch's scaled dot product attention."""
+    if q.shape[0] > MAX_BATCH:
+        parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
+        return torch.cat([torch_attention(*part, heads) for part in parts])
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def xformers_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """xformers' memory-efficient attention."""
+    from xformers.ops import memory_efficient_attention
+
+    q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
+    return memory_efficient_attention(q, k, v).flatten(2)
+
+
+BACKENDS: dict[str, Backend] = {"torch": torch_attention, "xformers": xformers_attention}
+
+
+def backend(choice: str | Backend = "auto") -> Backend:
+    """The backend called `choice`: "torch", "xformers", "auto" (xformers on CUDA if it is installed), or a callable, returned as it is.
+
+    Raises ValueError for another name and ModuleNotFoundError for xformers where it is missing.
+    """
+    if callable(choice):
+        return choice
+    installed = importlib.util.find_spec("xformers") is not None
+    if choice == "auto":
+        choice = "xformers" if installed and torch.cuda.is_available() else "torch"
+    if choice not in BACKENDS:
+        raise ValueError(f"unknown attention backend {choice!r}; expected one of auto, {', '.join(BACKENDS)} or a callable")
+    if choice == "xformers" and not installed:
+        raise ModuleNotFoundError("attention backend 'xformers' was asked for but xformers is not installed; use 'torch' or install it")
+    return BACKENDS[choice]
+
+
+class RelativePosition(nn.Module):
+    """VideoCrafter1's table of vectors for the distances -m..m between frames, `[2m + 1, d]`."""
+
+    def __init__(self, dim: int, max_distance: int, dtype=None, device=None):
+        super().__init__()
+        self.max_distance = max_distance
+        self.embeddings_table = nn.Parameter(torch.empty(2 * max_distance + 1, dim, dtype=dtype, device=device))
+        nn.init.xavier_uniform_(self.embeddings_table)
+
+    def forward(self, length: int, like: Tensor) -> Tensor:
+        """`[length, length, d]` on `like`'s device and dtype; entry (i, j) belongs to distance j - i, clamped to the table."""
+        index = torch.arange(length, device=like.device)
+        distance = (index[None, :] - index[:, None]).clamp(-self.max_distance, self.max_distance)
+        return self.embeddings_table.to(like)[distance + self.max_distance]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the official parameter names; self-attention where no context is given.
+
+    With `max_distance` (VideoCrafter1's temporal attention) relative positions are added to the logits and to the values, which no fused
+    kernel offers, so the backend is not asked.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, max_distance: int | None = None, *, operations=nn, dtype=None, device=None):
+        super().__init__()
+        kw = {"dtype": dtype, "device": device}
+        inner = heads * head_dim
+        self.heads = heads
+        self.backend: Backend = torch_attention
+        self.to_q = operations.Linear(dim, inner, bias=False, **kw)
+        self.to_k = operations.Linear(context_dim or dim, inner, bias=False, **kw)
+        self.to_v = operations.Linear(context_dim or dim, inner, bias=False, **kw)
+        self.to_out = nn.Sequential(operations.Linear(inner, dim, **kw))
+        self.relative = max_distance is not None
+        if max_distance is not None:
+            self.relative_position_k = RelativePosition(head_dim, max_distance, **kw)
+            self.relative_position_v = RelativePosition(head_dim, max_distance, **kw)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, value: Tensor | None = None) -> Tensor:
+        """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values are computed."""
+        context = x if context is None else context
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
+        out = self._relative_attention(q, k, v) if self.relative else self.backend(q, k, v, self.heads)
+        return self.to_out(out)
+
+    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # [N, heads, L, d]
+        length, scale = q.shape[2], q.shape[3] ** -0.5
+        logits = q @ k.transpose(-1, -2)
+        logits = logits + torch.einsum("nhld,lsd->nhls", q, self.relative_position_k(length, q))
+        weights = (logits * scale).softmax(-1)
+        out = weights @ v + torch.einsum("nhls,lsd->nhld", weights, self.relative_position_v(length, v))
+        return out.transpose(1, 2).flatten(2)

@@ -1,0 +1,215 @@
+"""The UNet's layers. Frames live in the batch, `[B * T, C, H, W]`; only the temporal layers unfold them.
+
+Parameter names, the spelling `temopral_conv` included, are the official checkpoint's (`lvdm/modules/attention.py`,
+`lvdm/modules/networks/openaimodel3d.py`). `operations` is the module that provides Linear, Conv*, GroupNorm and LayerNorm: torch.nn, or the host's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attention
+
+GROUPS = 32
+
+
+@dataclass(frozen=True)
+class Clips:
+    """How the batch of one forward pass divides into clips, and which temporal layers take part in it.
+
+    Training passes single images through with `attention` or `conv` off; see `vc2.training.objective`.
+    """
+
+    count: int
+    frames: int
+    attention: bool = True
+    conv: bool = True
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
+    """Sinusoidal embedding, cosines first: `t` of any shape, possibly fractional -> `[..., dim]` float32 (official `timestep_embedding`)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class GEGLU(nn.Module):
+    def __init__(self, dim: int, inner: int, operations, **kw):
+        super().__init__()
+        self.proj = operations.Linear(dim, 2 * inner, **kw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, -1)
+        return x * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, operations, **kw):
+        super().__init__()
+        # The identity stands where the official code has a dropout of 0, so that the last Linear is called net.2.
+        self.net = nn.Sequential(GEGLU(dim, 4 * dim, operations, **kw), nn.Identity(), operations.Linear(4 * dim, dim, **kw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to `context` (or again to itself where there is none), feed-forward."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None, max_distance: int | None, *, operations, **kw):
+        super().__init__()
+        self.attn1 = Attention(dim, heads, head_dim, None, max_distance, operations=operations, **kw)
+        self.ff = FeedForward(dim, operations, **kw)
+        self.attn2 = Attention(dim, heads, head_dim, context_dim, max_distance, operations=operations, **kw)
+        self.norm1 = operations.LayerNorm(dim, **kw)
+        self.norm2 = operations.LayerNorm(dim, **kw)
+        self.norm3 = operations.LayerNorm(dim, **kw)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x `[N, L, dim]`; context `[N, S, D]`, or `[B, S, D]` with N = B * T, shared by the T rows of x that follow one another."""
+        x = x + self.attn1(self.norm1(x))
+        query = self.norm2(x)
+        if context is not None:
+            # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys are computed once.
+            query = query.reshape(context.shape[0], -1, query.shape[-1])
+        x = x + self.attn2(query, context).view_as(x)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer(nn.Module):
+    """What the spatial and the temporal transformer share: norm, projections, blocks."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int | None, projection, max_distance: int | None, *, operations, **kw):
+        super().__init__()
+        inner = heads * head_dim
+        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
+        self.proj_in = projection(channels, inner, **kw)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(inner, heads, head_dim, context_dim, max_distance, operations=operations, **kw) for _ in range(depth)
+        )
+        self.proj_out = projection(inner, channels, **kw)
+
+    def tokens(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """`[N, L, channels]` -> `[N, L, channels]` through projections and blocks."""
+        x = _project(self.proj_in, x)
+        for block in self.transformer_blocks:
+            x = block(x, context)
+        return _project(self.proj_out, x)
+
+
+def _project(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a Linear, or a convolution of size 1 (older checkpoints and `init_attn`), to tokens `[N, L, C]`."""
+    extra = layer.weight.ndim - 2
+    if extra == 0:
+        return layer(x)
+    x = x.transpose(1, 2)
+    return layer(x.reshape(*x.shape, *(1,) * (extra - 1))).flatten(2).transpose(1, 2)
+
+
+class SpatialTransformer(Transformer):
+    """Attention among the pixels of one frame, and from them to the text."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int, use_linear: bool, *, operations, **kw):
+        projection = operations.Linear if use_linear else _conv1(operations.Conv2d)
+        super().__init__(channels, heads, head_dim, depth, context_dim, projection, None, operations=operations, **kw)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x `[B*T, C, H, W]`, context `[B, S, D]` or `[B*T, S, D]`."""
+        out = self.tokens(self.norm(x).flatten(2).transpose(1, 2), context)
+        return x + out.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class TemporalTransformer(Transformer):
+    """Attention among the frames of one clip, at each pixel by itself. It knows no text: both attentions are self-attention."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, use_linear: bool, max_distance: int | None, *, operations, **kw):
+        projection = operations.Linear if use_linear else _conv1(operations.Conv1d)
+        super().__init__(channels, heads, head_dim, depth, None, projection, max_distance, operations=operations, **kw)
+
+    def forward(self, x: Tensor, clips: Clips) -> Tensor:
+        """x `[B*T, C, H, W]`; the norm's statistics pool over the T frames of a clip."""
+        if not clips.attention:
+            return x
+        b, t, (c, h, w) = clips.count, clips.frames, x.shape[1:]
+        video = self.norm(x.unflatten(0, (b, t)).transpose(1, 2))  # [B, C, T, H, W]
+        tokens = video.permute(0, 3, 4, 2, 1).reshape(b * h * w, t, c)
+        out = self.tokens(tokens).view(b, h, w, t, c).permute(0, 3, 4, 1, 2)  # [B, T, C, H, W]
+        return x + out.reshape(x.shape)
+
+
+def _conv1(conv):
+    return lambda inputs, outputs, **kw: conv(inputs, outputs, kernel_size=1, **kw)
+
+
+class TemporalConv(nn.Module):
+    """Four GroupNorm, SiLU, (Dropout 0.1), Conv3d(3,1,1) stages added to their input. The only layer that knows the order of frames in VideoCrafter2."""
+
+    def __init__(self, channels: int, *, operations, **kw):
+        super().__init__()
+
+        def stage(*dropout: nn.Module) -> nn.Sequential:
+            conv = operations.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
+            return nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), *dropout, conv)
+
+        self.conv1 = stage()
+        self.conv2, self.conv3, self.conv4 = (stage(nn.Dropout(0.1)) for _ in range(3))
+
+    def forward(self, x: Tensor, clips: Clips) -> Tensor:
+        """x `[B*T, C, H, W]` -> the same shape."""
+        if not clips.conv:
+            return x
+        video = x.unflatten(0, (clips.count, clips.frames)).transpose(1, 2)
+        out = self.conv4(self.conv3(self.conv2(self.conv1(video))))
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+
+class ResBlock(nn.Module):
+    """Residual block that takes the timestep's embedding in, followed (inside, hence its parameter names) by the temporal convolution."""
+
+    def __init__(self, channels: int, emb_channels: int, out_channels: int, temporal_conv: bool, *, operations, **kw):
+        super().__init__()
+        self.in_layers = nn.Sequential(
+            operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), operations.Conv2d(channels, out_channels, 3, padding=1, **kw)
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(emb_channels, out_channels, **kw))
+        # The identity stands where the official code has a dropout of 0.
+        self.out_layers = nn.Sequential(
+            operations.GroupNorm(GROUPS, out_channels, **kw), nn.SiLU(), nn.Identity(), operations.Conv2d(out_channels, out_channels, 3, padding=1, **kw)
+        )
+        self.skip_connection = nn.Identity() if channels == out_channels else operations.Conv2d(channels, out_channels, 1, **kw)
+        if temporal_conv:
+            self.temopral_conv = TemporalConv(out_channels, operations=operations, **kw)
+
+    def forward(self, x: Tensor, emb: Tensor, clips: Clips) -> Tensor:
+        """x `[B*T, C, H, W]`; emb `[B, E]` (one timestep a clip) or `[B*T, E]`."""
+        h = self.in_layers(x)
+        shift = self.emb_layers(emb)
+        if shift.shape[0] != h.shape[0]:
+            shift = shift.repeat_interleave(clips.frames, 0)
+        h = self.skip_connection(x) + self.out_layers(h + shift[..., None, None])
+        return self.temopral_conv(h, clips) if hasattr(self, "temopral_conv") else h
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int, *, operations, **kw):
+        super().__init__()
+        self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, **kw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int, *, operations, **kw):
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **kw)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Nearest-neighbour to `size` (H, W): that of the skip it will meet, twice its own or one less where a side was odd."""
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))

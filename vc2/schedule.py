@@ -1,0 +1,61 @@
+"""The noise schedule with VideoCrafter2's dynamic rescale.
+
+    x_t = sqrt(abar_t) s_t x_0 + sqrt(1 - abar_t) eps        s_t = linspace(1, 0.7, 400), then 0.7
+
+(official `lvdm/models/ddpm3d.py`: `scale_arr`, `q_sample`; betas as in Stable Diffusion, "scaled linear").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BETA_START, BETA_END, TIMESTEPS, RESCALE_STEPS = 0.00085, 0.012, 1000, 400
+
+
+class NoiseSchedule:
+    """What a timestep means: `alphas_cumprod[t]` (abar) and the signal's extra factor `scale[t]` (s), both `[1000]` float32.
+
+    `scale_end` is s's final value; None means no rescale (s = 1 everywhere: VideoCrafter1 512, T2V-Turbo).
+    `scale` overrides it with a checkpoint's own `scale_arr` (1000 or 1400 long; entries 0..999 count).
+    """
+
+    def __init__(self, scale_end: float | None = 0.7, *, scale: Tensor | None = None):
+        betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+        self.betas = betas
+        self.alphas_cumprod = torch.cumprod(1 - betas, 0).float()
+        if scale is not None:
+            if scale.ndim != 1 or len(scale) < TIMESTEPS:
+                raise ValueError(f"scale_arr must be one-dimensional with at least {TIMESTEPS} entries, found shape {tuple(scale.shape)}")
+            self.scale = scale[:TIMESTEPS].detach().float().cpu().clone()
+        elif scale_end is None:
+            self.scale = torch.ones(TIMESTEPS)
+        else:
+            ramp = torch.linspace(1, scale_end, RESCALE_STEPS, dtype=torch.float64)
+            self.scale = torch.cat([ramp, ramp.new_full((TIMESTEPS - RESCALE_STEPS,), scale_end)]).float()
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether s differs from 1 anywhere."""
+        return bool((self.scale != 1).any())
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise factors (sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like` (`[B, C, T, H, W]` or `[B, ...]`)."""
+        index = t.cpu().long()
+        abar, scale = self.alphas_cumprod[index], self.scale[index]
+        if t.ndim == 2:  # one timestep a frame: [B, T] -> [B, 1, T, 1, 1]
+            shape = (t.shape[0], 1, t.shape[1], 1, 1)
+        else:
+            shape = (t.shape[0],) + (1,) * (like.ndim - 1)
+        signal, noise = abar.sqrt() * scale, (1 - abar).sqrt()
+        return signal.reshape(shape).to(like), noise.reshape(shape).to(like)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """q(x_t | x_0): `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999. The rescale is applied here, once."""
+        signal, sigma = self.coefficients(t, x0)
+        return signal * x0 + sigma * noise
+
+    def sigmas(self) -> Tensor:
+        """The schedule as a variance-exploding process, `[1000]` ascending: sigma'_t = sqrt((1 - abar_t) / abar_t) / s_t."""
+        abar, scale = self.alphas_cumprod.double(), self.scale.double()
+        return (((1 - abar) / abar).sqrt() / scale).float()

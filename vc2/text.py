@@ -1,0 +1,55 @@
+"""The text encoder: OpenCLIP ViT-H/14's text tower, read at its second-to-last layer (official `FrozenOpenCLIPEmbedder`, layer "penultimate").
+
+open_clip provides the transformer and the tokenizer; it is imported where it is needed, so that ComfyUI, which has its own, does not load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .config import TextConfig, as_config
+
+
+class TextEncoder(nn.Module):
+    """Prompts -> `[N, 77, D]`. Parameter names are those of `cond_stage_model.model.*`, the parts that are never used included."""
+
+    def __init__(self, config: TextConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None):
+        super().__init__()
+        from open_clip.transformer import Transformer
+
+        self.config = config = as_config(TextConfig, config)
+        with torch.device(device or "cpu"):
+            self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+            self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length, config.width))
+            self.transformer = Transformer(config.width, config.layers, config.heads)
+            self.ln_final = nn.LayerNorm(config.width)
+            self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, config.width))
+            self.logit_scale = nn.Parameter(torch.ones([]))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        if not self.transformer.batch_first:
+            raise ImportError("open_clip_torch is older than 2.24 and puts the length first; install open_clip_torch>=2.24")
+        if dtype:
+            self.to(dtype)
+
+    def tokenize(self, prompts: str | Sequence[str]) -> Tensor:
+        """Token ids `[N, 77]`: start, the words, end, then zeros. Longer prompts are cut to fit."""
+        from open_clip import SimpleTokenizer
+
+        if not hasattr(self, "_tokenizer"):
+            self._tokenizer = SimpleTokenizer(context_length=self.config.context_length)
+        return self._tokenizer([prompts] if isinstance(prompts, str) else list(prompts))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids `[N, 77]` -> `[N, 77, D]`: all layers but the last, then the final norm."""
+        x = self.token_embedding(tokens) + self.positional_embedding
+        mask = torch.full((tokens.shape[1], tokens.shape[1]), float("-inf"), device=x.device, dtype=x.dtype).triu(1)
+        for block in self.transformer.resblocks[:-1]:
+            x = block(x, attn_mask=mask)
+        return self.ln_final(x)
+
+    def forward(self, prompts: str | Sequence[str]) -> Tensor:
+        """Encode prompts: `[N, 77, D]`."""
+        return self.encode_tokens(self.tokenize(prompts).to(self.positional_embedding.device))

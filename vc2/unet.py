@@ -1,0 +1,208 @@
+"""The denoiser: SD 2.1's UNet inflated with temporal attention and temporal convolution (paper section 3.1).
+
+One class serves training, the command line (`operations=torch.nn`) and ComfyUI (the host's operations, which cast and offload).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from . import attention
+from .config import UNetConfig, as_config
+from .layers import GROUPS, Clips, Downsample, ResBlock, SpatialTransformer, TemporalTransformer, Upsample, timestep_embedding
+
+
+class Hooks:
+    """Points at which a caller may look at or change activations. This one changes nothing; the host's subclass runs ComfyUI's patches."""
+
+    def embedding(self, emb: Tensor) -> Tensor:
+        """The timestep's (and fps') embedding, `[B, E]` or `[B*T, E]`."""
+        return emb
+
+    def input(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """After input block `index`: what goes on and what the decoder will meet as a skip, both `[B*T, C, H, W]`."""
+        return h, h
+
+    def middle(self, h: Tensor) -> Tensor:
+        """After the middle block."""
+        return h
+
+    def output(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Before output block `index`: its two inputs."""
+        return h, skip
+
+
+class Block(nn.Sequential):
+    """The layers between two skips; gives each layer what it needs besides x."""
+
+    use_checkpoint = False
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, size: tuple[int, int] | None = None) -> Tensor:
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = self._run(layer, x, emb, clips)
+            elif isinstance(layer, SpatialTransformer):
+                x = self._run(layer, x, context)
+            elif isinstance(layer, TemporalTransformer):
+                x = self._run(layer, x, clips)
+            elif isinstance(layer, Upsample):
+                x = layer(x, size or (2 * x.shape[-2], 2 * x.shape[-1]))
+            else:
+                x = layer(x)
+        return x
+
+    def _run(self, layer: nn.Module, *inputs) -> Tensor:
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+class VideoUNet(nn.Module):
+    """epsilon(x_t, t, text, fps).
+
+    Parameter names are the official checkpoint's (without `model.diffusion_model.`). Any number of frames and clips and any latent size go
+    in; clips never influence one another.
+    """
+
+    def __init__(self, config: UNetConfig | dict, *, operations=nn, dtype: torch.dtype | None = None, device=None):
+        super().__init__()
+        config = as_config(UNetConfig, config)
+        self.config, self.dtype = config, dtype or torch.get_default_dtype()
+        kw = {"operations": operations, "dtype": dtype, "device": device}
+        plain = {"dtype": dtype, "device": device}
+        width, emb = config.model_channels, 4 * config.model_channels
+        max_distance = config.temporal_length if config.use_relative_position else None
+
+        def embedder() -> nn.Sequential:
+            return nn.Sequential(operations.Linear(width, emb, **plain), nn.SiLU(), operations.Linear(emb, emb, **plain))
+
+        def res(channels: int, out: int) -> ResBlock:
+            return ResBlock(channels, emb, out, config.temporal_conv, **kw)
+
+        def transformers(channels: int) -> Iterator[nn.Module]:
+            heads, head_dim = channels // config.num_head_channels, config.num_head_channels
+            yield SpatialTransformer(channels, heads, head_dim, config.transformer_depth, config.context_dim, config.use_linear, **kw)
+            if config.temporal_attention:
+                yield TemporalTransformer(channels, heads, head_dim, 1, config.use_linear, max_distance, **kw)
+
+        self.time_embed = embedder()
+        if config.fps_cond:
+            self.fps_embedding = embedder()
+
+        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(config.in_channels, width, 3, padding=1, **plain))])
+        if config.addition_attention:
+            # Always 8 heads and convolutional projections, whatever the rest of the network has.
+            self.init_attn = Block(TemporalTransformer(width, 8, config.num_head_channels, config.transformer_depth, False, max_distance, **kw))
+
+        channels, factor, skips = width, 1, [width]
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [res(channels, mult * width)]
+                channels = mult * width
+                if factor in config.attention_resolutions:
+                    layers += transformers(channels)
+                self.input_blocks.append(Block(*layers))
+                skips.append(channels)
+            if level < len(config.channel_mult) - 1:
+                self.input_blocks.append(Block(Downsample(channels, **kw)))
+                skips.append(channels)
+                factor *= 2
+
+        self.middle_block = Block(res(channels, channels), *transformers(channels), res(channels, channels))
+
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            for i in range(config.num_res_blocks + 1):
+                layers = [res(channels + skips.pop(), mult * width)]
+                channels = mult * width
+                if factor in config.attention_resolutions:
+                    layers += transformers(channels)
+                if level and i == config.num_res_blocks:
+                    layers.append(Upsample(channels, **kw))
+                    factor //= 2
+                self.output_blocks.append(Block(*layers))
+
+        self.out = nn.Sequential(
+            operations.GroupNorm(GROUPS, channels, **plain), nn.SiLU(), operations.Conv2d(channels, config.out_channels, 3, padding=1, **plain)
+        )
+        self.gradient_checkpointing(config.use_checkpoint)
+
+    def gradient_checkpointing(self, on: bool) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.use_checkpoint = on
+
+    def use_attention(self, backend: str | attention.Backend) -> None:
+        """Compute all attention with `backend` (see `vc2.attention.backend`)."""
+        function = attention.backend(backend)
+        for module in self.modules():
+            if isinstance(module, attention.Attention):
+                module.backend = function
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        fps: Tensor | None = None,
+        *,
+        hooks: Hooks | None = None,
+        temporal: str = "full",
+    ) -> Tensor:
+        """Predict the noise in `x`.
+
+        x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`, fps `[B]` (the
+        condition, not the playback rate; 16 where it is None, as in the official UNet) -> `[B, 4, T, H, W]`.
+
+        `temporal`: "full"; "identity" leaves out the temporal convolutions; "bypass" the temporal attention too (both are for single images).
+        """
+        if x.ndim != 5:
+            raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
+        if temporal not in _TEMPORAL:
+            raise ValueError(f"temporal must be one of {', '.join(_TEMPORAL)}, found {temporal!r}")
+        b, _, t = x.shape[:3]
+        if context.shape[-1] != self.config.context_dim:
+            raise ValueError(
+                f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the text encoder that belongs to it"
+            )
+        hooks = hooks or Hooks()
+        clips = Clips(b, t, *_TEMPORAL[temporal])
+
+        if context.ndim == 4:
+            context = context.flatten(0, 1)
+        context = context.to(x.dtype)
+        emb = hooks.embedding(self._embed(timesteps, fps, x))
+        h = x.transpose(1, 2).flatten(0, 1)  # [B*T, C, H, W]
+        skips = []
+        for index, block in enumerate(self.input_blocks):
+            h = block(h, emb, context, clips)
+            if index == 0 and self.config.addition_attention:
+                h = self.init_attn(h, emb, context, clips)
+            h, skip = hooks.input(index, h)
+            skips.append(skip)
+        h = hooks.middle(self.middle_block(h, emb, context, clips))
+        for index, block in enumerate(self.output_blocks):
+            h, skip = hooks.output(index, h, skips.pop())
+            size = tuple(skips[-1].shape[-2:]) if skips else None
+            h = block(torch.cat([h, skip], 1), emb, context, clips, size)
+        return self.out(h).unflatten(0, (b, t)).transpose(1, 2)
+
+    def _embed(self, timesteps: Tensor, fps: Tensor | None, x: Tensor) -> Tensor:
+        """`[B, E]`, or `[B*T, E]` where every frame has its own timestep."""
+        width = self.config.model_channels
+        emb = self.time_embed(timestep_embedding(timesteps, width).to(x.dtype))
+        if self.config.fps_cond:
+            fps = torch.full((x.shape[0],), 16, device=x.device) if fps is None else fps.to(x.device)
+            rate = self.fps_embedding(timestep_embedding(fps, width).to(x.dtype))
+            emb = emb + (rate[:, None] if emb.ndim == 3 else rate)
+        return emb.flatten(0, 1) if emb.ndim == 3 else emb
+
+
+# What takes part: temporal attention, temporal convolution.
+_TEMPORAL: dict[str, tuple[bool, bool]] = {"full": (True, True), "identity": (True, False), "bypass": (False, False)}
+
