@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .client import Client, Progress, PromptError, Result
 from .comfyui import CACHE, PACK_NAME, ROOT, ComfyUIError, Server, free_port, serve
-from .workflow import WorkflowError, find_node, set_widget, ui_to_api
+from .workflow import WorkflowError, find_node, set_widget, typed_widgets, ui_to_api
 
 QUICKSTART = ROOT / "workflows" / "quickstart.json"
 PROMPT_NODE = ("CLIPTextEncode", "Prompt")
@@ -27,21 +27,21 @@ def make_video(client: Client, workflow: dict[str, Any], prompt: str, seed: int 
     """Run a saved workflow with `prompt` (and `seed`) filled in; the path of the video it saved under `output`, the server's output folder."""
     object_info = client.object_info()
     set_widget(find_node(workflow, *PROMPT_NODE), "text", prompt, object_info)
-    api = ui_to_api(workflow, object_info)
     if seed is not None:
-        _set_seed(api, seed)
-    result = _run_with_bar(client, api, workflow)
+        _set_seed(workflow, seed, object_info)
+    result = _run_with_bar(client, ui_to_api(workflow, object_info), workflow)
     videos = [file for file in result.files if file.type == "output" and Path(file.filename).suffix in VIDEO_SUFFIXES]
     if not videos:
         raise WorkflowError(f"the workflow ran but saved no video; it saved {[file.filename for file in result.files]}. Does it end in a save node?")
     return output / videos[-1].subfolder / videos[-1].filename
 
 
-def _set_seed(api: dict[str, dict[str, Any]], seed: int) -> None:
-    for node in api.values():
-        for name in {"seed", "noise_seed"} & node["inputs"].keys():
-            if not isinstance(node["inputs"][name], list):  # else a link, whose source has a seed of its own
-                node["inputs"][name] = seed
+def _set_seed(workflow: dict[str, Any], seed: int, object_info: dict[str, Any]) -> None:
+    found = [(node, name) for node in workflow["nodes"] for name in typed_widgets(node, object_info) if name in ("seed", "noise_seed")]
+    if not found:
+        raise WorkflowError(f"--seed {seed}: no node of the workflow has a seed")
+    for node, name in found:
+        set_widget(node, name, seed, object_info)
 
 
 def _run_with_bar(client: Client, api: dict[str, dict[str, Any]], workflow: dict[str, Any]) -> Result:

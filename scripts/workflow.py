@@ -58,21 +58,28 @@ def find_node(workflow: dict[str, Any], type: str, title: str) -> Node:
     return found[0]
 
 
+def typed_widgets(node: Node, object_info: ObjectInfo) -> list[str]:
+    """The node's widgets whose values are typed in: those that no link overrides. None for the browser's own nodes (notes, reroutes)."""
+    if node["type"] not in object_info:
+        return []
+    linked = {socket["name"] for socket in node.get("inputs") or [] if socket.get("link") is not None}
+    return [name for name in _widget_slots(object_info[node["type"]]) if name and name not in linked]
+
+
 def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) -> None:
-    """Type `value` into the node's widget `name`, in place, so that metadata saved with the result tells what ran."""
-    slots = _widget_slots(object_info[node["type"]])
-    if name not in slots:
-        raise WorkflowError(f"node {node['id']} ({node['type']}) has no widget {name!r}; it has {[slot for slot in slots if slot]}")
-    socket: dict[str, Any] = next((socket for socket in node.get("inputs") or [] if socket["name"] == name), {})
-    if socket.get("link") is not None:
-        raise WorkflowError(f"node {node['id']} ({node['type']}): {name!r} comes from a link, so a typed value would be ignored; change its source")
+    """Type `value` into the node's widget `name`, in place, so that the graph saved with the result tells what ran."""
+    where = f"node {node['id']} ({node['type']})"
+    typed = typed_widgets(node, object_info)
+    if name not in typed:
+        raise WorkflowError(f"{where} has no widget {name!r} to type into; it has {typed}, and the others come from links")
     values = node.setdefault("widgets_values", [])
     if isinstance(values, dict):
         values[name] = value
-    elif slots.index(name) < len(values):
-        values[slots.index(name)] = value
-    else:
-        raise WorkflowError(f"node {node['id']} ({node['type']}): widgets_values ends before {name!r}; save the workflow again from ComfyUI")
+        return
+    place = _widget_slots(object_info[node["type"]]).index(name)
+    if place >= len(values):
+        raise WorkflowError(f"{where}: its saved values end before {name!r}; open the workflow in ComfyUI and save it again")
+    values[place] = value
 
 
 class _Graph:
@@ -164,13 +171,18 @@ def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
     slots = _widget_slots(info)
     saved = node.get("widgets_values") or []
     named = saved if isinstance(saved, dict) else dict(zip(slots, saved, strict=False))
-    return {name: named.get(name, _default(*spec)) for name, spec in _specs(info).items() if name in slots}
+    values = {name: named[name] if name in named else _default(*spec) for name, spec in _specs(info).items() if name in slots}
+    return {name: value for name, value in values.items() if value is not None}  # a choice among nothing: left out, so that ComfyUI names it
 
 
 def _default(kind: Any, options: dict[str, Any]) -> Any:
-    choices = kind if isinstance(kind, list) else options.get("options") or [None]
-    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
-    return options.get("default", choices[0] if isinstance(kind, list) or kind == "COMBO" else empty[options.get("widgetType", kind)])
+    """What the browser shows in a new widget; None where there is nothing to choose from, such as models when none are installed."""
+    if "default" in options:
+        return options["default"]
+    if isinstance(kind, list) or kind == "COMBO":
+        choices = kind if isinstance(kind, list) else options.get("options")
+        return choices[0] if choices else None
+    return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[options.get("widgetType", kind)]
 
 
 def _literal(value: Any) -> Any:

@@ -1,0 +1,37 @@
+# `make demo` is the five-minute look; everything else is for working on the pack. COMFYUI_PATH=... uses your own ComfyUI instead of the pinned one.
+PYTHON ?= python3
+PROMPT ?= a red circle moving right
+ARGS ?=
+export PROMPT
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Touched after a successful install, so that pip runs again only when what it installs has changed.
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo ui test lint clean
+
+demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
+	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
+
+ui: $(INSTALLED)  ## ComfyUI with this pack in your browser, until Ctrl-C
+	$(RUN) -m scripts.demo --ui $(ARGS)
+
+test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## what CI checks before the tests
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
+	rm -rf $(VENV) .host/comfyui-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(INSTALLED): requirements/host.txt requirements/dev.txt pyproject.toml | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -r requirements/host.txt -r requirements/dev.txt -e '.[cli,training]'
+	touch $@
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) must be Python 3.10 or later; name another with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }

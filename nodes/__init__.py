@@ -1,0 +1,29 @@
+"""The nodes, one module a step of the graph: load, condition, latent, sample, video."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import ComfyExtension
+
+from .condition import VC2VideoConditioning
+from .latent import VC2EmptyLatentVideo
+from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel
+from .sample import VC2DDIM, VC2Sampler, VC2Schedule
+from .video import VC2SaveVideo
+
+# The bundled miniature appears in the loader's list beside the user's own checkpoints.
+folder_paths.add_model_folder_path("checkpoints", str(Path(__file__).parent.parent / "models"))
+
+
+class VideoCrafter2(ComfyExtension):
+    async def get_node_list(self):
+        return [
+            VC2LoadCheckpoint,
+            VC2LoadDiffusionModel,
+            VC2VideoConditioning,
+            VC2EmptyLatentVideo,
+            VC2Sampler,
+            VC2DDIM,
+            VC2Schedule,
+            VC2SaveVideo,
+        ]

@@ -1,0 +1,385 @@
+"""The only file that touches ComfyUI's internals.
+
+What is used, and what to do when it goes:
+
+- `comfy.model_base.BaseModel`, `comfy.supported_models_base.BASE`: how the host wraps a UNet. Follow `comfy/sd.py`, `load_diffusion_model_state_dict`.
+- `comfy.model_sampling.EPS`, `ModelSamplingDiscrete`: sigma tables. Only `sigmas`, `log_sigmas` and the four methods overridden here are relied on.
+- `comfy.patcher_extension`: DIFFUSION_MODEL wrappers (EasyCache). Without it call `_forward` directly.
+- `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder. Follow how SD 2.1 is loaded.
+- `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a sampler function with progress and previews.
+- `comfy.conds`: how conditions are batched.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import latent_preview
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+from tqdm.auto import trange
+
+from ..vc2.checkpoint import Checkpoint
+from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
+from ..vc2.schedule import NoiseSchedule
+from ..vc2.unet import Hooks, VideoUNet
+
+log = logging.getLogger(__name__)
+
+DEFAULT_FPS = 28  # the condition that the official sampling script uses
+
+
+# --- sampling space ---------------------------------------------------------------------------------------------------------------------
+
+
+class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSamplingDiscrete):
+    """Epsilon prediction with the dynamic rescale, as the variance-exploding process that the host's samplers see.
+
+    x~ = x_t / (s sqrt(abar)), sigma' = sqrt((1 - abar) / abar) / s, model input = c_in x~ with c_in = s / sqrt(1 + (s sigma')^2).
+    """
+
+    def __init__(self, schedule: NoiseSchedule):
+        comfy.model_sampling.ModelSamplingDiscrete.__init__(self)
+        self.set_sigmas(schedule.sigmas())
+        self.register_buffer("scale", schedule.scale.clone())
+
+    def signal_scale(self, sigma: Tensor) -> Tensor:
+        """s at any sigma', interpolated in log sigma' between the table's timesteps."""
+        table = self.log_sigmas.to(sigma.device)
+        scale = self.scale.to(sigma.device)
+        log_sigma = sigma.float().clamp(min=1e-10).log()
+        high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)
+        weight = ((log_sigma - table[high - 1]) / (table[high] - table[high - 1])).clamp(0, 1)
+        return torch.lerp(scale[high - 1], scale[high], weight)
+
+    def input_scale(self, sigma: Tensor) -> Tensor:
+        """c_in: what x~ is multiplied by to become the model's input x_t."""
+        s = self.signal_scale(sigma)
+        return s / (1 + (s * sigma.float()) ** 2).sqrt()
+
+    def calculate_input(self, sigma, noise):
+        return noise * comfy.model_sampling.reshape_sigma(self.input_scale(sigma), noise.ndim)
+
+    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+        """Start from `noise`. An empty latent means sampling from the prior, which is unit noise at the model's input, at whatever step one starts."""
+        sigma = torch.as_tensor(sigma, device=noise.device)
+        from_prior = max_denoise or not torch.any(latent_image)
+        gain = 1 / self.input_scale(sigma) if from_prior else sigma
+        return noise * comfy.model_sampling.reshape_sigma(gain, noise.ndim) + latent_image
+
+
+# --- the UNet in the host ---------------------------------------------------------------------------------------------------------------
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    return optimized_attention(q, k, v, heads, attn_precision=torch.float32)  # SD 2.1's attention overflows in half precision
+
+
+class HostHooks(Hooks):
+    """Runs what users plug in: ControlNet residuals and the block patches of stock nodes (FreeU and the like)."""
+
+    def __init__(self, control: dict | None, options: dict, model_channels: int):
+        self.control, self.options, self.channels = control, options, model_channels
+        self.patches = options.get("patches", {})
+
+    def embedding(self, emb):
+        for patch in self.patches.get("emb_patch", ()):
+            emb = patch(emb, self.channels, self.options)
+        return emb
+
+    def input(self, index, h):
+        self.options["block"] = ("input", index)
+        h = self._controlled(h, "input")
+        for patch in self.patches.get("input_block_patch", ()):
+            h = patch(h, self.options)
+        skip = h
+        for patch in self.patches.get("input_block_patch_after_skip", ()):
+            h = patch(h, self.options)
+        return h, skip
+
+    def middle(self, h):
+        self.options["block"] = ("middle", 0)
+        return self._controlled(h, "middle")
+
+    def output(self, index, h, skip):
+        self.options["block"] = ("output", index)
+        skip = self._controlled(skip, "output")
+        for patch in self.patches.get("output_block_patch", ()):
+            h, skip = patch(h, skip, self.options)
+        return h, skip
+
+    def _controlled(self, h: Tensor, place: str) -> Tensor:
+        residuals = (self.control or {}).get(place)
+        residual = residuals.pop() if residuals else None
+        if residual is None:
+            return h
+        if residual.shape[1:] != h.shape[1:] or h.shape[0] % residual.shape[0]:
+            raise ValueError(f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)}; use a ControlNet for SD 2.1")
+        return h + residual.to(h.dtype)
+
+
+class HostUNet(VideoUNet):
+    """VideoUNet with the host's calling convention: frames in the batch, every condition repeated for every frame."""
+
+    def __init__(self, vc2_config: UNetConfig, *, dtype=None, device=None, operations=None, **described):
+        # `described` holds the keys that stock nodes read from the model's unet_config; the network itself is built from vc2_config.
+        super().__init__(vc2_config, operations=operations, dtype=dtype, device=device)
+        self.use_attention(host_attention)
+
+    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **conds):
+        options = transformer_options if transformer_options is not None else {}
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timesteps, context, control, options, **conds)
+
+    def _forward(self, x, timesteps, context=None, control=None, transformer_options=None, fps=None, num_video_frames=None, shared_context=False, **ignored):
+        """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
+        frames = num_video_frames or x.shape[0]
+        if x.shape[0] % frames:
+            raise ValueError(
+                f"the batch holds {x.shape[0]} frames, which are not whole clips of {frames}; set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
+            )
+        video = x.unflatten(0, (-1, frames)).transpose(1, 2)
+        context = context[::frames] if shared_context else context.unflatten(0, (-1, frames))
+        hooks = HostHooks(control, transformer_options or {}, self.config.model_channels)
+        out = super().forward(video, timesteps.unflatten(0, (-1, frames)), context, None if fps is None else fps[::frames], hooks=hooks)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+class HostModel(comfy.model_base.BaseModel):
+    """ComfyUI's model object around the UNet: its sampling space, and fps and clip length as conditions."""
+
+    def __init__(self, model_config: ModelConfig, device=None):
+        super().__init__(model_config, device=device, unet_model=HostUNet)
+        self.model_sampling = RescaledSampling(model_config.schedule)
+
+    def extra_conds(self, **kwargs):
+        out = super().extra_conds(**kwargs)
+        frames = kwargs["noise"].shape[0]
+        out["num_video_frames"] = comfy.conds.CONDConstant(kwargs.get("frames_per_clip") or frames)
+        out["fps"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("fps", DEFAULT_FPS))]))
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            width = self.model_config.vc2_config.context_dim
+            if text.shape[-1] != width:
+                raise ValueError(
+                    f"the prompt was encoded to a width of {text.shape[-1]} but this model reads {width}; connect the CLIP output of VC2LoadCheckpoint (OpenCLIP ViT-H for VideoCrafter2)"
+                )
+            # One prompt for the whole clip: its keys and values are computed once, not once a frame.
+            out["shared_context"] = comfy.conds.CONDConstant(text.shape[0] == 1)
+        return out
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    """What the host asks about a model. `num_res_blocks` must stay out of unet_config: LoRA loading would take the UNet for a diffusers one."""
+
+    unet_extra_config = {}
+    latent_format = comfy.latent_formats.SD15
+    memory_usage_factor = 1.0
+
+    def __init__(self, config: UNetConfig, schedule: NoiseSchedule):
+        super().__init__(
+            {
+                "vc2_config": config,
+                "in_channels": config.in_channels,
+                "model_channels": config.model_channels,
+                "context_dim": config.context_dim,
+                "use_linear_in_transformer": config.use_linear,
+                "use_temporal_attention": True,
+            }
+        )
+        self.vc2_config, self.schedule = config, schedule
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return HostModel(self, device=device)
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------------------------
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comfy.model_patcher.ModelPatcher:
+    """The checkpoint's UNet as a MODEL; `dtype` is the weights' (None: the host decides by file, device and flags)."""
+    management, state = comfy.model_management, checkpoint.unet
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    config = ModelConfig(checkpoint.config, checkpoint.schedule)
+    if dtype is None:
+        dtype = management.unet_dtype(
+            model_params=comfy.utils.calculate_parameters(state),
+            supported_dtypes=config.supported_inference_dtypes,
+            weight_dtype=comfy.utils.weight_dtype(state),
+        )
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
+    model = config.get_model(state).to(offload_device)
+    # The host's own load_model_weights is not strict; names and shapes were checked when the file was read, and are again here.
+    model.diffusion_model.load_state_dict(state, strict=True)
+    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
+    """The checkpoint's text tower as a CLIP: SD 2.1's tokenizer (pad with 0) and its second-to-last layer, at the tower's own width."""
+    tower = checkpoint.text_config
+    state = comfy.utils.clip_text_transformers_convert(dict(checkpoint.text), "", "")
+
+    class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory=None, tokenizer_data=None):
+            super().__init__(embedding_directory, tokenizer_data or {}, clip_name="h", tokenizer=build_tokenizer)
+
+    def build_tokenizer(tokenizer_path=None, embedding_directory=None, tokenizer_data=None):
+        return comfy.sd1_clip.SDTokenizer(
+            tokenizer_path,
+            pad_with_end=False,
+            embedding_directory=embedding_directory,
+            embedding_size=tower.width,
+            embedding_key="clip_h",
+            tokenizer_data=tokenizer_data or {},
+        )
+
+    class Encoder(comfy.sd1_clip.SD1ClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):
+            super().__init__(device, dtype, model_options or {}, clip_name="h", clip_model=build_tower)
+
+    def build_tower(device="cpu", dtype=None, model_options=None):
+        return comfy.sd1_clip.SDClipModel(
+            device=device,
+            dtype=dtype,
+            layer="hidden",
+            layer_idx=-2,
+            textmodel_json_config=_tower_json(tower),
+            special_tokens={"start": 49406, "end": 49407, "pad": 0},
+            model_options=model_options or {},
+        )
+
+    target = comfy.supported_models_base.ClipTarget(Tokenizer, Encoder)
+    clip = comfy.sd.CLIP(target, embedding_directory=_embedding_directories(), parameters=comfy.utils.calculate_parameters(state))
+    missing, unexpected = clip.load_sd(state)
+    unexpected = [name for name in unexpected if name != "logit_scale"]
+    if missing or unexpected:
+        raise ValueError(f"{checkpoint.path}: the host's text encoder does not fit the file: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return clip
+
+
+def _tower_json(tower: TextConfig) -> dict:
+    return {
+        "num_hidden_layers": tower.layers,
+        "hidden_size": tower.width,
+        "intermediate_size": 4 * tower.width,
+        "num_attention_heads": tower.heads,
+        "max_position_embeddings": tower.context_length,
+        "vocab_size": tower.vocab_size,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "eos_token_id": 49407,
+        "projection_dim": tower.width,
+    }
+
+
+def _embedding_directories() -> list[str]:
+    import folder_paths
+
+    return folder_paths.get_folder_paths("embeddings")
+
+
+def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
+    """The checkpoint's autoencoder as a VAE, of any width."""
+    config: AutoencoderConfig = checkpoint.vae_config
+    ddconfig = {
+        "double_z": True,
+        "z_channels": config.z_channels,
+        "resolution": 256,
+        "in_channels": config.in_channels,
+        "out_ch": config.out_ch,
+        "ch": config.ch,
+        "ch_mult": list(config.ch_mult),
+        "num_res_blocks": config.num_res_blocks,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    vae = comfy.sd.VAE(sd=dict(checkpoint.vae), config={"params": {"ddconfig": ddconfig, "embed_dim": config.embed_dim}})
+    vae.first_stage_model.load_state_dict(checkpoint.vae, strict=True)  # the host's own loading is not strict
+    return vae
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------------------------
+
+
+def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> RescaledSampling:
+    """The model's sampling space; raises where it is not a VideoCrafter model, or where another node replaced it and so dropped the rescale."""
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(model.model, HostModel):
+        raise ValueError(f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint")
+    if not isinstance(sampling, RescaledSampling):
+        raise ValueError(f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which drops the dynamic rescale; take it out")
+    return sampling
+
+
+@torch.no_grad()
+def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, eta: float = 1.0) -> Tensor:
+    """DDIM (`vc2.ddim`) in the host's sampling space, as a k-diffusion style sampler function.
+
+    With x~ = x_t / c: x~_p = x0 + (sqrt(1 - abar_p - sigma^2) eps + sigma z) / c_p. It ends at the last sigma's timestep; where that is t = 0 the result is x_0
+    as the official sampler gives it, still with t = 0's noise.
+    """
+    extra_args = extra_args or {}
+    sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
+    # Its own stream: with the initial noise's seed the first step would add the very noise that it started from. On the CPU: one seed, one clip, on any device.
+    generator = torch.Generator().manual_seed((extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF)
+    ones = x.new_ones([x.shape[0]])
+    for i in trange(len(sigmas) - 1, disable=disable):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        x0 = model(x, sigma * ones, **extra_args)
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
+        if sigma_next == 0:
+            x = x0
+            continue
+        eps = (x - x0) / sigma
+        abar, abar_next = (1 / (1 + (sampling.signal_scale(s) * s).double() ** 2) for s in (sigma, sigma_next))
+        added = eta * ((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)).clamp(min=0).sqrt()
+        kept = (1 - abar_next - added**2).clamp(min=0).sqrt()
+        c_next = sampling.input_scale(sigma_next)
+        x = x0 + eps * (kept / c_next).to(x)
+        if eta > 0:
+            x = x + torch.randn(x.shape, generator=generator).to(x) * (added / c_next).to(x)
+    if sigmas[-1] > 0 and torch.isclose(sigmas[-1].cpu(), sampling.sigma_min.cpu(), rtol=1e-4):
+        x = x * sampling.input_scale(sigmas[-1]).to(x)  # the official result is x_t at t = 0, not x~
+    return x
+
+
+def ddim_sampler(eta: float) -> comfy.samplers.KSAMPLER:
+    return comfy.samplers.KSAMPLER(sample_ddim, extra_options={"eta": eta})
+
+
+def run_sampler(model, sampler, sigmas: Tensor, seed: int, guidance: float, positive, negative, latent: dict) -> dict:
+    """What the stock custom sampling nodes do: noise from the seed, progress, previews, interrupt; returns the new latent."""
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    samples = comfy.sample.sample_custom(
+        model,
+        noise,
+        guidance,
+        sampler,
+        sigmas,
+        positive,
+        negative,
+        samples,
+        noise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return {**latent, "samples": samples}

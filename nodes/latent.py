@@ -1,0 +1,35 @@
+"""Where a clip starts."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+
+class VC2EmptyLatentVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2EmptyLatentVideo",
+            display_name="Empty VideoCrafter Latent",
+            category="VideoCrafter2/latent",
+            description="Latents for one or several clips; the frames are the batch.",
+            inputs=[
+                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8. VideoCrafter2 was trained at 512x320."),
+                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8."),
+                io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of a clip. VideoCrafter2 was trained on 16."),
+                io.Int.Input(
+                    "clips", default=1, min=1, max=64, tooltip="Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to frames."
+                ),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, width, height, frames, clips) -> io.NodeOutput:
+        for name, value in (("width", width), ("height", height)):
+            if value % 8:
+                raise ValueError(f"{name} must be divisible by 8, found {value}; the nearest is {max(8, round(value / 8) * 8)}")
+        device = comfy.model_management.intermediate_device()
+        return io.NodeOutput({"samples": torch.zeros(clips * frames, 4, height // 8, width // 8, device=device)})

@@ -1,0 +1,86 @@
+"""Loaders: files in, ComfyUI's own MODEL, CLIP and VAE out."""
+
+from __future__ import annotations
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..vc2 import checkpoint
+from . import host
+
+DTYPES = {"default": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
+
+def choose(value: str, options, what: str) -> str:
+    """The host does not validate combo values of V3 nodes before 0.8."""
+    if value not in options:
+        shown = ", ".join(list(options)[:8]) or "(none)"
+        raise ValueError(f"{what}: {value!r} is not one of the choices: {shown}")
+    return value
+
+
+def find(folder: str, name: str, what: str) -> str:
+    choose(name, folder_paths.get_filename_list(folder), f"{what} (files in models/{folder})")
+    return folder_paths.get_full_path_or_raise(folder, name)
+
+
+class VC2LoadCheckpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2LoadCheckpoint",
+            display_name="Load VideoCrafter Checkpoint",
+            category="VideoCrafter2/load",
+            description="Loads a VideoCrafter2 (or VideoCrafter1 text-to-video) checkpoint. The model family is told from the file itself.",
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=folder_paths.get_filename_list("checkpoints"),
+                    tooltip="A file in models/checkpoints: the official model.ckpt, a .safetensors, or the bundled miniature vc2-tiny.safetensors.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    tooltip="Precision that the UNet's weights are kept in. default: the file's, as far as the device can compute with it. fp8 halves memory again.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The denoiser."),
+                io.Clip.Output(tooltip="The text encoder, for CLIP Text Encode."),
+                io.Vae.Output(tooltip="The autoencoder, for VAE Decode and VAE Encode."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, ckpt_name, weight_dtype) -> io.NodeOutput:
+        dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
+        loaded = checkpoint.load(find("checkpoints", ckpt_name, "ckpt_name"))
+        for part, kind in ((loaded.vae, "autoencoder (first_stage_model.*)"), (loaded.text, "text encoder (cond_stage_model.model.*)")):
+            if part is None:
+                raise ValueError(f"{ckpt_name} has no {kind}; load a file that holds only a UNet with VC2LoadDiffusionModel")
+        return io.NodeOutput(host.load_model(loaded, dtype), host.load_clip(loaded), host.load_vae(loaded))
+
+
+class VC2LoadDiffusionModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2LoadDiffusionModel",
+            display_name="Load VideoCrafter Diffusion Model",
+            category="VideoCrafter2/load",
+            description="Loads only the UNet, for weights that were finetuned. Take CLIP and VAE from a whole checkpoint.",
+            inputs=[
+                io.Combo.Input(
+                    "unet_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip="A file in models/diffusion_models or models/unet."
+                ),
+                io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", tooltip="Precision that the weights are kept in."),
+            ],
+            outputs=[io.Model.Output(tooltip="The denoiser.")],
+        )
+
+    @classmethod
+    def execute(cls, unet_name, weight_dtype) -> io.NodeOutput:
+        dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
+        return io.NodeOutput(host.load_model(checkpoint.load(find("diffusion_models", unet_name, "unet_name")), dtype))

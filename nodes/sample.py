@@ -1,0 +1,96 @@
+"""The sampler of the paper, in one node or as parts for SamplerCustomAdvanced."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..vc2.ddim import ddim_timesteps
+from . import host
+
+STEPS = {"default": 50, "min": 1, "max": 1000, "tooltip": "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler."}
+ETA = {
+    "default": 1.0,
+    "min": 0.0,
+    "max": 1.0,
+    "step": 0.01,
+    "tooltip": "Share of fresh noise added at each step. Official: 1; 0 makes sampling deterministic.",
+}
+
+
+def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tensor:
+    """The sigmas of the official timesteps, descending, and at the end that of t = 0; `denoise` < 1 keeps the last share of them."""
+    table = host.sampling_of(model, asked_by).sigmas.cpu()
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
+    timesteps = ddim_timesteps(steps)
+    kept = round(len(timesteps) * denoise)
+    if kept == 0:
+        return torch.FloatTensor([])
+    return torch.cat([table[timesteps[:kept]].flip(0), table[:1]])
+
+
+class VC2Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2Sampler",
+            display_name="VideoCrafter Sampler",
+            category="VideoCrafter2/sampling",
+            description="The official DDIM sampler, with the dynamic rescale; the defaults are the official ones.",
+            inputs=[
+                io.Model.Input("model", tooltip="From VC2LoadCheckpoint or VC2LoadDiffusionModel, with or without LoRAs."),
+                io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
+                io.Latent.Input("latent", tooltip="From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."),
+                io.Int.Input("steps", **STEPS),
+                io.Float.Input("guidance", default=12.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Official: 12. 1 leaves the negative prompt out."),
+                io.Float.Input("eta", **ETA),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the latent's frames are noised only so far and then denoised."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent, seed, steps, guidance, eta, denoise) -> io.NodeOutput:
+        sigmas = ddim_sigmas(model, steps, denoise, "VC2Sampler")
+        return io.NodeOutput(host.run_sampler(model, host.ddim_sampler(eta), sigmas, seed, guidance, positive, negative, latent))
+
+
+class VC2DDIM(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2DDIM",
+            display_name="VideoCrafter DDIM",
+            category="VideoCrafter2/sampling",
+            description="The official sampling step as a SAMPLER, for SamplerCustomAdvanced. Use it with VC2Schedule.",
+            inputs=[io.Float.Input("eta", **ETA)],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, eta) -> io.NodeOutput:
+        return io.NodeOutput(host.ddim_sampler(eta))
+
+
+class VC2Schedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2Schedule",
+            display_name="VideoCrafter Schedule",
+            category="VideoCrafter2/sampling",
+            description="The official timesteps as SIGMAS. The last one is timestep 0, not zero noise: use it with VC2DDIM.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model whose noise schedule is meant."),
+                io.Int.Input("steps", **STEPS),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1: only the last share of the steps."),
+            ],
+            outputs=[io.Sigmas.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, denoise) -> io.NodeOutput:
+        return io.NodeOutput(ddim_sigmas(model, steps, denoise, "VC2Schedule"))

@@ -1,0 +1,35 @@
+"""Checkpoints of the real layout with weights that are a function of their names: small enough to run anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.fixtures import cases, fill_module
+from vc2 import checkpoint
+from vc2.autoencoder import AutoencoderKL
+from vc2.config import UNetConfig
+from vc2.schedule import NoiseSchedule
+from vc2.text import TextEncoder
+from vc2.unet import VideoUNet
+
+AUTOENCODER = {"ch": 32, "ch_mult": (1, 1, 2, 2), "num_res_blocks": 1}
+TEXT = {"width": 64, "heads": 4, "layers": 3}
+
+
+def unet_config(case: str) -> UNetConfig:
+    """The configuration of a parity fixture's UNet, e.g. "vc2_tiny"."""
+    return UNetConfig(**next(c["config"] for c in cases("unet") if c["name"] == case))
+
+
+def write(path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None) -> Path:
+    """A whole checkpoint around a fixture's UNet, in half precision: the host keeps text encoders so on a CPU, and would round other weights."""
+    return checkpoint.save(
+        path,
+        unet=fill_module(VideoUNet(unet_config(case))).state_dict(),
+        vae=fill_module(AutoencoderKL(AUTOENCODER)).state_dict(),
+        text=fill_module(TextEncoder(TEXT)).state_dict(),
+        schedule=schedule or NoiseSchedule(),
+        dtype=torch.float16,
+    )

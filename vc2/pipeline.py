@@ -1,0 +1,145 @@
+"""Text to video in one object: text encoder, guided DDIM, autoencoder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import checkpoint, ddim
+from .autoencoder import SCALE_FACTOR, AutoencoderKL
+from .checkpoint import CheckpointError
+from .schedule import NoiseSchedule
+from .text import TextEncoder
+from .unet import VideoUNet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample. The defaults are the official script's; a checkpoint's metadata (`sampling`) may carry its own.
+
+    `fps` is the condition, not the playback rate.
+    """
+
+    width: int = 512
+    height: int = 320
+    frames: int = 16
+    steps: int = 50
+    guidance: float = 12.0
+    eta: float = 1.0
+    fps: float = 28
+    negative: str = ""
+
+    @classmethod
+    def of(cls, metadata: dict[str, str]) -> Settings:
+        """The settings that a checkpoint recommends for itself."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in json.loads(metadata.get("sampling", "{}")).items() if k in known})
+
+    def check(self, factor: int = 8) -> None:
+        """Raise ValueError for a size or count that cannot be sampled."""
+        for name in ("width", "height"):
+            if getattr(self, name) < factor or getattr(self, name) % factor:
+                raise ValueError(f"{name} must be a positive multiple of {factor}, found {getattr(self, name)}")
+        if self.frames < 1:
+            raise ValueError(f"frames must be at least 1, found {self.frames}")
+        ddim.ddim_timesteps(self.steps)
+
+
+class TextToVideo:
+    """A checkpoint ready to sample on one device."""
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
+        loaded = checkpoint.load(path, dtype)
+        if loaded.vae is None or loaded.text is None:
+            raise CheckpointError(f"{path} holds only a UNet; text to video needs a whole checkpoint, with first_stage_model.* and cond_stage_model.*")
+        self.device = torch.device(device)
+        self.settings = Settings.of(loaded.metadata)
+        self.schedule: NoiseSchedule = loaded.schedule
+        self.dtype = dtype or next(iter(loaded.unet.values())).dtype
+        if self.device.type == "cpu" and self.dtype == torch.float16:
+            self.dtype = torch.float32  # CPUs compute half precision slowly, and not every layer
+        self.unet = self._ready(checkpoint.assemble(VideoUNet(loaded.config, device="meta"), loaded.unet))
+        self.unet.use_attention("auto")
+        self.vae = self._ready(checkpoint.assemble(AutoencoderKL(loaded.vae_config, device="meta"), loaded.vae))
+        self.text = self._ready(checkpoint.assemble(TextEncoder(loaded.text_config, device="meta"), loaded.text))
+
+    def _ready(self, module):
+        return module.to(self.device, self.dtype).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: Settings | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Clips of the prompts, uint8 `[B, T, H, W, 3]`.
+
+        A clip depends on its own prompt and seed alone, not on what it is sampled together with. `progress(done, steps)` may raise to interrupt.
+        """
+        s = settings or self.settings
+        s.check(self.vae.config.downsampling)
+        if len(prompts) != len(seeds):
+            raise ValueError(f"every prompt needs a seed: found {len(prompts)} prompts and {len(seeds)} seeds")
+        cond, uncond = self.text(list(prompts)), self.text([s.negative] * len(prompts))
+        fps = torch.full((len(prompts),), float(s.fps), device=self.device)
+        denoise = Guided(self.unet, cond, uncond, fps, s.guidance)
+
+        # Noise is drawn on the CPU so that a seed means the same clip on every device.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (4, s.frames, s.height // self.vae.config.downsampling, s.width // self.vae.config.downsampling)
+
+        def fresh_noise(_: int = 0) -> Tensor:
+            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+
+        report = (lambda k, count, x0: progress(k + 1, count)) if progress else None
+        z = ddim.sample(denoise, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report)
+        return self.decode(z)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> np.ndarray:
+        """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`, one frame at a time."""
+        clips = []
+        for clip in z:
+            frames = [self.vae.decode((frame[None] / SCALE_FACTOR).to(self.dtype))[0] for frame in clip.unbind(1)]
+            pixels = ((torch.stack(frames).float().clamp(-1, 1) + 1) * 127.5).round().byte()
+            clips.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return np.stack(clips)
+
+
+class Guided:
+    """epsilon with classifier-free guidance, u + g (c - u): both in one batch, or one after the other once memory has run out."""
+
+    def __init__(self, unet: VideoUNet, cond: Tensor, uncond: Tensor, fps: Tensor, guidance: float):
+        self.unet, self.cond, self.uncond, self.fps, self.guidance = unet, cond, uncond, fps, guidance
+        self.one_batch = True
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.guidance == 1:
+            return self._eps(x, t, self.cond, self.fps)
+        if self.one_batch:
+            try:
+                both = self._eps(torch.cat([x, x]), torch.cat([t, t]), torch.cat([self.cond, self.uncond]), torch.cat([self.fps, self.fps]))
+            except torch.OutOfMemoryError:
+                log.warning("not enough memory for guidance in one batch; running two passes a step")
+                self.one_batch = False
+            else:
+                return self._guide(*both.chunk(2))
+        return self._guide(self._eps(x, t, self.cond, self.fps), self._eps(x, t, self.uncond, self.fps))
+
+    def _eps(self, x: Tensor, t: Tensor, context: Tensor, fps: Tensor) -> Tensor:
+        return self.unet(x.to(context.dtype), t, context, fps).float()
+
+    def _guide(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        return uncond + self.guidance * (cond - uncond)
+
+
+def override(settings: Settings, **changes) -> Settings:
+    """`settings` with every change that is not None."""
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})

@@ -1,0 +1,1 @@
+"""Training VideoCrafter2: `python -m vc2.training`."""

@@ -1,0 +1,1 @@
+"""Where clips, images and captions come from."""

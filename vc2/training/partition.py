@@ -1,0 +1,27 @@
+"""theta_S and theta_T: which parameters are spatial (in SD 2.1 too) and which temporal (paper section 3.2)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..layers import TemporalConv, TemporalTransformer
+from ..unet import VideoUNet
+
+
+def temporal_names(unet: VideoUNet) -> frozenset[str]:
+    """Names of theta_T: the temporal transformers and convolutions, `init_attn` and `fps_embedding` (798 of VideoCrafter2's 1484 tensors)."""
+    prefixes = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer | TemporalConv)]
+    prefixes += ["init_attn.", "fps_embedding."]
+    return frozenset(name for name, _ in unet.named_parameters() if name.startswith(tuple(prefixes)))
+
+
+def is_temporal(module: nn.Module, name: str) -> bool:
+    """Whether the parameter called `name` of the VideoUNet `module` belongs to theta_T."""
+    return name in temporal_names(module)
+
+
+def freeze_except(unet: VideoUNet, part: str) -> None:
+    """Let only `part` learn: "spatial", "temporal" or "all". Frozen parameters get no gradient and no optimizer state."""
+    temporal = temporal_names(unet)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(part == "all" or (name in temporal) == (part == "temporal"))
