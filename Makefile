@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo ui test lint clean
+.PHONY: demo ui test lint miniature bench bench-tiny bench-full-size clean
 
 demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
@@ -24,6 +24,20 @@ lint: $(INSTALLED)  ## what CI checks before the tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hours on two cores, and the same command resumes it
+	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
+	$(RUN) -m vc2.training run training/recipes/tiny/autoencoder.yaml
+	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
+	cp runs/tiny-base/model.safetensors models/vc2-tiny.safetensors
+
+bench: bench-tiny bench-full-size  ## everything in docs/ that is measured
+
+bench-tiny: $(INSTALLED)  ## does the miniature show what it is asked for? writes docs/tiny.md
+	$(RUN) -m bench.tiny $(ARGS)
+
+bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load time and memory; writes docs/full_size.md
+	$(RUN) -m bench.full_size $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

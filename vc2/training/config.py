@@ -82,6 +82,7 @@ class Recipe(Section):
     data: Data = Data()
     diffusion: Diffusion = Diffusion()
     optimizer: Optimizer = Optimizer()
+    sampling: dict[str, Any] = Field(default_factory=dict)  # settings (vc2.pipeline.Settings) that the exported file recommends for itself
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

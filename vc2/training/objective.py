@@ -5,6 +5,7 @@ Three of them: the diffusion objective of the paper, and the two that the miniat
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Protocol
 
@@ -92,7 +93,8 @@ class DiffusionObjective:
         return torch.stack(moments), torch.stack(context)
 
     def export(self, path, weights, recipe):
-        checkpoint.save(path, unet=weights, schedule=self.schedule, dtype=torch.float16, metadata={"recipe": recipe.model_dump_json()}, **self.parts)
+        metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(recipe.sampling)}
+        checkpoint.save(path, unet=weights, schedule=self.schedule, dtype=torch.float16, metadata=metadata, **self.parts)
 
 
 class AutoencoderObjective:
