@@ -102,7 +102,10 @@ def main() -> None:
         with Server(base=base) as server:
             client, idle = Client(server.url), server.rss
             only_load = {k: v for k, v in graph(file.name, 2).items() if k in ("load", "text")}
-            only_load["show"] = {"class_type": "VC2VideoConditioning", "inputs": {"positive": ["text", 0], "negative": ["text", 0], "fps": 28, "frames_per_clip": 0}}
+            only_load["show"] = {
+                "class_type": "VC2VideoConditioning",
+                "inputs": {"positive": ["text", 0], "negative": ["text", 0], "fps": 28, "frames_per_clip": 0},
+            }
             only_load["latent"] = {"class_type": "VC2EmptyLatentVideo", "inputs": {"width": 16, "height": 16, "frames": 1, "clips": 1}}
             only_load["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": ["latent", 0], "vae": ["load", 2]}}
             only_load["save"] = {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}}

@@ -90,7 +90,8 @@ def main() -> None:
         f"""# How well the miniature follows its prompts
 
 Made by `make bench-tiny` ({platform.machine()}, torch {torch.__version__.split("+")[0]}): {PROMPTS} of the world's 96 captions, seeds 0 to {PROMPTS - 1},
-{model.settings.steps} steps, guidance {model.settings.guidance:g}, eta {model.settings.eta:g}; right is what the rule-based judge (`vc2/evaluation/judge.py`) sees.
+{model.settings.steps} steps, guidance {model.settings.guidance:g}, eta {model.settings.eta:g}; right is what the rule-based judge
+(`vc2/evaluation/judge.py`) sees.
 An object that it does not find counts as wrong.
 
 {chr(10).join(lines)}

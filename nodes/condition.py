@@ -25,7 +25,8 @@ class VC2VideoConditioning(io.ComfyNode):
                     min=1,
                     max=120,
                     step=1,
-                    tooltip="The frame rate as a condition, not the playback rate: higher means less motion from frame to frame. The official script uses 28. The miniature knows 8 and 16.",
+                    tooltip="The frame rate as a condition, not the playback rate: higher means less motion from frame to frame. "
+                    "The official script uses 28. The miniature knows 8 and 16.",
                 ),
                 io.Int.Input(
                     "frames_per_clip",

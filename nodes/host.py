@@ -29,6 +29,7 @@ import comfy.supported_models_base
 import comfy.utils
 import latent_preview
 import torch
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 from tqdm.auto import trange
@@ -151,7 +152,8 @@ class HostUNet(VideoUNet):
         frames = num_video_frames or x.shape[0]
         if x.shape[0] % frames:
             raise ValueError(
-                f"the batch holds {x.shape[0]} frames, which are not whole clips of {frames}; set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
+                f"the batch holds {x.shape[0]} frames, which are not whole clips of {frames}; "
+                "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
             )
         video = x.unflatten(0, (-1, frames)).transpose(1, 2)
         context = context[::frames] if shared_context else context.unflatten(0, (-1, frames))
@@ -177,7 +179,8 @@ class HostModel(comfy.model_base.BaseModel):
             width = self.model_config.vc2_config.context_dim
             if text.shape[-1] != width:
                 raise ValueError(
-                    f"the prompt was encoded to a width of {text.shape[-1]} but this model reads {width}; connect the CLIP output of VC2LoadCheckpoint (OpenCLIP ViT-H for VideoCrafter2)"
+                    f"the prompt was encoded to a width of {text.shape[-1]} but this model reads {width}; "
+                    "connect the CLIP output of VC2LoadCheckpoint (OpenCLIP ViT-H for VideoCrafter2)"
                 )
             # One prompt for the whole clip: its keys and values are computed once, not once a frame.
             out["shared_context"] = comfy.conds.CONDConstant(text.shape[0] == 1)
@@ -216,17 +219,23 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
     management, state = comfy.model_management, checkpoint.unet
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     config = ModelConfig(checkpoint.config, checkpoint.schedule)
-    if dtype is None:
-        dtype = management.unet_dtype(
-            model_params=comfy.utils.calculate_parameters(state),
-            supported_dtypes=config.supported_inference_dtypes,
-            weight_dtype=comfy.utils.weight_dtype(state),
-        )
+    dtype = dtype or _weight_dtype(state, config)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
     model = config.get_model(state).to(offload_device)
     # The host's own load_model_weights is not strict; names and shapes were checked when the file was read, and are again here.
     model.diffusion_model.load_state_dict(state, strict=True)
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
+    """The host's choice; but where it would widen a half-precision file to float32 only because the device computes so (CPUs), the weights stay half and are
+    cast layer by layer: the model then needs the file's size, not twice that."""
+    stored = comfy.utils.weight_dtype(state)
+    chosen = comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=config.supported_inference_dtypes, weight_dtype=stored
+    )
+    asked_for = args.fp32_unet or args.force_fp32
+    return stored if chosen == torch.float32 and stored in (torch.float16, torch.bfloat16) and not asked_for else chosen
 
 
 def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
@@ -322,7 +331,9 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     if not isinstance(model.model, HostModel):
         raise ValueError(f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint")
     if not isinstance(sampling, RescaledSampling):
-        raise ValueError(f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which drops the dynamic rescale; take it out")
+        raise ValueError(
+            f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which drops the dynamic rescale; take it out"
+        )
     return sampling
 
 

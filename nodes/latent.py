@@ -20,7 +20,11 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                 io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8."),
                 io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of a clip. VideoCrafter2 was trained on 16."),
                 io.Int.Input(
-                    "clips", default=1, min=1, max=64, tooltip="Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to frames."
+                    "clips",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to frames.",
                 ),
             ],
             outputs=[io.Latent.Output()],

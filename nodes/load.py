@@ -9,7 +9,14 @@ from comfy_api.latest import io
 from ..vc2 import checkpoint
 from . import host
 
-DTYPES = {"default": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+DTYPES = {
+    "default": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
 
 
 def choose(value: str, options, what: str) -> str:
@@ -43,7 +50,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
-                    tooltip="Precision that the UNet's weights are kept in. default: the file's, as far as the device can compute with it. fp8 halves memory again.",
+                    tooltip="Precision that the UNet's weights are kept in. default: the file's, where the device can compute with it. fp8: half of fp16.",
                 ),
             ],
             outputs=[

@@ -8,7 +8,12 @@ from comfy_api.latest import io
 from ..vc2.ddim import ddim_timesteps
 from . import host
 
-STEPS = {"default": 50, "min": 1, "max": 1000, "tooltip": "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler."}
+STEPS = {
+    "default": 50,
+    "min": 1,
+    "max": 1000,
+    "tooltip": "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler.",
+}
 ETA = {
     "default": 1.0,
     "min": 0.0,
@@ -45,9 +50,13 @@ class VC2Sampler(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."),
                 io.Int.Input("steps", **STEPS),
-                io.Float.Input("guidance", default=12.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Official: 12. 1 leaves the negative prompt out."),
+                io.Float.Input(
+                    "guidance", default=12.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Official: 12. 1 leaves the negative prompt out."
+                ),
                 io.Float.Input("eta", **ETA),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the latent's frames are noised only so far and then denoised."),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the latent's frames are noised only so far and then denoised."
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
         )

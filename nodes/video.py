@@ -22,7 +22,14 @@ class VC2SaveVideo(io.ComfyNode):
             description="Writes frames to the output folder. An mp4 or webm carries the workflow: drop it on the canvas to get the graph back.",
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VAE Decode."),
-                io.Float.Input("fps", default=10.0, min=0.1, max=240.0, step=0.1, tooltip="Playback rate. The official script saves at 10; the fps condition is another thing."),
+                io.Float.Input(
+                    "fps",
+                    default=10.0,
+                    min=0.1,
+                    max=240.0,
+                    step=0.1,
+                    tooltip="Playback rate. The official script saves at 10; the fps condition is another thing.",
+                ),
                 io.String.Input("filename_prefix", default="video/vc2", tooltip="Folder and start of the file name, below the output folder."),
                 io.Combo.Input("format", options=list(FORMATS), default="mp4", tooltip="mp4 (H.264), webm (VP9), gif, animated webp, or one png a frame."),
             ],

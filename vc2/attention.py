@@ -79,7 +79,9 @@ class Attention(nn.Module):
     kernel offers, so the backend is not asked.
     """
 
-    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, max_distance: int | None = None, *, operations=nn, dtype=None, device=None):
+    def __init__(
+        self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, max_distance: int | None = None, *, operations=nn, dtype=None, device=None
+    ):
         super().__init__()
         kw = {"dtype": dtype, "device": device}
         inner = heads * head_dim

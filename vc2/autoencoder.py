@@ -5,6 +5,8 @@ Parameter names follow the official `lvdm/modules/networks/ae_modules.py`.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,7 +102,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.ch, *(config.ch * m for m in config.ch_mult)]
         self.conv_in = nn.Conv2d(config.in_channels, config.ch, 3, padding=1, **kw)
-        self.down = nn.ModuleList(Level(a, b, config.num_res_blocks, config.dropout, **kw) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(Level(a, b, config.num_res_blocks, config.dropout, **kw) for a, b in pairwise(widths))
         for level, width in zip(self.down[:-1], widths[1:], strict=False):
             level.downsample = Downsample(width, **kw)
         self.mid = Middle(widths[-1], config.dropout, **kw)
@@ -139,12 +141,12 @@ class AutoencoderKL(nn.Module):
 
     def __init__(self, config: AutoencoderConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None):
         super().__init__()
-        self.config = config = as_config(AutoencoderConfig, config)
+        self.config = c = as_config(AutoencoderConfig, config)
         kw = {"dtype": dtype, "device": device}
-        self.encoder = Encoder(config, **kw)
-        self.decoder = Decoder(config, **kw)
-        self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.embed_dim, 1, **kw)
-        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1, **kw)
+        self.encoder = Encoder(c, **kw)
+        self.decoder = Decoder(c, **kw)
+        self.quant_conv = nn.Conv2d(2 * c.z_channels, 2 * c.embed_dim, 1, **kw)
+        self.post_quant_conv = nn.Conv2d(c.embed_dim, c.z_channels, 1, **kw)
 
     def encode(self, x: Tensor) -> Tensor:
         """Frames `[N, 3, H, W]` in -1..1, H and W divisible by 8 -> moments `[N, 8, H/8, W/8]` (mean, log variance), unscaled."""

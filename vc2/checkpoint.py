@@ -12,16 +12,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpoint
+from .config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpointError
 from .schedule import TIMESTEPS, NoiseSchedule
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+Module = TypeVar("Module", bound=nn.Module)
 SCHEDULE_BUFFERS = {
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
@@ -85,7 +87,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _read_pickle(path: Path):
+def _read_pickle(path: Path) -> Any:
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -99,7 +101,9 @@ def _read_pickle(path: Path):
             "Get the weights as .safetensors, or a .ckpt with the state dict only"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch checkpoint: {_first_sentence(error)} Download it again") from error
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch checkpoint: {_first_sentence(error)} Download it again"
+        ) from error
 
 
 def _first_sentence(error: Exception) -> str:
@@ -116,7 +120,9 @@ def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoin
     prefix = next((p for p in (UNET, "diffusion_model.", "") if f"{p}input_blocks.0.0.weight" in state), None)
     if prefix is None:
         found = ", ".join(sorted({name.split(".")[0] for name in state})[:6])
-        raise CheckpointError(f"{path} holds no UNet ({UNET}input_blocks.0.0.weight is missing; top-level names: {found}); expected a VideoCrafter text-to-video checkpoint")
+        raise CheckpointError(
+            f"{path} holds no UNet ({UNET}input_blocks.0.0.weight is missing; top-level names: {found}); expected a VideoCrafter text-to-video checkpoint"
+        )
 
     vae, text = take(state, VAE), take(state, TEXT)
     unet = take(state, prefix) if prefix else {n: state.pop(n) for n in list(state) if n not in SCHEDULE_BUFFERS}
@@ -157,7 +163,8 @@ def _networks(unet, config, vae, vae_config, text, text_config):
 
 def _text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the text tower; written out so that a host without open_clip can check a checkpoint."""
-    w, shapes = config.width, {}
+    w = config.width
+    shapes: dict[str, tuple[int, ...]] = {}
     shapes["token_embedding.weight"] = (config.vocab_size, w)
     shapes["positional_embedding"] = (config.context_length, w)
     shapes["text_projection"], shapes["logit_scale"] = (w, w), ()
@@ -197,7 +204,7 @@ def _schedule(config: UNetConfig, buffers: dict[str, Tensor]) -> NoiseSchedule:
     return NoiseSchedule({"VideoCrafter2": 0.7, "VideoCrafter1 T2V 1024": 0.3}.get(config.family))
 
 
-def assemble(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+def assemble(module: Module, state: Mapping[str, Tensor]) -> Module:
     """Give a module built on the meta device its tensors without copying them."""
     module.load_state_dict(dict(state), strict=True, assign=True)
     return module
@@ -282,4 +289,4 @@ def schedule_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in buffers.items()}
 
 
-__all__ = ["Checkpoint", "CheckpointError", "UnsupportedCheckpoint", "assemble", "load", "read_tensors", "save", "schedule_buffers", "take"]
+__all__ = ["Checkpoint", "CheckpointError", "UnsupportedCheckpointError", "assemble", "load", "read_tensors", "save", "schedule_buffers", "take"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 State = Mapping[str, Any]  # tensor name -> anything with a .shape
+C = TypeVar("C", "UNetConfig", "AutoencoderConfig", "TextConfig")
 
 
-class UnsupportedCheckpoint(ValueError):
+class UnsupportedCheckpointError(ValueError):
     """The tensors do not describe a network that this package implements."""
 
 
@@ -51,9 +52,9 @@ class UNetConfig:
         object.__setattr__(self, "channel_mult", tuple(self.channel_mult))
         object.__setattr__(self, "attention_resolutions", tuple(self.attention_resolutions))
         if not self.temporal_selfatt_only:
-            raise UnsupportedCheckpoint("temporal_selfatt_only=False: no released VideoCrafter model attends to text in time; expected True")
+            raise UnsupportedCheckpointError("temporal_selfatt_only=False: no released VideoCrafter model attends to text in time; expected True")
         if self.use_causal_attention:
-            raise UnsupportedCheckpoint("use_causal_attention=True: no released VideoCrafter model is causal in time; expected False")
+            raise UnsupportedCheckpointError("use_causal_attention=True: no released VideoCrafter model is causal in time; expected False")
         for name in ("model_channels", "num_head_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"UNetConfig.{name} must be positive, found {getattr(self, name)}")
@@ -89,17 +90,19 @@ class UNetConfig:
     def from_state_dict(cls, state: State) -> UNetConfig:
         """Tell family and widths from the names and shapes of a UNet's tensors (no `model.diffusion_model.` prefix).
 
-        Raises UnsupportedCheckpoint where the tensors are not a VideoCrafter text-to-video UNet (an SD 2.1 one, say).
+        Raises UnsupportedCheckpointError where the tensors are not a VideoCrafter text-to-video UNet (an SD 2.1 one, say).
         """
         first = state.get("input_blocks.0.0.weight")
         if first is None:
-            raise UnsupportedCheckpoint("no tensor input_blocks.0.0.weight: this is not a UNet in the LDM layout")
+            raise UnsupportedCheckpointError("no tensor input_blocks.0.0.weight: this is not a UNet in the LDM layout")
         if any(".to_k_ip." in name for name in state):
-            raise UnsupportedCheckpoint("the UNet has image cross-attention (to_k_ip): VideoCrafter1 image-to-video is not supported; use a text-to-video checkpoint")
+            raise UnsupportedCheckpointError(
+                "the UNet has image cross-attention (to_k_ip): VideoCrafter1 image-to-video is not supported; use a text-to-video checkpoint"
+            )
         temporal = "init_attn.0.proj_in.weight" in state or any(".temopral_conv." in name for name in state)
         if not temporal:
             kind = "a Stable Diffusion image UNet" if "middle_block.1.proj_in.weight" in state else "not a video UNet"
-            raise UnsupportedCheckpoint(f"no temporal layers (init_attn, temopral_conv): this is {kind}; expected a VideoCrafter text-to-video checkpoint")
+            raise UnsupportedCheckpointError(f"no temporal layers (init_attn, temopral_conv): this is {kind}; expected a VideoCrafter text-to-video checkpoint")
 
         width = first.shape[0]
         levels = _walk_input_blocks(state)
@@ -168,7 +171,7 @@ class AutoencoderConfig:
     def from_state_dict(cls, state: State) -> AutoencoderConfig:
         """Read the widths off a VAE's tensors (no `first_stage_model.` prefix)."""
         if "encoder.conv_in.weight" not in state or "decoder.conv_in.weight" not in state:
-            raise UnsupportedCheckpoint("no encoder.conv_in.weight and decoder.conv_in.weight: this is not a KL autoencoder in the LDM layout")
+            raise UnsupportedCheckpointError("no encoder.conv_in.weight and decoder.conv_in.weight: this is not a KL autoencoder in the LDM layout")
         ch = state["encoder.conv_in.weight"].shape[0]
         levels = _count(state, r"encoder\.down\.(\d+)\.")
         return cls(
@@ -205,7 +208,7 @@ class TextConfig:
         The number of heads is not visible in any shape. open_clip's towers use 64 channels a head; narrow ones at least four heads.
         """
         if "token_embedding.weight" not in state:
-            raise UnsupportedCheckpoint("no token_embedding.weight: this is not an open_clip text tower")
+            raise UnsupportedCheckpointError("no token_embedding.weight: this is not an open_clip text tower")
         vocab_size, width = state["token_embedding.weight"].shape
         return cls(
             context_length=state["positional_embedding"].shape[0],
@@ -216,11 +219,11 @@ class TextConfig:
         )
 
 
-def as_config(cls: type, value: Any) -> Any:
+def as_config(cls: type[C], value: C | Mapping[str, Any] | None) -> C:
     """`value` as an instance of the config class: an instance, a mapping of its fields, or None for the defaults."""
     if value is None:
         return cls()
-    if isinstance(value, cls):
+    if not isinstance(value, Mapping):
         return value
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(value) - known)
@@ -258,7 +261,7 @@ def _walk_input_blocks(state: State) -> _Levels:
             break
         index += 1
     if not widths or len(set(per_level)) != 1 or not resolutions:
-        raise UnsupportedCheckpoint(f"input_blocks do not form a regular UNet: ResBlocks per level {per_level}, attention at factors {resolutions}")
+        raise UnsupportedCheckpointError(f"input_blocks do not form a regular UNet: ResBlocks per level {per_level}, attention at factors {resolutions}")
     return _Levels(widths, per_level[0], attention, tuple(reversed(resolutions)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,9 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """What the spatial and the temporal transformer share: norm, projections, blocks."""
 
-    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int | None, projection, max_distance: int | None, *, operations, **kw):
+    def __init__(
+        self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int | None, projection, max_distance: int | None, *, operations, **kw
+    ):
         super().__init__()
         inner = heads * head_dim
         self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
@@ -105,7 +108,7 @@ class Transformer(nn.Module):
 
 def _project(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a Linear, or a convolution of size 1 (older checkpoints and `init_attn`), to tokens `[N, L, C]`."""
-    extra = layer.weight.ndim - 2
+    extra = cast(Tensor, layer.weight).ndim - 2
     if extra == 0:
         return layer(x)
     x = x.transpose(1, 2)
@@ -174,9 +177,7 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, emb_channels: int, out_channels: int, temporal_conv: bool, *, operations, **kw):
         super().__init__()
-        self.in_layers = nn.Sequential(
-            operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), operations.Conv2d(channels, out_channels, 3, padding=1, **kw)
-        )
+        self.in_layers = nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), operations.Conv2d(channels, out_channels, 3, padding=1, **kw))
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(emb_channels, out_channels, **kw))
         # The identity stands where the official code has a dropout of 0.
         self.out_layers = nn.Sequential(

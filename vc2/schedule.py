@@ -40,13 +40,11 @@ class NoiseSchedule:
         return bool((self.scale != 1).any())
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise factors (sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like` (`[B, C, T, H, W]` or `[B, ...]`)."""
+        """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like` (`[B, C, T, H, W]`)."""
         index = t.cpu().long()
         abar, scale = self.alphas_cumprod[index], self.scale[index]
-        if t.ndim == 2:  # one timestep a frame: [B, T] -> [B, 1, T, 1, 1]
-            shape = (t.shape[0], 1, t.shape[1], 1, 1)
-        else:
-            shape = (t.shape[0],) + (1,) * (like.ndim - 1)
+        # One timestep a frame, [B, T], becomes [B, 1, T, 1, 1].
+        shape = (t.shape[0], 1, t.shape[1], 1, 1) if t.ndim == 2 else (t.shape[0], *(1,) * (like.ndim - 1))
         signal, noise = abar.sqrt() * scale, (1 - abar).sqrt()
         return signal.reshape(shape).to(like), noise.reshape(shape).to(like)
 

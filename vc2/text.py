@@ -20,13 +20,13 @@ class TextEncoder(nn.Module):
         super().__init__()
         from open_clip.transformer import Transformer
 
-        self.config = config = as_config(TextConfig, config)
+        self.config = c = as_config(TextConfig, config)
         with torch.device(device or "cpu"):
-            self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-            self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length, config.width))
-            self.transformer = Transformer(config.width, config.layers, config.heads)
-            self.ln_final = nn.LayerNorm(config.width)
-            self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, config.width))
+            self.token_embedding = nn.Embedding(c.vocab_size, c.width)
+            self.positional_embedding = nn.Parameter(0.01 * torch.randn(c.context_length, c.width))
+            self.transformer = Transformer(c.width, c.layers, c.heads)
+            self.ln_final = nn.LayerNorm(c.width)
+            self.text_projection = nn.Parameter(c.width**-0.5 * torch.randn(c.width, c.width))
             self.logit_scale = nn.Parameter(torch.ones([]))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         if not self.transformer.batch_first:

@@ -41,7 +41,7 @@ class Block(nn.Sequential):
 
     use_checkpoint = False
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, size: tuple[int, int] | None = None) -> Tensor:  # type: ignore[override]
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = self._run(layer, x, emb, clips)
@@ -70,44 +70,44 @@ class VideoUNet(nn.Module):
 
     def __init__(self, config: UNetConfig | dict, *, operations=nn, dtype: torch.dtype | None = None, device=None):
         super().__init__()
-        config = as_config(UNetConfig, config)
-        self.config, self.dtype = config, dtype or torch.get_default_dtype()
+        self.config = c = as_config(UNetConfig, config)
+        self.dtype = dtype or torch.get_default_dtype()
         kw = {"operations": operations, "dtype": dtype, "device": device}
         plain = {"dtype": dtype, "device": device}
-        width, emb = config.model_channels, 4 * config.model_channels
-        max_distance = config.temporal_length if config.use_relative_position else None
+        width, emb = c.model_channels, 4 * c.model_channels
+        max_distance = c.temporal_length if c.use_relative_position else None
 
         def embedder() -> nn.Sequential:
             return nn.Sequential(operations.Linear(width, emb, **plain), nn.SiLU(), operations.Linear(emb, emb, **plain))
 
         def res(channels: int, out: int) -> ResBlock:
-            return ResBlock(channels, emb, out, config.temporal_conv, **kw)
+            return ResBlock(channels, emb, out, c.temporal_conv, **kw)
 
         def transformers(channels: int) -> Iterator[nn.Module]:
-            heads, head_dim = channels // config.num_head_channels, config.num_head_channels
-            yield SpatialTransformer(channels, heads, head_dim, config.transformer_depth, config.context_dim, config.use_linear, **kw)
-            if config.temporal_attention:
-                yield TemporalTransformer(channels, heads, head_dim, 1, config.use_linear, max_distance, **kw)
+            heads, head_dim = channels // c.num_head_channels, c.num_head_channels
+            yield SpatialTransformer(channels, heads, head_dim, c.transformer_depth, c.context_dim, c.use_linear, **kw)
+            if c.temporal_attention:
+                yield TemporalTransformer(channels, heads, head_dim, 1, c.use_linear, max_distance, **kw)
 
         self.time_embed = embedder()
-        if config.fps_cond:
+        if c.fps_cond:
             self.fps_embedding = embedder()
 
-        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(config.in_channels, width, 3, padding=1, **plain))])
-        if config.addition_attention:
+        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(c.in_channels, width, 3, padding=1, **plain))])
+        if c.addition_attention:
             # Always 8 heads and convolutional projections, whatever the rest of the network has.
-            self.init_attn = Block(TemporalTransformer(width, 8, config.num_head_channels, config.transformer_depth, False, max_distance, **kw))
+            self.init_attn = Block(TemporalTransformer(width, 8, c.num_head_channels, c.transformer_depth, False, max_distance, **kw))
 
         channels, factor, skips = width, 1, [width]
-        for level, mult in enumerate(config.channel_mult):
-            for _ in range(config.num_res_blocks):
+        for level, mult in enumerate(c.channel_mult):
+            for _ in range(c.num_res_blocks):
                 layers: list[nn.Module] = [res(channels, mult * width)]
                 channels = mult * width
-                if factor in config.attention_resolutions:
+                if factor in c.attention_resolutions:
                     layers += transformers(channels)
                 self.input_blocks.append(Block(*layers))
                 skips.append(channels)
-            if level < len(config.channel_mult) - 1:
+            if level < len(c.channel_mult) - 1:
                 self.input_blocks.append(Block(Downsample(channels, **kw)))
                 skips.append(channels)
                 factor *= 2
@@ -115,21 +115,19 @@ class VideoUNet(nn.Module):
         self.middle_block = Block(res(channels, channels), *transformers(channels), res(channels, channels))
 
         self.output_blocks = nn.ModuleList()
-        for level, mult in reversed(list(enumerate(config.channel_mult))):
-            for i in range(config.num_res_blocks + 1):
+        for level, mult in reversed(list(enumerate(c.channel_mult))):
+            for i in range(c.num_res_blocks + 1):
                 layers = [res(channels + skips.pop(), mult * width)]
                 channels = mult * width
-                if factor in config.attention_resolutions:
+                if factor in c.attention_resolutions:
                     layers += transformers(channels)
-                if level and i == config.num_res_blocks:
+                if level and i == c.num_res_blocks:
                     layers.append(Upsample(channels, **kw))
                     factor //= 2
                 self.output_blocks.append(Block(*layers))
 
-        self.out = nn.Sequential(
-            operations.GroupNorm(GROUPS, channels, **plain), nn.SiLU(), operations.Conv2d(channels, config.out_channels, 3, padding=1, **plain)
-        )
-        self.gradient_checkpointing(config.use_checkpoint)
+        self.out = nn.Sequential(operations.GroupNorm(GROUPS, channels, **plain), nn.SiLU(), operations.Conv2d(channels, c.out_channels, 3, padding=1, **plain))
+        self.gradient_checkpointing(c.use_checkpoint)
 
     def gradient_checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
@@ -205,4 +203,3 @@ class VideoUNet(nn.Module):
 
 # What takes part: temporal attention, temporal convolution.
 _TEMPORAL: dict[str, tuple[bool, bool]] = {"full": (True, True), "identity": (True, False), "bypass": (False, False)}
-

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,7 @@ class Format:
 
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 FORMATS = {
-    "mp4": Format(
-        ".mp4", ("-vf", _EVEN, "-c:v", "libx264", "-crf", "14", "-pix_fmt", "yuv420p", "-movflags", "+faststart+use_metadata_tags"), metadata=True
-    ),
+    "mp4": Format(".mp4", ("-vf", _EVEN, "-c:v", "libx264", "-crf", "14", "-pix_fmt", "yuv420p", "-movflags", "+faststart+use_metadata_tags"), metadata=True),
     "webm": Format(".webm", ("-vf", _EVEN, "-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-pix_fmt", "yuv420p"), metadata=True),
     "gif": Format(".gif", ("-vf", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none", "-loop", "0")),
     "webp": Format(".webp", ("-c:v", "libwebp_anim", "-lossless", "0", "-quality", "90", "-loop", "0")),
@@ -44,7 +42,7 @@ def format_of(path: str | os.PathLike) -> str:
     raise ValueError(f"{path}: cannot write {suffix or 'a file without an ending'}; use one of {', '.join(f.suffix for f in FORMATS.values())}")
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, metadata: dict[str, object] | None = None) -> Path:
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, metadata: Mapping[str, object] | None = None) -> Path:
     """Encode uint8 frames `[H, W, 3]` into `path`, whose ending decides the format. Returns the path written.
 
     `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON where the container can (mp4, webm).
@@ -70,7 +68,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         _encode([*inputs, *format.arguments, str(target)], first, iterator, path)
         if format.suffix == ".png":
             written = sorted(Path(folder).glob("*.png"))
-            return [file.replace(path.parent / file.name) for file in written][0]
+            return [file.replace(path.parent / file.name) for file in written][0]  # noqa: RUF015 (every one must be moved)
         return target.replace(path)
 
 
@@ -95,11 +93,11 @@ def _encode(arguments: list[str], first: np.ndarray, rest: Iterator[np.ndarray],
 
 def _bytes(frame: np.ndarray, shape: tuple[int, ...], path: Path) -> bytes:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != shape:
-        raise ValueError(f"{path}: every frame must be uint8 {shape[:2] + (3,)}, found {frame.dtype} {frame.shape}")
+        raise ValueError(f"{path}: every frame must be uint8 {(*shape[:2], 3)}, found {frame.dtype} {frame.shape}")
     return np.ascontiguousarray(frame).tobytes()
 
 
-def _ffmetadata(metadata: dict[str, object]) -> str:
+def _ffmetadata(metadata: Mapping[str, object]) -> str:
     """ffmpeg's metadata file: `key=value`, with = ; # \\ and newlines escaped."""
 
     def escape(text: str) -> str:

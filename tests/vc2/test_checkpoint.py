@@ -155,7 +155,7 @@ def test_other_models_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="Stable Diffusion image UNet"):
         checkpoint.load(tmp_path / "sd21.ckpt")
     torch.save({"decoder.weight": torch.zeros(1)}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="holds no UNet.*top-level names: decoder"):
+    with pytest.raises(CheckpointError, match=r"holds no UNet.*top-level names: decoder"):
         checkpoint.load(tmp_path / "other.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match="holds a list"):

@@ -11,7 +11,7 @@ from tests.fixtures import fill_module, manifest, noise, relative_rms
 from tests.standin import unet_config
 from vc2.autoencoder import AutoencoderKL
 from vc2.checkpoint import TEXT, UNET, VAE
-from vc2.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpoint
+from vc2.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
 from vc2.text import TextEncoder
 from vc2.training.partition import is_temporal, temporal_names
 from vc2.unet import Hooks, VideoUNet
@@ -107,7 +107,7 @@ def test_config_survives_its_own_state_dict(case):
 
 
 def test_sd21_is_told_apart():
-    with pytest.raises(UnsupportedCheckpoint, match="Stable Diffusion image UNet"):
+    with pytest.raises(UnsupportedCheckpointError, match="Stable Diffusion image UNet"):
         UNetConfig.from_state_dict({key.removeprefix(UNET): torch.empty(shape, device="meta") for key, shape in manifest()["sd21_unet"].items()})
 
 

@@ -126,6 +126,6 @@ def _explain(error) -> str:
     section: Any = Recipe
     for part in error["loc"][:-1]:
         section = section.model_fields[part].annotation
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, 1)
+    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else f"; the keys there are {', '.join(section.model_fields)}"
     return f"unknown key {key}{hint}"

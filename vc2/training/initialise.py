@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..layers import ResBlock, TemporalConv, Transformer
@@ -11,7 +13,7 @@ from ..unet import VideoUNet
 @torch.no_grad()
 def zero_outputs(unet: VideoUNet) -> VideoUNet:
     """Make every residual branch of a fresh UNet start as zero (as the official constructors do), and with them the prediction."""
-    layers = [unet.out[-1]]
+    layers: list[Any] = [unet.out[-1]]
     for module in unet.modules():
         if isinstance(module, ResBlock):
             layers.append(module.out_layers[-1])

@@ -19,7 +19,7 @@ from .ema import EMA
 log = logging.getLogger(__name__)
 
 
-class NonFinite(RuntimeError):
+class NonFiniteError(RuntimeError):
     """The loss or its gradient stopped being a number, several steps in a row."""
 
 
@@ -66,9 +66,9 @@ class Trainer:
             self.skipped = 0
         else:
             self.skipped += 1
-            log.warning("step %d skipped: loss %s, gradient norm %s", self.step, float(loss), float(norm))
+            log.warning("step %d skipped: loss %s, gradient norm %s", self.step, float(loss.detach()), float(norm))
             if self.skipped >= self.PATIENCE:
-                raise NonFinite(f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; lower optimizer.lr or check the data")
+                raise NonFiniteError(f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; lower optimizer.lr or check the data")
         self.optimizer.zero_grad()
         self.step += 1
         return {"loss": float(loss.detach()), "grad_norm": float(norm), **figures}

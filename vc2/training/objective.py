@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,9 @@ from .partition import freeze_except
 
 
 class Objective(Protocol):
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What learns."""
 
     def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one step, whose batch and noise come from `generator`, and figures to log."""
@@ -39,7 +41,11 @@ class Objective(Protocol):
 def build(recipe: Recipe, cache: Path, device: torch.device) -> Objective:
     """The recipe's objective, its module on `device`."""
     torch.manual_seed(recipe.seed)
-    kinds = {"diffusion": DiffusionObjective, "autoencoder": AutoencoderObjective, "text": TextObjective}
+    kinds: dict[str, type[DiffusionObjective | AutoencoderObjective | TextObjective]] = {
+        "diffusion": DiffusionObjective,
+        "autoencoder": AutoencoderObjective,
+        "text": TextObjective,
+    }
     return kinds[recipe.objective](recipe, cache, device)
 
 
@@ -137,23 +143,23 @@ class TextObjective:
 
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.recipe, self.device = recipe, device
-        text = TextEncoder(as_config(TextConfig, recipe.networks.text))
-        words = (list(world.COLOURS), list(world.SHAPES), list(world.DIRECTIONS))
-        self.model = nn.ModuleDict({"text": text, "heads": nn.ModuleList(nn.Linear(text.config.width, len(w)) for w in words)}).to(device)
-        self.words = words
+        self.text = TextEncoder(as_config(TextConfig, recipe.networks.text))
+        self.words = words = (list(world.COLOURS), list(world.SHAPES), list(world.DIRECTIONS))
+        self.heads = nn.ModuleList(nn.Linear(self.text.config.width, len(w)) for w in words)
+        self.model = nn.ModuleDict({"text": self.text, "heads": self.heads}).to(device)
 
     def loss(self, generator):
-        text, labels, prompts = self.model["text"], [], []
+        labels, prompts = [], []
         for _ in range(self.recipe.batch):
             ids = [int(torch.randint(len(w), (), generator=generator)) for w in self.words]
             template = self.TEMPLATES[int(torch.randint(len(self.TEMPLATES), (), generator=generator))]
             prompts.append(template.format(*(w[i] for w, i in zip(self.words, ids, strict=True))))
             labels.append(ids)
-        tokens = text.tokenize(prompts).to(self.device)
+        tokens = self.text.tokenize(prompts).to(self.device)
         after = torch.arange(tokens.shape[1], device=self.device) >= tokens.argmax(1, keepdim=True)  # the end-of-text id is the largest
-        features = text.encode_tokens(tokens)
+        features = self.text.encode_tokens(tokens)
         loss, right = torch.zeros((), device=self.device), []
-        for head, target in zip(self.model["heads"], torch.tensor(labels, device=self.device).T, strict=True):
+        for head, target in zip(self.heads, torch.tensor(labels, device=self.device).T, strict=True):
             logits = head(features)[after]
             target = target[:, None].expand_as(after)[after]
             loss = loss + F.cross_entropy(logits, target)
@@ -182,12 +188,13 @@ def normalise_latents(model: AutoencoderKL, frames: Tensor) -> None:
     shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3))
     gain = 1 / (std * SCALE_FACTOR)
     z = len(shift)
-    quant, post = model.quant_conv, model.post_quant_conv
-    quant.weight[:z] *= gain[:, None, None, None]
-    quant.bias[:z] = (quant.bias[:z] - shift) * gain
-    quant.bias[z:] += 2 * gain.log()
-    post.bias += post.weight[:, :, 0, 0] @ shift
-    post.weight /= gain[None, :, None, None]
+    quant: dict[str, Any] = dict(model.quant_conv.named_parameters())
+    post: dict[str, Any] = dict(model.post_quant_conv.named_parameters())
+    quant["weight"][:z] *= gain[:, None, None, None]
+    quant["bias"][:z] = (quant["bias"][:z] - shift) * gain
+    quant["bias"][z:] += 2 * gain.log()
+    post["bias"] += post["weight"][:, :, 0, 0] @ shift
+    post["weight"] /= gain[None, :, None, None]
 
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from ..layers import TemporalConv, TemporalTransformer
 from ..unet import VideoUNet
 
@@ -15,7 +13,7 @@ def temporal_names(unet: VideoUNet) -> frozenset[str]:
     return frozenset(name for name, _ in unet.named_parameters() if name.startswith(tuple(prefixes)))
 
 
-def is_temporal(module: nn.Module, name: str) -> bool:
+def is_temporal(module: VideoUNet, name: str) -> bool:
     """Whether the parameter called `name` of the VideoUNet `module` belongs to theta_T."""
     return name in temporal_names(module)
 

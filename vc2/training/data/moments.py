@@ -18,7 +18,6 @@ from ...autoencoder import AutoencoderKL
 from . import procedural as world
 
 log = logging.getLogger(__name__)
-SIDE = 2 * world.REACH + 1
 
 
 class FrameMoments:
@@ -48,8 +47,9 @@ def fingerprint(module: torch.nn.Module) -> str:
 
 
 @torch.no_grad()
-def encode_world(autoencoder: AutoencoderKL, batch: int = 125) -> Tensor:
-    grid = torch.arange(SIDE) - world.REACH
+def encode_world(autoencoder: AutoencoderKL, reach: int = world.REACH, batch: int = 125) -> Tensor:
+    """Moments of every colour, shape and place up to `reach` pixels off the middle: `[colours, shapes, y, x, 8, h, w]`."""
+    grid = torch.arange(-reach, reach + 1)
     centres = torch.stack(torch.meshgrid(grid, grid, indexing="ij")[::-1], -1).reshape(-1, 2)  # row-major in y, x first in the pair
     rows = []
     for colour in tqdm(range(len(world.COLOURS)), desc="encoding every frame", unit="colour"):
@@ -57,4 +57,4 @@ def encode_world(autoencoder: AutoencoderKL, batch: int = 125) -> Tensor:
             for part in centres.split(batch):
                 ids = torch.ones(len(part), dtype=torch.long)
                 rows.append(autoencoder.encode(world.render(colour * ids, shape * ids, part)).half())
-    return torch.cat(rows).reshape(len(world.COLOURS), len(world.SHAPES), SIDE, SIDE, *rows[0].shape[1:])
+    return torch.cat(rows).reshape(len(world.COLOURS), len(world.SHAPES), len(grid), len(grid), *rows[0].shape[1:])

@@ -1,0 +1,226 @@
+"""The nodes in a real ComfyUI: whole graphs, stock nodes around them, progress, interrupt, wrong input, memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.client import PromptError, PromptInterruptedError
+from scripts.workflow import ui_to_api
+from tests import standin
+from tests.fixtures import manifest
+from tests.host.graphs import base, custom_sampler, ksampler, node, run_for_latent, vc2_sampler
+from vc2.video_io import read_metadata, read_video
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = "vc2-tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(server):
+    """Wrong and narrow checkpoints in the server's models folder."""
+    folder = server.base / "models" / "checkpoints"
+    standin.write(folder / "nodes.safetensors")
+    torch.save({name: torch.zeros(()).expand(shape) for name, shape in manifest()["sd21_unet"].items()}, folder / "sd21.ckpt")
+    (folder / "broken.safetensors").write_bytes(b"not a checkpoint")
+    wide = standin.unet_config("vc2_base_narrow")
+    standin.write(server.base / "models" / "diffusion_models" / "wide.safetensors", "vc2_base_narrow")
+    assert wide.context_dim == 128
+    return folder
+
+
+def decoded(graph, kind="VAEDecode", **inputs):
+    return graph | {"decode": node(kind, samples=["sampler", 0], vae=["load", 2], **inputs)}
+
+
+def saved(graph, **changes):
+    inputs = {"images": ["decode", 0], "fps": 10.0, "filename_prefix": "video/test", "format": "mp4"} | changes
+    return graph | {"save": node("VC2SaveVideo", **inputs)}
+
+
+def fetch(client, result, folder) -> Path:
+    file = result.files[-1]
+    path = folder / file.filename
+    path.write_bytes(client.view(file.filename, file.subfolder, file.type))
+    return path
+
+
+def test_quickstart(client, tmp_path):
+    """The workflow file that users drop on the canvas, as it is: a video of the asked size that carries its own graph."""
+    workflow = json.loads((ROOT / "workflows" / "quickstart.json").read_text())
+    seen = []
+    result = client.run(ui_to_api(workflow, client.object_info()), on_progress=seen.append, workflow=workflow)
+    path = fetch(client, result, tmp_path)
+    frames = read_video(path)
+    assert frames.shape == (16, 64, 64, 3)
+    assert frames.std() > 5
+    assert read_metadata(path)["workflow"]["nodes"] == workflow["nodes"]
+    steps = [p.value for p in seen if p.max == 25]
+    assert steps == sorted(steps)
+    assert steps[-1] == 25
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "gif", "webp", "png"])
+def test_formats(client, models, tmp_path, format):
+    result = client.run(saved(decoded(base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}), format=format))
+    path = fetch(client, result, tmp_path)
+    assert path.suffix == f".{format}"
+    if format in ("mp4", "webm", "gif"):
+        assert len(read_video(path)) == 4
+
+
+def test_stock_graph(client, models, tmp_path):
+    """KSampler, VAEDecode, CreateVideo and SaveVideo know nothing of us."""
+    graph = decoded(base("nodes.safetensors") | {"sampler": ksampler(steps=2)})
+    graph["video"] = node("CreateVideo", images=["decode", 0], fps=8.0)
+    graph["save"] = node("SaveVideo", video=["video", 0], filename_prefix="stock", format="mp4", codec="h264")
+    assert len(read_video(fetch(client, client.run(graph), tmp_path))) == 4
+
+
+def test_latents_keep_their_shape_through_stock_nodes(client, models):
+    graph = base("nodes.safetensors", size=64) | {"sampler": ksampler(steps=2)}
+    graph["tiled"] = node("VAEDecodeTiled", samples=["sampler", 0], vae=["load", 2], tile_size=64, overlap=0, temporal_size=64, temporal_overlap=8)
+    graph["encode"] = node("VAEEncode", pixels=["tiled", 0], vae=["load", 2])
+    assert run_for_latent(client, graph, "encode").shape == (4, 4, 8, 8)
+
+
+def test_advanced_sampler_in_two_halves_is_one_whole(client, models):
+    """KSamplerAdvanced stops with leftover noise and goes on without adding any: the latent between the two must mean the same to both."""
+
+    def half(latent, add, start, end, leftover):
+        return node(
+            "KSamplerAdvanced", model=["load", 0], positive=["condition", 0], negative=["condition", 1], latent_image=[latent, 0],
+            add_noise=add, noise_seed=7, steps=6, cfg=4.0, sampler_name="euler", scheduler="normal",
+            start_at_step=start, end_at_step=end, return_with_leftover_noise=leftover,
+        )  # fmt: skip
+
+    graph = base("nodes.safetensors")
+    whole = run_for_latent(client, graph | {"sampler": half("latent", "enable", 0, 10000, "disable")})
+    graph |= {"first": half("latent", "enable", 0, 3, "enable"), "sampler": half("first", "disable", 3, 10000, "disable")}
+    assert torch.allclose(run_for_latent(client, graph), whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))
+
+
+def test_video_to_video_stays_near_its_source(client, models):
+    """denoise below 1 starts from the given frames: the less of it, the nearer to them."""
+    graph = base(TINY, frames=4, size=64, fps=16) | {"source": vc2_sampler(steps=10, guidance=4.0)}
+    source = run_for_latent(client, graph, "source")
+    distances = []
+    for denoise in (0.2, 0.9):
+        again = vc2_sampler(steps=10, guidance=4.0, denoise=denoise, seed=8) | {}
+        again["inputs"]["latent"] = ["source", 0]
+        distances.append(float((run_for_latent(client, graph | {"sampler": again}) - source).square().mean()))
+    assert distances[0] < 0.5 * distances[1]
+
+
+def test_finetuned_unet_with_its_own_loader(client, models, server):
+    """VC2LoadDiffusionModel gives the same MODEL as the whole checkpoint it was taken from."""
+    from vc2 import checkpoint
+
+    whole = checkpoint.load(models / "nodes.safetensors")
+    checkpoint.save(server.base / "models" / "diffusion_models" / "finetuned.safetensors", unet=whole.unet, schedule=whole.schedule)
+    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=3)}
+    expected = run_for_latent(client, graph)
+    graph["unet"] = node("VC2LoadDiffusionModel", unet_name="finetuned.safetensors", weight_dtype="default")
+    graph["sampler"]["inputs"]["model"] = ["unet", 0]
+    assert torch.equal(run_for_latent(client, graph), expected)
+
+
+def test_an_sd21_context_does_not_fit_and_says_so(client, models):
+    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
+    graph["unet"] = node("VC2LoadDiffusionModel", unet_name="wide.safetensors", weight_dtype="default")
+    graph["sampler"]["inputs"]["model"] = ["unet", 0]
+    with pytest.raises(PromptError, match="width of 64 but this model reads 128") as error:
+        run_for_latent(client, graph)
+    assert error.value.node_type == "VC2Sampler"
+
+
+@pytest.mark.parametrize(
+    ("change", "node_type", "says"),
+    [
+        ({"load": {"ckpt_name": "sd21.ckpt"}}, "VC2LoadCheckpoint", "Stable Diffusion image UNet"),
+        ({"load": {"ckpt_name": "broken.safetensors"}}, "VC2LoadCheckpoint", "not a complete safetensors file"),
+        ({"load": {"ckpt_name": "absent.safetensors"}}, "VC2LoadCheckpoint", "absent.safetensors"),
+        ({"load": {"weight_dtype": "int3"}}, "VC2LoadCheckpoint", "int3"),
+        ({"latent": {"width": 500}}, "VC2EmptyLatentVideo", "divisible by 8, found 500; the nearest is 496"),
+        ({"latent": {"frames": 0}}, "VC2EmptyLatentVideo", "smaller than min"),
+        ({"sampler": {"steps": 0}}, "VC2Sampler", "smaller than min"),
+        ({"condition": {"frames_per_clip": 3}}, "VC2Sampler", "not whole clips of 3"),
+    ],
+)
+def test_wrong_input_is_an_error_at_its_node(client, models, change, node_type, says):
+    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
+    for name, inputs in change.items():
+        graph[name]["inputs"] |= inputs
+    with pytest.raises(PromptError) as error:
+        run_for_latent(client, graph)
+    assert error.value.node_type == node_type
+    assert says in str(error.value)
+
+
+def test_a_replaced_model_sampling_is_noticed(client, models):
+    """Stock ModelSamplingDiscrete drops the rescale; our sampler says so instead of sampling wrongly."""
+    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
+    graph["other"] = node("ModelSamplingDiscrete", model=["load", 0], sampling="eps", zsnr=False)
+    graph["sampler"]["inputs"]["model"] = ["other", 0]
+    with pytest.raises(PromptError, match="drops the dynamic rescale"):
+        run_for_latent(client, graph)
+
+
+def test_interrupt(client, models):
+    """A long run stops within a step or two of being told to, and the server goes on working."""
+    graph = base(TINY, frames=16, size=64) | {"sampler": vc2_sampler(steps=1000)}
+    graph["save"] = node("SaveLatent", samples=["sampler", 0], filename_prefix="never")
+    started = threading.Event()
+
+    def stop():
+        started.wait(60)
+        client.interrupt()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    steps = []
+
+    def progress(step):
+        if step.max == 999:  # timesteps 1 to 999
+            steps.append(step.value)
+            if step.value >= 3:
+                started.set()
+
+    with pytest.raises(PromptInterruptedError):
+        client.run(graph, on_progress=progress)
+    thread.join()
+    assert steps[-1] < 500
+    assert run_for_latent(client, base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}).shape == (4, 4, 4, 4)
+
+
+def test_prompts_in_a_row_do_not_grow_the_server(client, server, models):
+    def run(seed):
+        client.run(saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2, seed=seed)})))
+
+    for seed in range(5):  # caches and allocators fill up
+        run(100 + seed)
+    before = server.rss
+    for seed in range(10):
+        run(200 + seed)
+    assert server.rss - before < 20 * 2**20
+
+
+def test_two_clips_sampled_together_are_two_videos(client, models):
+    graph = base(TINY, frames=8, size=64, clips=2, frames_per_clip=8, fps=8) | {"sampler": vc2_sampler(steps=5, guidance=4.0)}
+    latents = run_for_latent(client, graph)
+    first, second = latents.unflatten(0, (2, 8))
+    assert not np.allclose(first, second, atol=0.1)
+
+
+def test_custom_sampler_shows_previews(client, models):
+    """The stock preview method works on our latents (the server runs with its default: off), and progress counts our steps."""
+    seen = []
+    graph = base("nodes.safetensors") | custom_sampler(steps=4)
+    graph["save"] = node("SaveLatent", samples=["sampler", 0], filename_prefix="latents/test")
+    client.run(graph, on_progress=seen.append)
+    assert [p.value for p in seen if p.max == 4][-1] == 4
