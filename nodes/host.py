@@ -37,7 +37,8 @@ from tqdm.auto import trange
 from ..vc2.checkpoint import Checkpoint
 from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
 from ..vc2.schedule import NoiseSchedule
-from ..vc2.unet import Hooks, VideoUNet
+from ..vc2.unet import VideoUNet
+from .patches import HostHooks
 
 log = logging.getLogger(__name__)
 
@@ -90,49 +91,6 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return optimized_attention(q, k, v, heads, attn_precision=torch.float32)  # SD 2.1's attention overflows in half precision
 
 
-class HostHooks(Hooks):
-    """Runs what users plug in: ControlNet residuals and the block patches of stock nodes (FreeU and the like)."""
-
-    def __init__(self, control: dict | None, options: dict, model_channels: int):
-        self.control, self.options, self.channels = control, options, model_channels
-        self.patches = options.get("patches", {})
-
-    def embedding(self, emb):
-        for patch in self.patches.get("emb_patch", ()):
-            emb = patch(emb, self.channels, self.options)
-        return emb
-
-    def input(self, index, h):
-        self.options["block"] = ("input", index)
-        h = self._controlled(h, "input")
-        for patch in self.patches.get("input_block_patch", ()):
-            h = patch(h, self.options)
-        skip = h
-        for patch in self.patches.get("input_block_patch_after_skip", ()):
-            h = patch(h, self.options)
-        return h, skip
-
-    def middle(self, h):
-        self.options["block"] = ("middle", 0)
-        return self._controlled(h, "middle")
-
-    def output(self, index, h, skip):
-        self.options["block"] = ("output", index)
-        skip = self._controlled(skip, "output")
-        for patch in self.patches.get("output_block_patch", ()):
-            h, skip = patch(h, skip, self.options)
-        return h, skip
-
-    def _controlled(self, h: Tensor, place: str) -> Tensor:
-        residuals = (self.control or {}).get(place)
-        residual = residuals.pop() if residuals else None
-        if residual is None:
-            return h
-        if residual.shape[1:] != h.shape[1:] or h.shape[0] % residual.shape[0]:
-            raise ValueError(f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)}; use a ControlNet for SD 2.1")
-        return h + residual.to(h.dtype)
-
-
 class HostUNet(VideoUNet):
     """VideoUNet with the host's calling convention: frames in the batch, every condition repeated for every frame."""
 
@@ -156,8 +114,9 @@ class HostUNet(VideoUNet):
                 "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
             )
         video = x.unflatten(0, (-1, frames)).transpose(1, 2)
-        context = context[::frames] if shared_context else context.unflatten(0, (-1, frames))
-        hooks = HostHooks(control, transformer_options or {}, self.config.model_channels)
+        hooks = HostHooks(control, transformer_options or {}, self.config.model_channels, x.shape)
+        # Patches of the text attention expect a context for every frame, as image models have it.
+        context = context[::frames] if shared_context and not hooks.patches_text else context.unflatten(0, (-1, frames))
         out = super().forward(video, timesteps.unflatten(0, (-1, frames)), context, None if fps is None else fps[::frames], hooks=hooks)
         return out.transpose(1, 2).flatten(0, 1)
 

@@ -21,9 +21,6 @@ MAX_BATCH = 2**15
 
 def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """torch's scaled dot product attention."""
-    if q.shape[0] > MAX_BATCH:
-        parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
-        return torch.cat([torch_attention(*part, heads) for part in parts])
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -85,7 +82,7 @@ class Attention(nn.Module):
         super().__init__()
         kw = {"dtype": dtype, "device": device}
         inner = heads * head_dim
-        self.heads = heads
+        self.heads, self.head_dim = heads, head_dim
         self.backend: Backend = torch_attention
         self.to_q = operations.Linear(dim, inner, bias=False, **kw)
         self.to_k = operations.Linear(context_dim or dim, inner, bias=False, **kw)
@@ -100,11 +97,12 @@ class Attention(nn.Module):
         """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values are computed."""
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
-        out = self._relative_attention(q, k, v) if self.relative else self.backend(q, k, v, self.heads)
-        return self.to_out(out)
+        attend = self._relative_attention if self.relative else self.backend
+        parts = [attend(*part, self.heads) for part in zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)]
+        return self.to_out(parts[0] if len(parts) == 1 else torch.cat(parts))
 
-    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # [N, heads, L, d]
+    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # [N, heads, L, d]
         length, scale = q.shape[2], q.shape[3] ** -0.5
         logits = q @ k.transpose(-1, -2)
         logits = logits + torch.einsum("nhld,lsd->nhls", q, self.relative_position_k(length, q))

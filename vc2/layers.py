@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
+from .hooks import NO_HOOKS, Hooks
 
 GROUPS = 32
 
@@ -72,14 +73,19 @@ class TransformerBlock(nn.Module):
         self.norm2 = operations.LayerNorm(dim, **kw)
         self.norm3 = operations.LayerNorm(dim, **kw)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x `[N, L, dim]`; context `[N, S, D]`, or `[B, S, D]` with N = B * T, shared by the T rows of x that follow one another."""
+    def forward(self, x: Tensor) -> Tensor:
+        """In time: x `[N, L, dim]` attends to itself, twice."""
         x = x + self.attn1(self.norm1(x))
-        query = self.norm2(x)
-        if context is not None:
-            # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys are computed once.
-            query = query.reshape(context.shape[0], -1, query.shape[-1])
-        x = x + self.attn2(query, context).view_as(x)
+        x = x + self.attn2(self.norm2(x))
+        return x + self.ff(self.norm3(x))
+
+    def attend_to_text(self, x: Tensor, context: Tensor, hooks: Hooks, depth: int) -> Tensor:
+        """In space: x `[B*T, L, dim]`; context `[B*T, S, D]`, or `[B, S, D]`, shared by the T frames of a clip."""
+        x = x + hooks.attention("attn1", depth, self.attn1, self.norm1(x))
+        x = hooks.between(x)
+        # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys are computed once.
+        query = self.norm2(x).reshape(context.shape[0], -1, x.shape[-1])
+        x = x + hooks.attention("attn2", depth, self.attn2, query, context).view_as(x)
         return x + self.ff(self.norm3(x))
 
 
@@ -98,13 +104,6 @@ class Transformer(nn.Module):
         )
         self.proj_out = projection(inner, channels, **kw)
 
-    def tokens(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """`[N, L, channels]` -> `[N, L, channels]` through projections and blocks."""
-        x = _project(self.proj_in, x)
-        for block in self.transformer_blocks:
-            x = block(x, context)
-        return _project(self.proj_out, x)
-
 
 def _project(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a Linear, or a convolution of size 1 (older checkpoints and `init_attn`), to tokens `[N, L, C]`."""
@@ -122,10 +121,13 @@ class SpatialTransformer(Transformer):
         projection = operations.Linear if use_linear else _conv1(operations.Conv2d)
         super().__init__(channels, heads, head_dim, depth, context_dim, projection, None, operations=operations, **kw)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, hooks: Hooks = NO_HOOKS) -> Tensor:
         """x `[B*T, C, H, W]`, context `[B, S, D]` or `[B*T, S, D]`."""
-        out = self.tokens(self.norm(x).flatten(2).transpose(1, 2), context)
-        return x + out.transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens = _project(self.proj_in, self.norm(x).flatten(2).transpose(1, 2))
+        for depth, block in enumerate(self.transformer_blocks):
+            tokens = cast(TransformerBlock, block).attend_to_text(tokens, context, hooks, depth)
+        hooks.leave_transformer()
+        return x + _project(self.proj_out, tokens).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class TemporalTransformer(Transformer):
@@ -141,8 +143,10 @@ class TemporalTransformer(Transformer):
             return x
         b, t, (c, h, w) = clips.count, clips.frames, x.shape[1:]
         video = self.norm(x.unflatten(0, (b, t)).transpose(1, 2))  # [B, C, T, H, W]
-        tokens = video.permute(0, 3, 4, 2, 1).reshape(b * h * w, t, c)
-        out = self.tokens(tokens).view(b, h, w, t, c).permute(0, 3, 4, 1, 2)  # [B, T, C, H, W]
+        tokens = _project(self.proj_in, video.permute(0, 3, 4, 2, 1).reshape(b * h * w, t, c))
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        out = _project(self.proj_out, tokens).view(b, h, w, t, c).permute(0, 3, 4, 1, 2)  # [B, T, C, H, W]
         return x + out.reshape(x.shape)
 
 

@@ -13,27 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from . import attention
 from .config import UNetConfig, as_config
+from .hooks import NO_HOOKS, Hooks
 from .layers import GROUPS, Clips, Downsample, ResBlock, SpatialTransformer, TemporalTransformer, Upsample, timestep_embedding
-
-
-class Hooks:
-    """Points at which a caller may look at or change activations. This one changes nothing; the host's subclass runs ComfyUI's patches."""
-
-    def embedding(self, emb: Tensor) -> Tensor:
-        """The timestep's (and fps') embedding, `[B, E]` or `[B*T, E]`."""
-        return emb
-
-    def input(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
-        """After input block `index`: what goes on and what the decoder will meet as a skip, both `[B*T, C, H, W]`."""
-        return h, h
-
-    def middle(self, h: Tensor) -> Tensor:
-        """After the middle block."""
-        return h
-
-    def output(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """Before output block `index`: its two inputs."""
-        return h, skip
 
 
 class Block(nn.Sequential):
@@ -41,12 +22,14 @@ class Block(nn.Sequential):
 
     use_checkpoint = False
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, size: tuple[int, int] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, hooks: Hooks, size: tuple[int, int] | None = None
+    ) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = self._run(layer, x, emb, clips)
             elif isinstance(layer, SpatialTransformer):
-                x = self._run(layer, x, context)
+                x = self._run(layer, x, context, hooks)
             elif isinstance(layer, TemporalTransformer):
                 x = self._run(layer, x, clips)
             elif isinstance(layer, Upsample):
@@ -168,7 +151,7 @@ class VideoUNet(nn.Module):
             raise ValueError(
                 f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the text encoder that belongs to it"
             )
-        hooks = hooks or Hooks()
+        hooks = hooks or NO_HOOKS
         clips = Clips(b, t, *_TEMPORAL[temporal])
 
         if context.ndim == 4:
@@ -178,16 +161,19 @@ class VideoUNet(nn.Module):
         h = x.transpose(1, 2).flatten(0, 1)  # [B*T, C, H, W]
         skips = []
         for index, block in enumerate(self.input_blocks):
-            h = block(h, emb, context, clips)
+            hooks.enter("input", index)
+            h = block(h, emb, context, clips, hooks)
             if index == 0 and self.config.addition_attention:
-                h = self.init_attn(h, emb, context, clips)
+                h = self.init_attn(h, emb, context, clips, hooks)
             h, skip = hooks.input(index, h)
             skips.append(skip)
-        h = hooks.middle(self.middle_block(h, emb, context, clips))
+        hooks.enter("middle", 0)
+        h = hooks.middle(self.middle_block(h, emb, context, clips, hooks))
         for index, block in enumerate(self.output_blocks):
+            hooks.enter("output", index)
             h, skip = hooks.output(index, h, skips.pop())
             size = tuple(skips[-1].shape[-2:]) if skips else None
-            h = block(torch.cat([h, skip], 1), emb, context, clips, size)
+            h = block(torch.cat([h, skip], 1), emb, context, clips, hooks, size)
         return self.out(h).unflatten(0, (b, t)).transpose(1, 2)
 
     def _embed(self, timesteps: Tensor, fps: Tensor | None, x: Tensor) -> Tensor:

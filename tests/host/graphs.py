@@ -32,12 +32,14 @@ def base(ckpt: str, frames: int = 4, size: int = 32, clips: int = 1, fps: float 
 
 def vc2_sampler(**changes: Any) -> dict[str, Any]:
     inputs = {"seed": 7, "steps": 10, "guidance": 12.0, "eta": 1.0, "denoise": 1.0} | changes
-    return node("VC2Sampler", model=["load", 0], positive=["condition", 0], negative=["condition", 1], latent=["latent", 0], **inputs)
+    links = {"model": ["load", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent": ["latent", 0]}
+    return node("VC2Sampler", **(links | inputs))
 
 
 def ksampler(**changes: Any) -> dict[str, Any]:
     inputs = {"seed": 7, "steps": 10, "cfg": 12.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | changes
-    return node("KSampler", model=["load", 0], positive=["condition", 0], negative=["condition", 1], latent_image=["latent", 0], **inputs)
+    links = {"model": ["load", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent_image": ["latent", 0]}
+    return node("KSampler", **(links | inputs))
 
 
 def custom_sampler(seed: int = 7, steps: int = 10, guidance: float = 12.0, eta: float = 1.0, sampler: dict | None = None) -> Graph:

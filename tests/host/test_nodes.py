@@ -111,8 +111,7 @@ def test_video_to_video_stays_near_its_source(client, models):
     source = run_for_latent(client, graph, "source")
     distances = []
     for denoise in (0.2, 0.9):
-        again = vc2_sampler(steps=10, guidance=4.0, denoise=denoise, seed=8) | {}
-        again["inputs"]["latent"] = ["source", 0]
+        again = vc2_sampler(steps=10, guidance=4.0, denoise=denoise, seed=8, latent=["source", 0])
         distances.append(float((run_for_latent(client, graph | {"sampler": again}) - source).square().mean()))
     assert distances[0] < 0.5 * distances[1]
 
@@ -126,14 +125,14 @@ def test_finetuned_unet_with_its_own_loader(client, models, server):
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=3)}
     expected = run_for_latent(client, graph)
     graph["unet"] = node("VC2LoadDiffusionModel", unet_name="finetuned.safetensors", weight_dtype="default")
-    graph["sampler"]["inputs"]["model"] = ["unet", 0]
+    graph["sampler"] = vc2_sampler(steps=3, model=["unet", 0])
     assert torch.equal(run_for_latent(client, graph), expected)
 
 
 def test_an_sd21_context_does_not_fit_and_says_so(client, models):
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
     graph["unet"] = node("VC2LoadDiffusionModel", unet_name="wide.safetensors", weight_dtype="default")
-    graph["sampler"]["inputs"]["model"] = ["unet", 0]
+    graph["sampler"] = vc2_sampler(steps=1, model=["unet", 0])
     with pytest.raises(PromptError, match="width of 64 but this model reads 128") as error:
         run_for_latent(client, graph)
     assert error.value.node_type == "VC2Sampler"
@@ -166,7 +165,7 @@ def test_a_replaced_model_sampling_is_noticed(client, models):
     """Stock ModelSamplingDiscrete drops the rescale; our sampler says so instead of sampling wrongly."""
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
     graph["other"] = node("ModelSamplingDiscrete", model=["load", 0], sampling="eps", zsnr=False)
-    graph["sampler"]["inputs"]["model"] = ["other", 0]
+    graph["sampler"] = vc2_sampler(steps=1, model=["other", 0])
     with pytest.raises(PromptError, match="drops the dynamic rescale"):
         run_for_latent(client, graph)
 

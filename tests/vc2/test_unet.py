@@ -12,9 +12,10 @@ from tests.standin import unet_config
 from vc2.autoencoder import AutoencoderKL
 from vc2.checkpoint import TEXT, UNET, VAE
 from vc2.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
+from vc2.hooks import Hooks
 from vc2.text import TextEncoder
 from vc2.training.partition import is_temporal, temporal_names
-from vc2.unet import Hooks, VideoUNet
+from vc2.unet import VideoUNet
 
 PRESETS = {"vc2": UNetConfig.vc2(), "vc1_512": UNetConfig.vc1_512(), "vc1_1024": UNetConfig.vc1_1024()}
 

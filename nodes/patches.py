@@ -1,0 +1,86 @@
+"""What users plug into a MODEL (ControlNet, FreeU, attention patches), run at the UNet's hooks as the host runs it in its own UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..vc2.attention import Attention
+from ..vc2.hooks import Hooks
+
+
+class HostHooks(Hooks):
+    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: the host's transformer_options."""
+
+    def __init__(self, control: dict | None, options: dict, model_channels: int, shape: Sequence[int]):
+        self.control, self.options, self.channels = control, options, model_channels
+        self.patches: dict = options.get("patches", {})
+        self.replacements: dict = options.get("patches_replace", {})
+        self.options |= {"transformer_index": 0, "original_shape": list(shape)}
+
+    @property
+    def patches_text(self) -> bool:
+        """Whether anything is plugged into the attention to the text."""
+        return bool(self.patches.get("attn2_patch") or self.patches.get("attn2_output_patch") or self.replacements.get("attn2"))
+
+    def embedding(self, emb):
+        for patch in self.patches.get("emb_patch", ()):
+            emb = patch(emb, self.channels, self.options)
+        return emb
+
+    def enter(self, place, index):
+        self.options["block"] = (place, index)
+
+    def input(self, index, h):
+        h = self._controlled(h, "input")
+        for patch in self.patches.get("input_block_patch", ()):
+            h = patch(h, self.options)
+        skip = h
+        for patch in self.patches.get("input_block_patch_after_skip", ()):
+            h = patch(h, self.options)
+        return h, skip
+
+    def middle(self, h):
+        return self._controlled(h, "middle")
+
+    def output(self, index, h, skip):
+        skip = self._controlled(skip, "output")
+        for patch in self.patches.get("output_block_patch", ()):
+            h, skip = patch(h, skip, self.options)
+        return h, skip
+
+    def attention(self, name: str, depth: int, layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The host's order: patches of (x, context, value), then a replacement of the attention itself, then patches of its output."""
+        self.options["block_index"] = depth
+        extra = {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
+        extra |= {"n_heads": layer.heads, "dim_head": layer.head_dim, "attn_precision": None}
+        context = x if context is None else context
+        value = context
+        for patch in self.patches.get(f"{name}_patch", ()):
+            x, context, value = patch(x, context, value, extra)
+            value = context if value is None else value
+        block = self.options["block"]
+        replacements = self.replacements.get(name, {})
+        replace = replacements.get((*block, depth), replacements.get(block))
+        x = layer.to_out(replace(layer.to_q(x), layer.to_k(context), layer.to_v(value), extra)) if replace else layer(x, context, value)
+        for patch in self.patches.get(f"{name}_output_patch", ()):
+            x = patch(x, extra)
+        return x
+
+    def between(self, x):
+        for patch in self.patches.get("middle_patch", ()):
+            x = patch(x, {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")})
+        return x
+
+    def leave_transformer(self):
+        self.options["transformer_index"] += 1
+
+    def _controlled(self, h: Tensor, place: str) -> Tensor:
+        residuals = (self.control or {}).get(place)
+        residual = residuals.pop() if residuals else None
+        if residual is None:
+            return h
+        if residual.shape[1:] != h.shape[1:] or h.shape[0] % residual.shape[0]:
+            raise ValueError(f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)}; use a ControlNet for SD 2.1")
+        return h + residual.to(h.dtype)

@@ -1,0 +1,128 @@
+"""Stock nodes that change how the model is sampled or what it weighs: they work as they do for any image model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import standin
+from tests.fixtures import relative_rms
+from tests.host.graphs import base, ksampler, node, run_for_latent
+from vc2 import checkpoint
+
+TINY = "vc2-tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def narrow(server):
+    return standin.write(server.base / "models" / "checkpoints" / "stock.safetensors").name
+
+
+def choices(client, kind: str, name: str) -> list[str]:
+    return client.object_info()[kind]["input"]["required"][name][0]
+
+
+def test_every_stock_sampler_runs(client, narrow):
+    """All of them see the rescale through model_sampling: finite results, and none far from the others'."""
+    spread = {}
+    for name in choices(client, "KSampler", "sampler_name"):
+        graph = base(TINY, frames=4, size=64, fps=16) | {"sampler": ksampler(sampler_name=name, steps=8, cfg=3.0)}
+        latent = run_for_latent(client, graph)
+        assert torch.isfinite(latent).all(), name
+        spread[name] = float(latent.std())
+    assert all(0.3 < value < 3 for value in spread.values()), spread
+
+
+def test_every_stock_scheduler_runs(client, narrow):
+    for name in choices(client, "KSampler", "scheduler"):
+        graph = base(narrow) | {"sampler": ksampler(scheduler=name, steps=3)}
+        assert torch.isfinite(run_for_latent(client, graph)).all(), name
+
+
+LINEAR = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+CONVOLUTION = "input_blocks.1.0.temopral_conv.conv2.3"  # temporal, three-dimensional
+
+
+def lora_files(state: dict[str, torch.Tensor], rank: int = 4) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """The same change of a Linear and of a temporal convolution in each layout that stock loaders take, and as merged weights."""
+    generator = torch.Generator().manual_seed(0)
+    files: dict[str, dict[str, torch.Tensor]] = {"kohya": {}, "lora_AB": {}, "diff": {}}
+    merged = dict(state)
+    for name in (LINEAR, CONVOLUTION):
+        weight = state[f"{name}.weight"].float()
+        down = 0.3 * torch.randn(rank, *weight.shape[1:], generator=generator)
+        up = 0.3 * torch.randn(weight.shape[0], rank, *(1,) * (weight.ndim - 2), generator=generator)
+        change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        kohya = "lora_unet_" + name.replace(".", "_")
+        files["kohya"] |= {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": 2 * up, f"{kohya}.alpha": torch.tensor(rank / 2)}
+        files["lora_AB"] |= {f"diffusion_model.{name}.lora_A.weight": down, f"diffusion_model.{name}.lora_B.weight": up}
+        files["diff"] |= {f"diffusion_model.{name}.diff": change}
+        merged[f"{name}.weight"] = weight + change
+    return files, merged
+
+
+def test_loras_in_every_stock_layout_equal_merged_weights(client, server, narrow):
+    """LoraLoaderModelOnly takes spatial and temporal weights alike, and nothing is reported as not loaded."""
+    whole = checkpoint.load(server.base / "models" / "checkpoints" / narrow)
+    files, merged = lora_files(whole.unet)
+    checkpoint.save(server.base / "models" / "diffusion_models" / "merged.safetensors", unet=merged, schedule=whole.schedule)
+    graph = base(narrow) | {"sampler": ksampler(steps=3)}
+    plain = run_for_latent(client, graph)
+    graph["other"] = node("VC2LoadDiffusionModel", unet_name="merged.safetensors", weight_dtype="fp32")
+    expected = run_for_latent(client, graph | {"sampler": ksampler(steps=3, model=["other", 0])})
+    assert relative_rms(plain, expected) > 0.01
+    for layout, tensors in files.items():
+        folder = server.base / "models" / "loras"
+        folder.mkdir(exist_ok=True)
+        save_file(tensors, folder / f"{layout}.safetensors")
+        graph["lora"] = node("LoraLoaderModelOnly", model=["load", 0], lora_name=f"{layout}.safetensors", strength_model=1.0)
+        found = run_for_latent(client, graph | {"sampler": ksampler(steps=3, model=["lora", 0])})
+        assert relative_rms(found, expected) < 2e-3, layout  # the patched weights are rounded to the file's half precision
+    assert "lora key not loaded" not in server.log
+    # The MODEL that the LoRA was put on is as it was.
+    assert torch.equal(run_for_latent(client, graph | {"sampler": ksampler(steps=3)}), plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("FreeU_V2", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}),
+        ("PerturbedAttentionGuidance", {"scale": 3.0}),
+        ("SelfAttentionGuidance", {"scale": 0.5, "blur_sigma": 2.0}),
+        ("UNetCrossAttentionMultiply", {"q": 1.2, "k": 1.1, "v": 0.9, "out": 1.1}),
+        ("UNetSelfAttentionMultiply", {"q": 1.2, "k": 1.1, "v": 0.9, "out": 1.1}),
+        ("PatchModelAddDownscale", {"block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 0.5,
+                                    "downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}),
+    ],
+)  # fmt: skip
+def test_block_patches_take_effect(client, narrow, kind, inputs):
+    graph = base(narrow, size=64) | {"sampler": ksampler(steps=2)}
+    plain = run_for_latent(client, graph)
+    graph["patch"] = node(kind, model=["load", 0], **inputs)
+    patched = run_for_latent(client, graph | {"sampler": ksampler(steps=2, model=["patch", 0])})
+    assert torch.isfinite(patched).all()
+    assert relative_rms(patched, plain) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
+def test_caches_with_threshold_zero_change_nothing(client, narrow, kind):
+    graph = base(narrow) | {"sampler": ksampler(steps=6)}
+    plain = run_for_latent(client, graph)
+    for threshold, same in ((0.0, True), (3.0, False)):
+        graph["cache"] = node(kind, model=["load", 0], reuse_threshold=threshold, start_percent=0.0, end_percent=1.0, verbose=False)
+        found = run_for_latent(client, graph | {"sampler": ksampler(steps=6, model=["cache", 0])})
+        assert (relative_rms(found, plain) < 1e-5) == same
+
+
+def test_inpainting_keeps_what_is_masked_out(client, narrow):
+    """SetLatentNoiseMask: the unmasked part of every frame is the source's."""
+    graph = base(narrow, size=64) | {"source": ksampler(steps=2)}
+    source = run_for_latent(client, graph, "source")
+    graph["left"] = node("SolidMask", value=1.0, width=32, height=64)
+    graph["none"] = node("SolidMask", value=0.0, width=64, height=64)
+    graph["mask"] = node("MaskComposite", destination=["none", 0], source=["left", 0], x=0, y=0, operation="add")
+    graph["masked"] = node("SetLatentNoiseMask", samples=["source", 0], mask=["mask", 0])
+    found = run_for_latent(client, graph | {"sampler": ksampler(steps=4, seed=9, latent_image=["masked", 0])})
+    assert torch.allclose(found[..., 4:], source[..., 4:], atol=1e-4)
+    assert relative_rms(found[..., :4], source[..., :4]) > 0.1
