@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from vc2.evaluation.judge import judge
 from vc2.pipeline import TextToVideo, override
 from vc2.training.data import procedural as world
+from vc2.video_io import write_video
 
 ROOT = Path(__file__).parent.parent
 ATTRIBUTES = ("colour", "shape", "direction", "joint")
@@ -61,6 +62,21 @@ def contact_sheet(clips: list[np.ndarray], path: Path, columns: int = 8) -> None
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
+def labelled(clip: np.ndarray, caption: str, zoom: int = 3) -> np.ndarray:
+    """A clip with its caption below, `[T, H, W, 3]`."""
+    frames = clip.repeat(zoom, 1).repeat(zoom, 2)
+    label = Image.new("RGB", (frames.shape[2], 24), (14, 16, 22))
+    ImageDraw.Draw(label).text((label.width // 2, 12), caption, (200, 204, 214), anchor="mm")
+    return np.concatenate([frames, np.broadcast_to(np.asarray(label), (len(frames), *np.asarray(label).shape))], 1)
+
+
+def gallery(clips: list[np.ndarray], captions: list[str], path: Path, columns: int = 4) -> None:
+    """The clips side by side as one looping gif."""
+    tiles = [labelled(clip, caption) for clip, caption in zip(clips, captions, strict=True)]
+    rows = [np.concatenate(tiles[i : i + columns], 2) for i in range(0, len(tiles), columns)]
+    write_video(path, np.concatenate(rows, 1), 10)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "models" / "vc2-tiny.safetensors")
@@ -84,6 +100,7 @@ def main() -> None:
             clips += list(model([scene.caption for scene in part], list(range(i, i + len(part))), settings))
         row(f"{frames} frames, fps {fps}", score(clips, wanted))
     contact_sheet(clips[:8], args.out / "tiny.png")
+    gallery(clips[:8], [scene.caption for scene in wanted[:8]], args.out / "clips.gif")
     row("goal", GOALS)
     captions = "\n".join(f"1. {scene.caption}" for scene in wanted[:8])
     (args.out / "tiny.md").write_text(

@@ -307,25 +307,26 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
     # Its own stream: with the initial noise's seed the first step would add the very noise that it started from. On the CPU: one seed, one clip, on any device.
     generator = torch.Generator().manual_seed((extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF)
+    levels = sigmas.cpu().double()
+    s = sampling.signal_scale(levels).double()
+    abar = 1 / (1 + (s * levels) ** 2)
+    c = s * abar.sqrt()
+    added = eta * ((1 - abar[1:]) / (1 - abar[:-1]) * (1 - abar[:-1] / abar[1:])).clamp(min=0).sqrt()
+    kept = (1 - abar[1:] - added**2).clamp(min=0).sqrt()
     ones = x.new_ones([x.shape[0]])
     for i in trange(len(sigmas) - 1, disable=disable):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        x0 = model(x, sigma * ones, **extra_args)
+        x0 = model(x, sigmas[i] * ones, **extra_args)
         if callback is not None:
-            callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
-        if sigma_next == 0:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
+        if levels[i + 1] == 0:
             x = x0
             continue
-        eps = (x - x0) / sigma
-        abar, abar_next = (1 / (1 + (sampling.signal_scale(s) * s).double() ** 2) for s in (sigma, sigma_next))
-        added = eta * ((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)).clamp(min=0).sqrt()
-        kept = (1 - abar_next - added**2).clamp(min=0).sqrt()
-        c_next = sampling.input_scale(sigma_next)
-        x = x0 + eps * (kept / c_next).to(x)
+        eps = (x - x0) / sigmas[i]
+        x = x0 + eps * float(kept[i] / c[i + 1])
         if eta > 0:
-            x = x + torch.randn(x.shape, generator=generator).to(x) * (added / c_next).to(x)
-    if sigmas[-1] > 0 and torch.isclose(sigmas[-1].cpu(), sampling.sigma_min.cpu(), rtol=1e-4):
-        x = x * sampling.input_scale(sigmas[-1]).to(x)  # the official result is x_t at t = 0, not x~
+            x = x + torch.randn(x.shape, generator=generator).to(x) * float(added[i] / c[i + 1])
+    if torch.isclose(levels[-1], sampling.sigma_min.cpu().double(), rtol=1e-4):
+        x = x * float(c[-1])  # the official result is x_t at t = 0, not x~
     return x
 
 

@@ -126,7 +126,7 @@ class Guided:
         if self.one_batch:
             try:
                 both = self._eps(torch.cat([x, x]), torch.cat([t, t]), torch.cat([self.cond, self.uncond]), torch.cat([self.fps, self.fps]))
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:
                 log.warning("not enough memory for guidance in one batch; running two passes a step")
                 self.one_batch = False
             else:

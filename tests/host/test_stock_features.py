@@ -126,3 +126,12 @@ def test_inpainting_keeps_what_is_masked_out(client, narrow):
     found = run_for_latent(client, graph | {"sampler": ksampler(steps=4, seed=9, latent_image=["masked", 0])})
     assert torch.allclose(found[..., 4:], source[..., 4:], atol=1e-4)
     assert relative_rms(found[..., :4], source[..., :4]) > 0.1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-3), ("fp16", 1e-5), ("bf16", 0.1), ("fp8_e4m3fn", 0.5), ("fp8_e5m2", 0.8)])
+def test_weight_dtypes(client, narrow, dtype, tolerance):
+    """Every precision of the weights runs; the coarser it is, the further off. The file is fp16."""
+    graph = base(narrow) | {"sampler": ksampler(steps=3, cfg=2.0)}
+    plain = run_for_latent(client, graph)
+    graph["load"]["inputs"]["weight_dtype"] = dtype
+    assert relative_rms(run_for_latent(client, graph), plain) < tolerance

@@ -103,7 +103,7 @@ def test_one_pass_or_two(checkpoint):
     class Small(torch.nn.Module):
         def forward(self, x, *rest):
             if len(x) > 1:
-                raise torch.OutOfMemoryError("out of memory")
+                raise torch.cuda.OutOfMemoryError("out of memory")
             return model.unet(x, *rest)
 
     with torch.no_grad():
