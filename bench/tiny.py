@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "models" / "vc2-tiny.safetensors")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
-    model, wanted = TextToVideo(args.checkpoint), scenes()
+    model, wanted, reached = TextToVideo(args.checkpoint), scenes(), True
     lines = ["| clips | " + " | ".join(ATTRIBUTES) + " |", "| --- " * (len(ATTRIBUTES) + 1) + "|"]
 
     def row(name: str, result: dict[str, float]) -> None:
@@ -98,7 +99,9 @@ def main() -> None:
         for i in tqdm(range(0, PROMPTS, BATCH), desc=f"{frames} frames", unit="batch"):
             part = wanted[i : i + BATCH]
             clips += list(model([scene.caption for scene in part], list(range(i, i + len(part))), settings))
-        row(f"{frames} frames, fps {fps}", score(clips, wanted))
+        result = score(clips, wanted)
+        reached = reached and all(result[name] >= goal for name, goal in GOALS.items())
+        row(f"{frames} frames, fps {fps}", result)
     contact_sheet(clips[:8], args.out / "tiny.png")
     gallery(clips[:8], [scene.caption for scene in wanted[:8]], args.out / "clips.gif")
     row("goal", GOALS)
@@ -121,6 +124,8 @@ The first eight clips, 8 of their {frames} frames each:
 """
     )
     print(f"wrote {args.out / 'tiny.md'}")
+    if not reached:
+        sys.exit("below the goal")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ What is used, and what to do when it goes:
 
 from __future__ import annotations
 
-import logging
-
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
@@ -36,11 +34,10 @@ from tqdm.auto import trange
 
 from ..vc2.checkpoint import Checkpoint
 from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
+from ..vc2.ddim import ddim_sigma
 from ..vc2.schedule import NoiseSchedule
 from ..vc2.unet import VideoUNet
 from .patches import HostHooks
-
-log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 28  # the condition that the official sampling script uses
 
@@ -87,17 +84,22 @@ class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSampl
 # --- the UNet in the host ---------------------------------------------------------------------------------------------------------------
 
 
-def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    return optimized_attention(q, k, v, heads, attn_precision=torch.float32)  # SD 2.1's attention overflows in half precision
-
-
 class HostUNet(VideoUNet):
     """VideoUNet with the host's calling convention: frames in the batch, every condition repeated for every frame."""
 
     def __init__(self, vc2_config: UNetConfig, *, dtype=None, device=None, operations=None, **described):
         # `described` holds the keys that stock nodes read from the model's unet_config; the network itself is built from vc2_config.
         super().__init__(vc2_config, operations=operations, dtype=dtype, device=device)
-        self.use_attention(host_attention)
+        self._options: dict = {}  # of the forward pass that is running
+        self.use_attention(self._attention)
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        # SD 2.1's attention overflows in half precision.
+        return optimized_attention(q, k, v, heads, attn_precision=torch.float32, transformer_options=self._options)
+
+    def to(self, *args, memory_format=None, **kwargs):
+        """As ever, but `--force-channels-last` is not for weights of three-dimensional convolutions."""
+        return super().to(*args, **kwargs)
 
     def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **conds):
         options = transformer_options if transformer_options is not None else {}
@@ -114,7 +116,8 @@ class HostUNet(VideoUNet):
                 "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
             )
         video = x.unflatten(0, (-1, frames)).transpose(1, 2)
-        hooks = HostHooks(control, transformer_options or {}, self.config.model_channels, x.shape)
+        self._options = transformer_options or {}
+        hooks = HostHooks(control, self._options, self.config.model_channels, x.shape)
         # Patches of the text attention expect a context for every frame, as image models have it.
         context = context[::frames] if shared_context and not hooks.patches_text else context.unflatten(0, (-1, frames))
         out = super().forward(video, timesteps.unflatten(0, (-1, frames)), context, None if fps is None else fps[::frames], hooks=hooks)
@@ -127,6 +130,10 @@ class HostModel(comfy.model_base.BaseModel):
     def __init__(self, model_config: ModelConfig, device=None):
         super().__init__(model_config, device=device, unet_model=HostUNet)
         self.model_sampling = RescaledSampling(model_config.schedule)
+
+    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
+        """What is kept while inpainting, at noise level sigma; not `noise_scaling`, which takes an empty latent for a start from the prior."""
+        return latent_image + noise * comfy.model_sampling.reshape_sigma(sigma, noise.ndim)
 
     def extra_conds(self, **kwargs):
         out = super().extra_conds(**kwargs)
@@ -151,7 +158,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
     unet_extra_config = {}
     latent_format = comfy.latent_formats.SD15
-    memory_usage_factor = 1.0
+    memory_usage_factor = 1.0  # SD 2.1's, per frame; not yet measured on a GPU
 
     def __init__(self, config: UNetConfig, schedule: NoiseSchedule):
         super().__init__(
@@ -311,7 +318,7 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
     s = sampling.signal_scale(levels).double()
     abar = 1 / (1 + (s * levels) ** 2)
     c = s * abar.sqrt()
-    added = eta * ((1 - abar[1:]) / (1 - abar[:-1]) * (1 - abar[:-1] / abar[1:])).clamp(min=0).sqrt()
+    added = ddim_sigma(abar[:-1], abar[1:], eta)
     kept = (1 - abar[1:] - added**2).clamp(min=0).sqrt()
     ones = x.new_ones([x.shape[0]])
     for i in trange(len(sigmas) - 1, disable=disable):
@@ -327,6 +334,8 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
             x = x + torch.randn(x.shape, generator=generator).to(x) * float(added[i] / c[i + 1])
     if torch.isclose(levels[-1], sampling.sigma_min.cpu().double(), rtol=1e-4):
         x = x * float(c[-1])  # the official result is x_t at t = 0, not x~
+        if (mask := extra_args.get("denoise_mask")) is not None:
+            x = x * mask + model.latent_image * (1 - mask)  # what is kept has no noise of t = 0 either
     return x
 
 

@@ -81,6 +81,6 @@ class HostHooks(Hooks):
         residual = residuals.pop() if residuals else None
         if residual is None:
             return h
-        if residual.shape[1:] != h.shape[1:] or h.shape[0] % residual.shape[0]:
+        if residual.shape[1:] != h.shape[1:] or residual.shape[0] not in (1, h.shape[0]):
             raise ValueError(f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)}; use a ControlNet for SD 2.1")
         return h + residual.to(h.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import folder_paths
@@ -49,4 +50,8 @@ class VC2SaveVideo(io.ComfyNode):
         # One frame at a time: the batch is never held as uint8 as well.
         frames = ((frame[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy() for frame in images)
         path = write_video(Path(folder) / f"{name}_{counter:05}_{FORMATS[format].suffix}", frames, fps, metadata)
-        return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
+        if format in ("mp4", "webm"):
+            return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
+        # The front end plays these as pictures, not in a video player.
+        written = sorted(path.parent.glob(glob.escape(path.stem[:-5]) + "?????.png")) if format == "png" else [path]
+        return io.NodeOutput(ui={"images": [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in written]})

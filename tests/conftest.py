@@ -18,7 +18,7 @@ from scripts.comfyui import Server
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """ComfyUI on the CPU with this pack loaded. Its files lie under `server.base`, what it wrote is `server.log`."""
-    with Server(cpu=True, base=tmp_path_factory.mktemp("comfyui")) as running:
+    with Server(cpu=True, base=tmp_path_factory.mktemp("comfyui"), extra_args=["--preview-method", "latent2rgb"]) as running:
         yield running
 
 

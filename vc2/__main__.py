@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
                 clip = model([prompt], [seed], settings, report)[0]
             note = {"prompt_text": {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **vars(settings)}}
             print(write_video(path, clip, args.save_fps, note))
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """Attention: one function, and a backend that can be exchanged.
 
 A backend computes softmax(q k^T / sqrt(d)) v for q `[N, L, heads * d]`, k and v `[N, S, heads * d]` and returns `[N, L, heads * d]`.
-torch's own is the default; `use_backend("xformers")` or any callable of the same signature replaces it (the host brings its own).
+torch's own is the default; `VideoUNet.use_attention("xformers")`, or any callable of the same signature, replaces it (the host brings its own).
 """
 
 from __future__ import annotations
@@ -33,22 +33,27 @@ def xformers_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return memory_efficient_attention(q, k, v).flatten(2)
 
 
-BACKENDS: dict[str, Backend] = {"torch": torch_attention, "xformers": xformers_attention}
+XFORMERS_INSTALLED = importlib.util.find_spec("xformers") is not None
+
+
+def auto_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """xformers where it is installed and the tensors are on a CUDA device, else torch."""
+    return (xformers_attention if XFORMERS_INSTALLED and q.is_cuda else torch_attention)(q, k, v, heads)
+
+
+BACKENDS: dict[str, Backend] = {"auto": auto_attention, "torch": torch_attention, "xformers": xformers_attention}
 
 
 def backend(choice: str | Backend = "auto") -> Backend:
-    """The backend called `choice`: "torch", "xformers", "auto" (xformers on CUDA if it is installed), or a callable, returned as it is.
+    """The backend called `choice`: "auto", "torch", "xformers", or a callable, returned as it is.
 
     Raises ValueError for another name and ModuleNotFoundError for xformers where it is missing.
     """
     if callable(choice):
         return choice
-    installed = importlib.util.find_spec("xformers") is not None
-    if choice == "auto":
-        choice = "xformers" if installed and torch.cuda.is_available() else "torch"
     if choice not in BACKENDS:
-        raise ValueError(f"unknown attention backend {choice!r}; expected one of auto, {', '.join(BACKENDS)} or a callable")
-    if choice == "xformers" and not installed:
+        raise ValueError(f"unknown attention backend {choice!r}; expected one of {', '.join(BACKENDS)} or a callable")
+    if choice == "xformers" and not XFORMERS_INSTALLED:
         raise ModuleNotFoundError("attention backend 'xformers' was asked for but xformers is not installed; use 'torch' or install it")
     return BACKENDS[choice]
 
@@ -60,7 +65,8 @@ class RelativePosition(nn.Module):
         super().__init__()
         self.max_distance = max_distance
         self.embeddings_table = nn.Parameter(torch.empty(2 * max_distance + 1, dim, dtype=dtype, device=device))
-        nn.init.xavier_uniform_(self.embeddings_table)
+        if self.embeddings_table.dtype.itemsize > 1:  # 8-bit floats cannot be drawn, only loaded
+            nn.init.xavier_uniform_(self.embeddings_table)
 
     def forward(self, length: int, like: Tensor) -> Tensor:
         """`[length, length, d]` on `like`'s device and dtype; entry (i, j) belongs to distance j - i, clamped to the table."""
@@ -103,9 +109,8 @@ class Attention(nn.Module):
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # [N, heads, L, d]
-        length, scale = q.shape[2], q.shape[3] ** -0.5
-        logits = q @ k.transpose(-1, -2)
-        logits = logits + torch.einsum("nhld,lsd->nhls", q, self.relative_position_k(length, q))
-        weights = (logits * scale).softmax(-1)
+        length, q = q.shape[2], q * q.shape[3] ** -0.5
+        logits = q @ k.transpose(-1, -2) + torch.einsum("nhld,lsd->nhls", q, self.relative_position_k(length, q))
+        weights = logits.softmax(-1)
         out = weights @ v + torch.einsum("nhls,lsd->nhld", weights, self.relative_position_v(length, v))
         return out.transpose(1, 2).flatten(2)

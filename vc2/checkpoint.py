@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,11 +98,15 @@ def _read_pickle(path: Path) -> Any:
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors, and loading it could run code: {_first_sentence(error)} Nothing was executed. "
-            "Get the weights as .safetensors, or a .ckpt with the state dict only"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        if found := re.search(r"(?:GLOBAL|class|type) ([\w.]+\.[\w.]+)", str(error)):
+            raise CheckpointError(
+                f"{path} holds more than tensors ({found.group(1)}), and loading that could run code. Nothing was executed. "
+                "Get the weights as .safetensors, or a .ckpt with the state dict only"
+            ) from error
+        with open(path, "rb") as file:
+            start = file.read(24)
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint (it starts with {start!r}); download it again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, IndexError, KeyError, struct.error) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch checkpoint: {_first_sentence(error)} Download it again"
         ) from error

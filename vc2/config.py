@@ -99,40 +99,45 @@ class UNetConfig:
             raise UnsupportedCheckpointError(
                 "the UNet has image cross-attention (to_k_ip): VideoCrafter1 image-to-video is not supported; use a text-to-video checkpoint"
             )
-        temporal = "init_attn.0.proj_in.weight" in state or any(".temopral_conv." in name for name in state)
-        if not temporal:
+        if not any(name.startswith("init_attn.") or ".temopral_conv." in name for name in state):
             kind = "a Stable Diffusion image UNet" if "middle_block.1.proj_in.weight" in state else "not a video UNet"
             raise UnsupportedCheckpointError(f"no temporal layers (init_attn, temopral_conv): this is {kind}; expected a VideoCrafter text-to-video checkpoint")
 
+        def any_shape(*names: str) -> tuple[int, ...] | None:
+            return next((tuple(state[name].shape) for name in names if name in state), None)
+
         width = first.shape[0]
         levels = _walk_input_blocks(state)
-        spatial = next(i for i, has_attention in levels.attention if has_attention)
-        blocks = _count(state, rf"input_blocks\.{spatial}\.1\.transformer_blocks\.(\d+)\.")
-        table = next((t for name, t in state.items() if name.endswith("relative_position_k.embeddings_table")), None)
-        init = state.get("init_attn.0.proj_in.weight")
-        if init is not None:
-            head = init.shape[0] // 8  # init_attn always has 8 heads
-        elif table is not None:
-            head = table.shape[1]
-        else:
-            head = 64
+        spatial = f"input_blocks.{levels.first_attention}.1."
+        block = spatial + "transformer_blocks.0."
+        init = "init_attn.0.transformer_blocks.0."
+        # Every answer comes from whichever of several tensors is there, so that one that is missing is later named and not mistaken for another family.
+        inner = any_shape("init_attn.0.proj_in.weight", *(f"{init}attn{i}.to_{p}.weight" for i in (1, 2) for p in "qkv"))
+        text = any_shape(f"{block}attn2.to_k.weight", f"{block}attn2.to_v.weight")
+        table = any_shape(*(name for name in state if name.endswith(".embeddings_table")))
+        temporal_conv = any(".temopral_conv." in name for name in state)
+        if not temporal_conv and table is None:
+            raise UnsupportedCheckpointError(
+                "temporal attention with neither temporal convolutions (VideoCrafter2) nor relative positions (VideoCrafter1): no known model"
+            )
         return cls(
             in_channels=first.shape[1],
-            out_channels=state["out.2.weight"].shape[0],
+            out_channels=(any_shape("out.2.weight", "out.2.bias") or (4,))[0],
             model_channels=width,
             channel_mult=tuple(w // width for w in levels.widths),
             num_res_blocks=levels.num_res_blocks,
             attention_resolutions=levels.attention_resolutions,
-            num_head_channels=head,
-            context_dim=state[f"input_blocks.{spatial}.1.transformer_blocks.0.attn2.to_k.weight"].shape[1],
-            transformer_depth=blocks,
-            use_linear=len(state[f"input_blocks.{spatial}.1.proj_in.weight"].shape) == 2,
-            temporal_conv=any(".temopral_conv." in name for name in state),
-            temporal_attention=f"input_blocks.{spatial}.2.proj_in.weight" in state,
+            # init_attn always has 8 heads; a table of relative positions is as wide as a head.
+            num_head_channels=inner[0] // 8 if inner else table[1] if table else 64,
+            context_dim=text[1] if text else 1024,
+            transformer_depth=_count(state, re.escape(spatial) + r"transformer_blocks\.(\d+)\."),
+            use_linear=len(any_shape(f"{spatial}proj_in.weight", f"{spatial}proj_out.weight") or (0, 0)) == 2,
+            temporal_conv=temporal_conv,
+            temporal_attention=any(name.startswith(f"input_blocks.{levels.first_attention}.2.") for name in state),
             use_relative_position=table is not None,
-            temporal_length=(table.shape[0] - 1) // 2 if table is not None else 16,
-            addition_attention=init is not None,
-            fps_cond="fps_embedding.0.weight" in state,
+            temporal_length=(table[0] - 1) // 2 if table else 16,
+            addition_attention=any(name.startswith("init_attn.") for name in state),
+            fps_cond=any(name.startswith("fps_embedding.") for name in state),
         )
 
 
@@ -236,33 +241,34 @@ def as_config(cls: type[C], value: C | Mapping[str, Any] | None) -> C:
 class _Levels:
     widths: list[int]
     num_res_blocks: int
-    attention: list[tuple[int, bool]]
+    first_attention: int
     attention_resolutions: tuple[int, ...]
 
 
 def _walk_input_blocks(state: State) -> _Levels:
-    """Follow `input_blocks.1..n`: a downsampler (`.0.op`) ends a level, a ResBlock (`.0.in_layers`) belongs to one."""
+    """Follow `input_blocks.1..n`: a downsampler (`.0.op`) ends a level, a ResBlock (`.0.` anything else) belongs to one, a transformer is its `.1.`."""
     widths: list[int] = []
-    per_level, factor, resolutions, attention = [0], 1, [], []
-    index = 1
-    while True:
-        if f"input_blocks.{index}.0.op.weight" in state:
+    resolutions: list[int] = []
+    per_level, factor, first_attention = [0], 1, 0
+    for index in range(1, _count(state, r"input_blocks\.(\d+)\.")):
+        names = [name for name in state if name.startswith(f"input_blocks.{index}.")]
+        if any(name.startswith(f"input_blocks.{index}.0.op.") for name in names):
             per_level.append(0)
             factor *= 2
-        elif (conv := state.get(f"input_blocks.{index}.0.in_layers.2.weight")) is not None:
-            if per_level[-1] == 0:
-                widths.append(conv.shape[0])
-            per_level[-1] += 1
-            has_attention = f"input_blocks.{index}.1.proj_in.weight" in state
-            attention.append((index, has_attention))
-            if has_attention and factor not in resolutions:
-                resolutions.append(factor)
-        else:
+            continue
+        outputs = [state[n].shape[0] for n in names if re.search(r"\.0\.(in_layers\.2|out_layers\.[03]|emb_layers\.1)\.(weight|bias)$", n)]
+        if not outputs:
             break
-        index += 1
+        if per_level[-1] == 0:
+            widths.append(outputs[0])
+        per_level[-1] += 1
+        if any(name.startswith(f"input_blocks.{index}.1.") for name in names):
+            first_attention = first_attention or index
+            if factor not in resolutions:
+                resolutions.append(factor)
     if not widths or len(set(per_level)) != 1 or not resolutions:
         raise UnsupportedCheckpointError(f"input_blocks do not form a regular UNet: ResBlocks per level {per_level}, attention at factors {resolutions}")
-    return _Levels(widths, per_level[0], attention, tuple(reversed(resolutions)))
+    return _Levels(widths, per_level[0], first_attention, tuple(reversed(resolutions)))
 
 
 def _count(state: State, pattern: str) -> int:

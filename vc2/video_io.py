@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -58,34 +61,41 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
     except StopIteration:
         raise ValueError(f"{path}: there are no frames to write") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        target = Path(folder) / (f"{path.stem}_%05d.png" if format.suffix == ".png" else path.name)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.shape[1]}x{first.shape[0]}", "-r", f"{fps:g}", "-i", "pipe:0"]
         if metadata and format.metadata:
-            notes = Path(folder) / "metadata.txt"
-            notes.write_text(_ffmetadata(metadata), encoding="utf-8")
-            inputs += ["-f", "ffmetadata", "-i", str(notes), "-map_metadata", "1", "-map", "0:v"]
-        _encode([*inputs, *format.arguments, str(target)], first, iterator, path)
-        if format.suffix == ".png":
-            written = sorted(Path(folder).glob("*.png"))
-            return [file.replace(path.parent / file.name) for file in written][0]  # noqa: RUF015 (every one must be moved)
-        return target.replace(path)
+            Path(folder, "metadata.txt").write_text(_ffmetadata(metadata), encoding="utf-8")
+            inputs += ["-f", "ffmetadata", "-i", "metadata.txt", "-map_metadata", "1", "-map", "0:v"]
+        # ffmpeg sees only plain names in its own folder: a % in the user's name would be taken for a pattern.
+        sequence = format.suffix == ".png"
+        name = "%05d.png" if sequence else f"clip{format.suffix}"
+        _encode([*inputs, *format.arguments, name], chain([first], iterator), first.shape, path, folder)
+        return _place_sequence(Path(folder), path) if sequence else Path(folder, name).replace(path)
 
 
-def _encode(arguments: list[str], first: np.ndarray, rest: Iterator[np.ndarray], path: Path) -> None:
+def _place_sequence(folder: Path, path: Path) -> Path:
+    """Move the frames to `name_00000.png` on, in place of those of an earlier, perhaps longer, clip. Returns the first."""
+    for old in path.parent.iterdir():
+        if re.fullmatch(re.escape(path.stem) + r"_\d{5}\.png", old.name):
+            old.unlink()
+    return [file.replace(path.with_name(f"{path.stem}_{file.name}")) for file in sorted(folder.glob("*.png"))][0]  # noqa: RUF015 (all must be moved)
+
+
+def _encode(arguments: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path, folder: str) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-hide_banner", "-loglevel", "error", *arguments]
-    with tempfile.TemporaryFile() as words, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words) as process:
+    with tempfile.TemporaryFile() as words, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words, cwd=folder) as process:
         assert process.stdin
         try:
-            process.stdin.write(_bytes(first, first.shape, path))
-            for frame in rest:
-                process.stdin.write(_bytes(frame, first.shape, path))
-            process.stdin.close()
+            for frame in frames:
+                process.stdin.write(_bytes(frame, shape, path))
         except BrokenPipeError:
             pass  # ffmpeg gave up; its exit status and words say why
         except BaseException:
             process.kill()
             raise
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # closing flushes, into a pipe that may be gone
+                process.stdin.close()
         if process.wait():
             words.seek(0)
             raise RuntimeError(f"{path}: ffmpeg failed: {words.read().decode(errors='replace').strip()[-500:]}")

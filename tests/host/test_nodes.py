@@ -6,7 +6,6 @@ import json
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,8 @@ from scripts.client import PromptError, PromptInterruptedError
 from scripts.workflow import ui_to_api
 from tests import standin
 from tests.fixtures import manifest
-from tests.host.graphs import base, custom_sampler, ksampler, node, run_for_latent, vc2_sampler
+from tests.host.graphs import base, ksampler, node, run_for_latent, vc2_sampler
+from vc2.schedule import NoiseSchedule
 from vc2.video_io import read_metadata, read_video
 
 ROOT = Path(__file__).parent.parent.parent
@@ -171,7 +171,7 @@ def test_a_replaced_model_sampling_is_noticed(client, models):
 
 
 def test_interrupt(client, models):
-    """A long run stops within a step or two of being told to, and the server goes on working."""
+    """A long run stops within a few steps of being told to, and the server goes on working."""
     graph = base(TINY, frames=16, size=64) | {"sampler": vc2_sampler(steps=1000)}
     graph["save"] = node("SaveLatent", samples=["sampler", 0], filename_prefix="never")
     started = threading.Event()
@@ -193,7 +193,7 @@ def test_interrupt(client, models):
     with pytest.raises(PromptInterruptedError):
         client.run(graph, on_progress=progress)
     thread.join()
-    assert steps[-1] < 500
+    assert steps[-1] < 30
     assert run_for_latent(client, base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}).shape == (4, 4, 4, 4)
 
 
@@ -209,17 +209,18 @@ def test_prompts_in_a_row_do_not_grow_the_server(client, server, models):
     assert server.rss - before < 20 * 2**20
 
 
-def test_two_clips_sampled_together_are_two_videos(client, models):
-    graph = base(TINY, frames=8, size=64, clips=2, frames_per_clip=8, fps=8) | {"sampler": vc2_sampler(steps=5, guidance=4.0)}
-    latents = run_for_latent(client, graph)
-    first, second = latents.unflatten(0, (2, 8))
-    assert not np.allclose(first, second, atol=0.1)
+def test_previews(client, models):
+    """The host's own latent previews show our frames while they are sampled."""
+    graph = base(TINY, frames=4, size=64, fps=16) | {"sampler": vc2_sampler(steps=4)}
+    result = client.run(graph | {"save": node("SaveLatent", samples=["sampler", 0], filename_prefix="latents/test")})
+    assert len(result.previews) >= 2
+    assert result.previews[-1][:2] == b"\xff\xd8"  # a JPEG
 
 
-def test_custom_sampler_shows_previews(client, models):
-    """The stock preview method works on our latents (the server runs with its default: off), and progress counts our steps."""
-    seen = []
-    graph = base("nodes.safetensors") | custom_sampler(steps=4)
-    graph["save"] = node("SaveLatent", samples=["sampler", 0], filename_prefix="latents/test")
-    client.run(graph, on_progress=seen.append)
-    assert [p.value for p in seen if p.max == 4][-1] == 4
+@pytest.mark.parametrize("case", ["vc1_512_tiny", "vc1_1024_tiny"])
+@pytest.mark.parametrize("dtype", ["default", "fp8_e4m3fn"])
+def test_videocrafter1(client, models, case, dtype):
+    standin.write(models / f"{case}.safetensors", case, NoiseSchedule(None if case == "vc1_512_tiny" else 0.3))
+    graph = base(f"{case}.safetensors") | {"sampler": vc2_sampler(steps=3)}
+    graph["load"]["inputs"]["weight_dtype"] = dtype
+    assert torch.isfinite(run_for_latent(client, graph)).all()

@@ -89,11 +89,36 @@ def test_every_recipe_is_valid(path):
         ("steps=-1", "steps: .*greater than 0, found -1"),
         ("diffusion.trainable=space", "'spatial', 'temporal' or 'all', found 'space'"),
         ("steps", "not of the form key=value"),
+        ("steps.more=1", "steps holds a single value"),
     ],
 )
 def test_recipe_errors_name_the_key(override, says):
     with pytest.raises(RecipeError, match=says):
         load_recipe(TINY / "base.yaml", [override])
+
+
+@pytest.mark.parametrize(("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")])
+def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, says):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(tmp_path / "bad.yaml")
+
+
+def test_a_missing_start_is_one_line_not_a_traceback(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "vc2.training",
+        "run",
+        "--runs",
+        str(tmp_path),
+        str(TINY / "base.yaml"),
+        "init.text=absent.safetensors",
+        "init.autoencoder=absent.safetensors",
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1] == "error: absent.safetensors: no such checkpoint file"
 
 
 def test_recipes_inherit(tmp_path):
@@ -161,6 +186,22 @@ def test_a_frozen_part_stays_bitwise_as_it_was(recipe_file, folder, part):
     assert not changed & frozen
     learning = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert not learning & {id(p) for name, p in trainer.model.named_parameters() if name in frozen}
+
+
+def test_what_does_not_learn_has_no_dropout(recipe_file, folder):
+    trainer = Trainer(load_recipe(recipe_file(diffusion={"trainable": "spatial"})), folder)
+    dropouts = [m for m in trainer.model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert dropouts
+    assert not any(m.training for m in dropouts)
+    assert trainer.model.input_blocks[1][0].in_layers.training
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(recipe_file, folder):
+    first = Trainer(load_recipe(recipe_file()), folder)
+    first.save()
+    Trainer(load_recipe(recipe_file(steps=99)), folder)  # longer is fine
+    with pytest.raises(RecipeError, match="another seed, optimizer"):
+        Trainer(load_recipe(recipe_file(seed=5, optimizer={"lr": 1.0})), folder)
 
 
 def test_it_learns(recipe_file, folder):

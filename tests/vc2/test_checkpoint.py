@@ -96,18 +96,55 @@ class Mischief:
 def test_a_pickle_with_code_is_refused_unread(tmp_path, state):
     trace = tmp_path / "executed"
     torch.save({"state_dict": state, "callbacks": Mischief(trace)}, tmp_path / "model.ckpt")
-    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Mischief(trace)))
+    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Mischief(trace), protocol=2))
+    (tmp_path / "new.ckpt").write_bytes(pickle.dumps(Mischief(trace), protocol=4))
+    with pytest.raises(CheckpointError, match=r"new\.ckpt is not a PyTorch checkpoint"):
+        checkpoint.load(tmp_path / "new.ckpt")
     for name in ("model.ckpt", "raw.ckpt"):
-        with pytest.raises(CheckpointError, match=rf"{name}.*"):
+        with pytest.raises(CheckpointError, match=rf"{name} holds more than tensors \(\w+\.mkdir\)"):
             checkpoint.load(tmp_path / name)
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html>", b"Entry not found", b"version https://git-lfs.github.com/spec/v1\n", bytes(range(256)) * 4, b"\x80\x02garbage"]
+)
+def test_what_is_no_checkpoint_is_not_called_dangerous(tmp_path, content):
+    (tmp_path / "page.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"page\.ckpt.*not a PyTorch checkpoint.*ownload it again"):
+        checkpoint.load(tmp_path / "page.ckpt")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "input_blocks.1.0.in_layers.2.weight",
+        "input_blocks.1.1.proj_in.weight",
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "input_blocks.1.2.proj_in.weight",
+        "init_attn.0.proj_in.weight",
+        "fps_embedding.0.weight",
+        "input_blocks.2.0.op.weight",
+        "out.2.weight",
+    ],
+)
+def test_one_missing_tensor_is_named(state, tmp_path, name):
+    """Also where it is one that the family or a width is told from."""
+    del state[UNET + name]
+    torch.save(state, tmp_path / "bad.ckpt")
+    with pytest.raises(CheckpointError, match=rf"1 missing tensor \({UNET}{name}\)"):
+        checkpoint.load(tmp_path / "bad.ckpt")
+
+
+def test_a_family_of_its_own_is_refused(state, tmp_path):
+    """VideoCrafter2 without its temporal convolutions is not VideoCrafter1."""
+    torch.save({name: t for name, t in state.items() if "temopral_conv" not in name}, tmp_path / "neither.ckpt")
+    with pytest.raises(CheckpointError, match="neither temporal convolutions"):
+        checkpoint.load(tmp_path / "neither.ckpt")
+
+
 def damaged(state, how):
-    name = UNET + "input_blocks.1.0.in_layers.2.weight"
-    if how == "missing":
-        del state[name]
-    elif how == "shape":
+    if how == "shape":
         state[UNET + "out.2.bias"] = torch.zeros(5)
     elif how == "unexpected":
         state[UNET + "input_blocks.1.9.weight"] = torch.zeros(1)
@@ -123,7 +160,6 @@ def damaged(state, how):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("missing", "input_blocks"),
         ("shape", r"out\.2\.bias has shape \(5,\), expected \(4,\)"),
         ("unexpected", r"1 unexpected tensor .*input_blocks\.1\.9\.weight"),
         ("foreign", "unexpected tensor .*image_proj_model"),

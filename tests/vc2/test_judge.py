@@ -15,14 +15,14 @@ def clip(scene: world.Scene, frames: int = 8) -> np.ndarray:
     return ((rendered + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def every_third_scene():
+def some_scenes():
     generator = torch.Generator().manual_seed(0)
     return [world.random_scene(generator) for _ in range(24)]
 
 
 def test_ground_truth_is_right_even_with_noise():
     rng = np.random.default_rng(0)
-    for scene in every_third_scene():
+    for scene in some_scenes():
         frames = clip(scene)
         assert judge(frames).matches(scene)["joint"]
         noisy = (frames + rng.normal(0, 12, frames.shape)).clip(0, 255).astype(np.uint8)
@@ -30,7 +30,7 @@ def test_ground_truth_is_right_even_with_noise():
 
 
 def test_what_is_wrong_is_wrong():
-    for scene in every_third_scene()[:8]:
+    for scene in some_scenes()[:8]:
         frames = clip(scene)
         assert not judge(frames[::-1]).matches(scene)["direction"]
         assert not judge(np.repeat(frames[:1], 8, 0)).matches(scene)["direction"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,10 +91,28 @@ def test_wrong_input(tmp_path, frames, fps, name, says):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ffmpegs_words_are_passed_on(tmp_path):
-    with pytest.raises(RuntimeError, match=r"ffmpeg failed: .+"):
-        write_video(tmp_path / "clip.mp4", [np.zeros((0, 8, 3), np.uint8)], 10)
-    assert list(tmp_path.iterdir()) == []
+def test_ffmpegs_words_are_passed_on(tmp_path, monkeypatch):
+    """Even where ffmpeg gives up while frames are still being written to it."""
+    broken = dataclasses.replace(FORMATS["mp4"], arguments=("-c:v", "no_such_codec"))
+    monkeypatch.setitem(FORMATS, "mp4", broken)
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match=r"ffmpeg failed: .*no_such_codec"):
+            write_video(tmp_path / "clip.mp4", (np.zeros((256, 256, 3), np.uint8) for _ in range(100)), 10)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["50% off", "100%d", "a b'c"])
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_names_are_taken_as_they_are(tmp_path, name, suffix):
+    path = write_video(tmp_path / f"{name}{suffix}", ramp(2), 10)
+    assert path.name == (f"{name}_00000.png" if suffix == ".png" else f"{name}.mp4")
+    assert len(list(tmp_path.iterdir())) == (2 if suffix == ".png" else 1)
+
+
+def test_a_shorter_sequence_replaces_a_longer_one(tmp_path):
+    write_video(tmp_path / "clip.png", ramp(4), 10)
+    write_video(tmp_path / "clip.png", ramp(2), 10)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["clip_00000.png", "clip_00001.png"]
 
 
 def test_every_format_is_found_by_its_ending():

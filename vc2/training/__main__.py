@@ -25,12 +25,12 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         recipe = load_recipe(args.recipe, args.overrides)
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    from .loop import Trainer  # only now: importing torch takes seconds, and a bad recipe should be told at once
+        from .loop import Trainer  # only now: importing torch takes seconds, and a bad recipe should be told at once
 
-    trainer = Trainer(recipe, args.runs / recipe.name)
+        trainer = Trainer(recipe, args.runs / recipe.name)
+    except (RecipeError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if args.command == "export":
         print(trainer.export())
         return 0

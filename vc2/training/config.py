@@ -84,6 +84,12 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     sampling: dict[str, Any] = Field(default_factory=dict)  # settings (vc2.pipeline.Settings) that the exported file recommends for itself
 
+    def differences(self, other: str) -> list[str]:
+        """Top-level keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a step."""
+        theirs = Recipe.model_validate_json(other)
+        harmless = {"steps", "save_every", "log_every", "sampling"}
+        return [name for name in Recipe.model_fields if name not in harmless and getattr(self, name) != getattr(theirs, name)]
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe; `overrides` are `key=value` with dotted keys and YAML values (`optimizer.lr=1e-4`). Raises RecipeError."""
@@ -93,10 +99,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         key, separator, value = item.partition("=")
         if not separator:
             raise RecipeError(f"override {item!r} is not of the form key=value")
-        node = tree
+        node: Any = tree
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"override {item!r}: {parent} holds a single value, not a section")
         node[leaf] = yaml.safe_load(value)
     try:
         return Recipe.model_validate(tree)
@@ -107,7 +115,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe")
-    tree = yaml.safe_load(path.read_text()) or {}
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds a {type(tree).__name__}; expected keys and values, such as steps: 1000")
     base = tree.pop("base", None)
     return _merge(_read(path.parent / base), tree) if base else tree
 

@@ -13,8 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from . import checkpoint, objective
-from .config import Recipe
+from .config import Recipe, RecipeError
 from .ema import EMA
+from .partition import train_what_learns
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.accelerator = Accelerator()
         self.objective = objective.build(recipe, folder.parent / "cache", self.accelerator.device)
-        self.model = self.objective.model.train()
+        self.model = train_what_learns(self.objective.model)
         config = recipe.optimizer
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
@@ -75,8 +76,14 @@ class Trainer:
 
     def run(self) -> bool:
         """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is saved)."""
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self._on_signal)
+        handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return self._run()
+        finally:
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
+
+    def _run(self) -> bool:
         averages: dict[str, float] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         with SummaryWriter(self.folder) as events, tqdm(total=self.recipe.steps, initial=self.step, desc=self.recipe.name, unit="step") as bar:
@@ -106,9 +113,18 @@ class Trainer:
         checkpoint.save(self.folder / "checkpoints", self.step, self.state_dict())
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema.state_dict()}
+        return {
+            "step": self.step,
+            "recipe": self.recipe.model_dump_json(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
+        changed = self.recipe.differences(state["recipe"])
+        if changed:
+            raise RecipeError(f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another name (name=...)")
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

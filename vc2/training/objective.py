@@ -111,19 +111,13 @@ class AutoencoderObjective:
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.recipe, self.device = recipe, device
         self.model = AutoencoderKL(as_config(AutoencoderConfig, recipe.networks.autoencoder)).to(device)
-        self.model.forward = self._reconstruct
-
-    def _reconstruct(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        moments = self.model.encode(x)
-        mean, log_variance = moments.chunk(2, 1)
-        return self.model.decode(mean + (0.5 * log_variance).exp() * noise), moments
 
     def loss(self, generator):
         x = random_frames(self.recipe.batch, generator).to(self.device)
         side = world.SIZE // self.model.config.downsampling
         noise = torch.randn(len(x), self.model.config.embed_dim, side, side, generator=generator).to(self.device)
-        out, moments = self.model(x, noise)
-        mean, log_variance = moments.chunk(2, 1)
+        mean, log_variance = self.model.encode(x).chunk(2, 1)
+        out = self.model.decode(mean + (0.5 * log_variance).exp() * noise)
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         mse = F.mse_loss(out, x)
         psnr = float(10 * torch.log10(4 / mse.detach()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from ..layers import TemporalConv, TemporalTransformer
 from ..unet import VideoUNet
 
@@ -23,3 +25,13 @@ def freeze_except(unet: VideoUNet, part: str) -> None:
     temporal = temporal_names(unet)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(part == "all" or (name in temporal) == (part == "temporal"))
+
+
+def train_what_learns(module: nn.Module) -> nn.Module:
+    """Training mode, but evaluation mode (no dropout) wherever nothing learns."""
+    module.train()
+    for part in module.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
+    return module
