@@ -29,7 +29,8 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hour
 	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/autoencoder.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
-	cp runs/tiny-base/model.safetensors models/vc2-tiny.safetensors
+	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
+	cp runs/tiny-motion/model.safetensors models/vc2-tiny.safetensors
 
 bench: bench-tiny bench-full-size  ## everything in docs/ that is measured
 

@@ -46,12 +46,17 @@ class Data(Section):
 
 
 class Diffusion(Section):
-    """The noise-prediction objective. `image_share` is the share of steps on single images (None: 1 / frames, one image a clip in count)."""
+    """The noise-prediction objective. `image_share` is the share of steps on single images (None: 1 / frames, one image a clip in count).
+
+    `max_weight` 1 is the paper's plain MSE on epsilon. Above 1 a step of signal-to-noise ratio r weighs 1 / r, within 1..max_weight: what moves where is
+    decided at the noisiest steps, at which a wrong x0 hardly shows in epsilon.
+    """
 
     scale_end: float | None = 0.7
     image_share: float | None = Field(None, ge=0, le=1)
     image_temporal: Literal["identity", "full", "bypass"] = "identity"
     image_fps: int = 100
+    max_weight: float = Field(1.0, ge=1)
     trainable: Literal["spatial", "temporal", "all"] = "all"
 
 

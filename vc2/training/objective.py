@@ -84,8 +84,14 @@ class DiffusionObjective:
         x_t = self.schedule.add_noise(x0, noise, t)
         inputs = (tensor.to(self.device) for tensor in (x_t, t, context, fps))
         eps = self.model(*inputs, temporal=diffusion.image_temporal if image else "full")
-        loss = F.mse_loss(eps, noise.to(self.device))
+        errors = F.mse_loss(eps, noise.to(self.device), reduction="none").flatten(1).mean(1)
+        loss = (errors * self._weights(t).to(self.device)).mean()
         return loss, {"image_loss" if image else "video_loss": float(loss.detach())}
+
+    def _weights(self, t: Tensor) -> Tensor:
+        """`[B]` from timesteps `[B]`: 1 / SNR within 1..max_weight."""
+        signal, sigma = self.schedule.coefficients(t, t.float())
+        return (sigma / signal).square().clamp(1, self.recipe.diffusion.max_weight)
 
     def _draw(self, b: int, frames: int, stride: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Moments `[B, T, 8, h, w]` and text `[B, 77, D]` of random scenes."""

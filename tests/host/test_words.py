@@ -1,0 +1,44 @@
+"""What people read: every input has a tooltip, every node a help page, and the translations name what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def ours(client):
+    return {name: info for name, info in client.object_info().items() if info["python_module"].endswith("comfyui-videocrafter2")}
+
+
+def inputs(info):
+    return {name: spec[1] for kind in ("required", "optional") for name, spec in info["input"].get(kind, {}).items()}
+
+
+def test_every_input_has_a_tooltip_and_every_node_a_description(ours):
+    assert len(ours) == 8
+    for name, info in ours.items():
+        assert info["description"], name
+        assert info["category"].startswith("VideoCrafter2/"), name
+        assert all(options.get("tooltip") for options in inputs(info).values()), name
+
+
+def test_every_node_has_a_help_page(ours):
+    for name in ours:
+        assert (ROOT / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {ours[name]['display_name']}")
+
+
+@pytest.mark.parametrize("language", sorted(p.name for p in (ROOT / "locales").iterdir()))
+def test_translations_are_complete(ours, language):
+    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert words.keys() == ours.keys()
+    for name, info in ours.items():
+        assert words[name]["display_name"]
+        assert words[name]["description"]
+        assert words[name]["inputs"].keys() == inputs(info).keys(), name
+        assert all(entry["name"] and entry["tooltip"] for entry in words[name]["inputs"].values())
+        assert len(words[name].get("outputs", {})) == len(info["output"])
