@@ -48,14 +48,17 @@ class Data(Section):
 class Diffusion(Section):
     """The noise-prediction objective. `image_share` is the share of steps on single images (None: 1 / frames, one image a clip in count).
 
-    `max_weight` 1 is the paper's plain MSE on epsilon. Above 1 a step of signal-to-noise ratio r weighs 1 / r, within 1..max_weight: what moves where is
-    decided at the noisiest steps, at which a wrong x0 hardly shows in epsilon.
+    The paper's objective is plain MSE on epsilon with t uniform: `noisy_share` 0 and `max_weight` 1. But at the noisiest steps, which decide where things are
+    and which way they go, a wrong x0 hardly shows in epsilon, and a small model trained for a short time never attends to it. `noisy_share` of the samples
+    then draw t from `noisy_from`..999, and a sample of signal-to-noise ratio r weighs 1 / r, within 1..max_weight.
     """
 
     scale_end: float | None = 0.7
     image_share: float | None = Field(None, ge=0, le=1)
     image_temporal: Literal["identity", "full", "bypass"] = "identity"
     image_fps: int = 100
+    noisy_share: float = Field(0.0, ge=0, le=1)
+    noisy_from: int = Field(850, ge=0, lt=1000)
     max_weight: float = Field(1.0, ge=1)
     trainable: Literal["spatial", "temporal", "all"] = "all"
 

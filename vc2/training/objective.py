@@ -79,7 +79,7 @@ class DiffusionObjective:
         moments, context = self._draw(b, frames, stride, generator)
         x0 = sample_posterior(moments.flatten(0, 1), generator).unflatten(0, (b, frames)).transpose(1, 2)
         noise = torch.randn(x0.shape, generator=generator)
-        t = torch.randint(TIMESTEPS, (b,), generator=generator)
+        t = self._timesteps(b, generator)
         fps = torch.full((b,), diffusion.image_fps if image else world.SOURCE_FPS // stride)
         x_t = self.schedule.add_noise(x0, noise, t)
         inputs = (tensor.to(self.device) for tensor in (x_t, t, context, fps))
@@ -87,6 +87,14 @@ class DiffusionObjective:
         errors = F.mse_loss(eps, noise.to(self.device), reduction="none").flatten(1).mean(1)
         loss = (errors * self._weights(t).to(self.device)).mean()
         return loss, {"image_loss" if image else "video_loss": float(loss.detach())}
+
+    def _timesteps(self, b: int, generator: torch.Generator) -> Tensor:
+        """`[B]`: uniform, but for the share that comes from the noisy end."""
+        diffusion = self.recipe.diffusion
+        noisy = torch.rand(b, generator=generator) < diffusion.noisy_share
+        return torch.where(
+            noisy, torch.randint(diffusion.noisy_from, TIMESTEPS, (b,), generator=generator), torch.randint(TIMESTEPS, (b,), generator=generator)
+        )
 
     def _weights(self, t: Tensor) -> Tensor:
         """`[B]` from timesteps `[B]`: 1 / SNR within 1..max_weight."""

@@ -1,7 +1,7 @@
 """Procedural clips: "a {colour} {shape} moving {direction}", 64x64, drawn with anti-aliased edges.
 
 The whole world is small enough to know: a frame is a colour, a shape and an integer position, so there are 6 x 4 x 25 x 25 different frames.
-A clip is 16 frames at 16 fps in which the object moves from the middle of the picture to one side.
+A clip is 16 frames at 16 fps in which the object moves across the middle of the picture to one side.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 BACKGROUND = (26, 28, 38)
 SIZE = 64
 REACH = 12  # the object's centre stays within this many pixels of the picture's
-# A clip starts just short of the middle and ends at the side that its caption names. Were it symmetric about the middle, a clip and its reverse would
-# differ in nothing but the product of direction and time, which a network finds very late: four thousand steps left the direction at chance.
-START = 4
+# A clip starts short of the middle and ends at the side that its caption names. Were it symmetric about the middle, a clip and its reverse would differ in
+# nothing but the product of direction, place and time, which a network finds late.
+START = 8
 RADIUS = 15.0
 SOURCE_FRAMES, SOURCE_FPS = 16, 16
 
