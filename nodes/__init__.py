@@ -1,13 +1,15 @@
-"""The nodes, one module a step of the graph: load, condition, latent, sample, video."""
+"""The nodes, one module a step of the graph: load, condition, guidance, latent, sample, long, video."""
 
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import ComfyExtension
 
-from .condition import VC2VideoConditioning
+from .condition import VC2PromptTravel, VC2VideoConditioning
+from .guidance import VC2GuidanceRescale, VC2TemporalGuidance
 from .latent import VC2EmptyLatentVideo
 from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel
+from .long import VC2ContextWindows, VC2FIFOSampler
 from .sample import VC2DDIM, VC2Sampler, VC2Schedule
 from .video import VC2SaveVideo
 
@@ -21,9 +23,14 @@ class VideoCrafter2(ComfyExtension):
             VC2LoadCheckpoint,
             VC2LoadDiffusionModel,
             VC2VideoConditioning,
+            VC2PromptTravel,
+            VC2TemporalGuidance,
+            VC2GuidanceRescale,
             VC2EmptyLatentVideo,
             VC2Sampler,
             VC2DDIM,
             VC2Schedule,
+            VC2ContextWindows,
+            VC2FIFOSampler,
             VC2SaveVideo,
         ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import node_helpers
+import torch
 from comfy_api.latest import io
 
+from ..vc2.travel import blend, keyframes
 from .host import DEFAULT_FPS
+from .load import choose
 
 
 class VC2VideoConditioning(io.ComfyNode):
@@ -43,3 +48,40 @@ class VC2VideoConditioning(io.ComfyNode):
     def execute(cls, positive, negative, fps, frames_per_clip) -> io.NodeOutput:
         values = {"fps": fps, "frames_per_clip": frames_per_clip}
         return io.NodeOutput(*(node_helpers.conditioning_set_values(c, values) for c in (positive, negative)))
+
+
+class VC2PromptTravel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2PromptTravel",
+            display_name="VideoCrafter Prompt Travel",
+            category="VideoCrafter2/conditioning",
+            description="A prompt that changes over the clip: every frame gets its own. Works with context windows.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="From VC2LoadCheckpoint."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="0: a blue circle moving right\n15: a red circle moving right",
+                    tooltip="One a line, as `frame: prompt`, counted from 0. Before the first and after the last keyframe theirs holds.",
+                ),
+                io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of the clip: as in VC2EmptyLatentVideo."),
+                io.Combo.Input(
+                    "between", options=["blend", "hold"], default="blend", tooltip="blend: from keyframe to keyframe. hold: until the next keyframe."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="For VC2VideoConditioning.")],
+        )
+
+    @classmethod
+    def execute(cls, clip, prompts, frames, between) -> io.NodeOutput:
+        choose(between, ("blend", "hold"), "between")
+        keys = keyframes(prompts, frames)
+        encoded = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for _, text in keys]
+        # Long prompts come as several lots of 77 tokens. Attention to a repeated text is attention to the text.
+        tokens = math.lcm(*(text.shape[1] for text, _ in encoded))
+        contexts = torch.cat([text.repeat(1, tokens // text.shape[1], 1) for text, _ in encoded])
+        values = blend(contexts, [frame for frame, _ in keys], frames, hold=between == "hold")
+        return io.NodeOutput([[values, {"pooled_output": encoded[0][1]}]])

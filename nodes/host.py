@@ -8,11 +8,16 @@ What is used, and what to do when it goes:
 - `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder. Follow how SD 2.1 is loaded.
 - `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a sampler function with progress and previews.
 - `comfy.conds`: how conditions are batched.
+- `comfy.context_windows.create_prepare_sampling_wrapper`: memory is then estimated for one window; without it, for all.
+- `comfy.patcher_extension`, OUTER_SAMPLE wrappers: FreeNoise's noise. Without them shuffle the noise in our own samplers.
 """
 
 from __future__ import annotations
 
+import logging
+
 import comfy.conds
+import comfy.context_windows
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -32,14 +37,20 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..vc2 import fifo
 from ..vc2.checkpoint import Checkpoint
 from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
 from ..vc2.ddim import ddim_sigma
 from ..vc2.schedule import NoiseSchedule
 from ..vc2.unet import VideoUNet
+from ..vc2.windows import reschedule_noise
 from .patches import HostHooks
+from .windows import ChosenFrames, ContextWindows, clip_length
+
+log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 28  # the condition that the official sampling script uses
+WINDOW, TEMPORAL = "vc2_window", "vc2_temporal"  # transformer_options that reach `VideoUNet.forward`
 
 
 # --- sampling space ---------------------------------------------------------------------------------------------------------------------
@@ -53,6 +64,7 @@ class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSampl
 
     def __init__(self, schedule: NoiseSchedule):
         comfy.model_sampling.ModelSamplingDiscrete.__init__(self)
+        self.schedule = schedule
         self.set_sigmas(schedule.sigmas())
         self.register_buffer("scale", schedule.scale.clone())
 
@@ -120,7 +132,15 @@ class HostUNet(VideoUNet):
         hooks = HostHooks(control, self._options, self.config.model_channels, x.shape)
         # Patches of the text attention expect a context for every frame, as image models have it.
         context = context[::frames] if shared_context and not hooks.patches_text else context.unflatten(0, (-1, frames))
-        out = super().forward(video, timesteps.unflatten(0, (-1, frames)), context, None if fps is None else fps[::frames], hooks=hooks)
+        out = super().forward(
+            video,
+            timesteps.unflatten(0, (-1, frames)),
+            context,
+            None if fps is None else fps[::frames],
+            hooks=hooks,
+            temporal=self._options.get(TEMPORAL, "full"),
+            window=self._options.get(WINDOW),
+        )
         return out.transpose(1, 2).flatten(0, 1)
 
 
@@ -142,6 +162,8 @@ class HostModel(comfy.model_base.BaseModel):
         out["fps"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("fps", DEFAULT_FPS))]))
         text = kwargs.get("cross_attn")
         if text is not None:
+            if text.shape[0] not in (1, out["num_video_frames"].cond):
+                raise ValueError(f"the prompts travel over {text.shape[0]} frames but a clip has {out['num_video_frames'].cond}; set both to the same number")
             width = self.model_config.vc2_config.context_dim
             if text.shape[-1] != width:
                 raise ValueError(
@@ -190,7 +212,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
     model = config.get_model(state).to(offload_device)
     # The host's own load_model_weights is not strict; names and shapes were checked when the file was read, and are again here.
     model.diffusion_model.load_state_dict(state, strict=True)
-    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", adopt_stock_windows)
+    return patcher
 
 
 def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
@@ -288,6 +312,91 @@ def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
     return vae
 
 
+# --- patches of a MODEL, always a clone's ------------------------------------------------------------------------------------------------
+
+
+def check_interrupt() -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def set_context_windows(model: comfy.model_patcher.ModelPatcher, length: int, stride: int, looped: bool) -> None:
+    model.model_options["context_handler"] = ContextWindows(length, stride, looped, check_interrupt)
+    comfy.context_windows.create_prepare_sampling_wrapper(model)
+
+
+def adopt_stock_windows(executor, *args, **kwargs):
+    """The stock context windows node fails for models whose frames are the batch; ours runs in its place, with its length, overlap and loop."""
+    options = executor.class_obj.model_options  # this run's own copy
+    stock = options.get("context_handler")
+    if isinstance(stock, comfy.context_windows.IndexListContextHandler):
+        apart = stock.context_schedule.name == comfy.context_windows.ContextSchedules.BATCHED
+        overlap = 0 if apart else min(stock.context_overlap, stock.context_length - 1)
+        log.info("context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows", stock.context_length, overlap)
+        looped = stock.closed_loop and stock.context_schedule.name == comfy.context_windows.ContextSchedules.UNIFORM_LOOPED
+        options["context_handler"] = ContextWindows(stock.context_length, stock.context_length - overlap, looped, check_interrupt)
+    return executor(*args, **kwargs)
+
+
+def set_free_noise(model: comfy.model_patcher.ModelPatcher, length: int, stride: int) -> None:
+    """FreeNoise: windows of temporal attention inside the UNet, and initial noise that repeats."""
+
+    def reschedule(executor, noise: Tensor, *args, **kwargs):
+        return executor(reschedule_clips(noise, executor.class_obj.conds, (length, stride)), *args, **kwargs)
+
+    model.model_options["transformer_options"][WINDOW] = (length, stride)
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, WINDOW, reschedule)
+
+
+def reschedule_clips(noise: Tensor, conds: dict, window: tuple[int, int]) -> Tensor:
+    """`windows.reschedule_noise` for each clip in `[clips * T, 4, h, w]`. The order is always the same; the seed decides the noise itself."""
+    frames = next((c["frames_per_clip"] for group in conds.values() for c in group if c.get("frames_per_clip")), noise.shape[0])
+    return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(0)) for clip in noise.split(frames)])
+
+
+def add_temporal_guidance(model: comfy.model_patcher.ModelPatcher, scale: float) -> None:
+    """x0 += scale (x0 - x0 without temporal attention), both given the prompt."""
+
+    def guide(args: dict) -> Tensor:
+        options = comfy.model_patcher.create_model_options_clone(args["model_options"])
+        options["transformer_options"] = {**options.get("transformer_options", {}), TEMPORAL: "conv"}
+        (frames_apart,) = comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)
+        return args["denoised"] + scale * (args["cond_denoised"] - frames_apart)
+
+    model.set_model_sampler_post_cfg_function(guide)
+
+
+def add_guidance_rescale(model: comfy.model_patcher.ModelPatcher, multiplier: float) -> None:
+    """Rescaled guidance (Lin et al., arXiv 2305.08891, section 3.4), in velocity, by one factor a clip.
+
+    With z = s x0 the model's input is x_t = a z + b eps with a^2 + b^2 = 1, an ordinary variance-preserving process, whose velocity is v = a eps - b z.
+    """
+
+    def rescale(args: dict) -> Tensor:
+        sampling: RescaledSampling = args["model"].model_sampling
+        x, sigma = args["input"], args["sigma"]
+        frames = clip_length([args["cond"]], x)
+
+        def per_frame(values: Tensor) -> Tensor:
+            return values[:, None, None, None]
+
+        s = per_frame(sampling.signal_scale(sigma))
+        a = 1 / (1 + (s * per_frame(sigma)) ** 2).sqrt()
+        b = s * per_frame(sigma) * a
+        x_t = x * s * a
+
+        def velocity(x0: Tensor) -> Tensor:
+            return (a * x_t - s * x0) / b  # from x_t = a z + b eps
+
+        def spread(v: Tensor) -> Tensor:
+            return v.unflatten(0, (-1, frames)).flatten(1).std(1).repeat_interleave(frames)[:, None, None, None]
+
+        guided, conditional = velocity(args["denoised"]), velocity(args["cond_denoised"])
+        factor = multiplier * spread(conditional) / spread(guided) + 1 - multiplier
+        return (a * x_t - b * factor * guided) / s
+
+    model.set_model_sampler_post_cfg_function(rescale)
+
+
 # --- sampling ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +412,12 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     return sampling
 
 
+def step_seed(extra_args: dict) -> int:
+    """Its own stream for the noise of the steps: with the initial noise's seed the first step would add the very noise that it started from. The generator is
+    the CPU's: one seed, one clip, on any device."""
+    return (extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF
+
+
 @torch.no_grad()
 def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, eta: float = 1.0) -> Tensor:
     """DDIM (`vc2.ddim`) in the host's sampling space, as a k-diffusion style sampler function.
@@ -312,8 +427,7 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
     """
     extra_args = extra_args or {}
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
-    # Its own stream: with the initial noise's seed the first step would add the very noise that it started from. On the CPU: one seed, one clip, on any device.
-    generator = torch.Generator().manual_seed((extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF)
+    generator = torch.Generator().manual_seed(step_seed(extra_args))
     levels = sigmas.cpu().double()
     s = sampling.signal_scale(levels).double()
     abar = 1 / (1 + (s * levels) ** 2)
@@ -341,6 +455,44 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
 
 def ddim_sampler(eta: float) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(sample_ddim, extra_options={"eta": eta})
+
+
+@torch.no_grad()
+def sample_fifo(
+    model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, window: int = 16, partitions: int = 4, eta: float = 1.0
+) -> Tensor:
+    """`vc2.fifo` in the host's sampling space: x_t = c x~ with c = s sqrt(abar)."""
+    sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
+    handler, options = ChosenFrames(x.shape[0]), (extra_args or {}).get("model_options", {})
+    arguments = {**(extra_args or {}), "model_options": {**options, "context_handler": handler}}
+    table, total = sampling.sigmas.to(x), len(sigmas) - 1
+    schedule = sampling.schedule
+    gain = (schedule.alphas_cumprod.sqrt() * schedule.scale).to(x)
+
+    def denoise(x_t: Tensor, t: Tensor, frames: Tensor) -> Tensor:
+        handler.index = frames
+        sigma, c = table[t[0]], gain[t[0]][:, None, None, None]
+        x = x_t[0].transpose(0, 1) / c
+        eps = (x - model(x, sigma, **arguments)) / sigma[:, None, None, None]
+        return eps.transpose(0, 1)[None]
+
+    with trange(total, disable=disable) as bar:
+
+        def report(k: int, count: int, x0: Tensor) -> None:
+            done = (k + 1) * total // count
+            bar.update(done - bar.n)
+            if callback is not None:
+                frames = x0[0].transpose(0, 1)
+                callback({"x": frames, "i": max(0, done - 1), "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": frames})
+
+        x_T = (x * sampling.input_scale(sigmas[0])).transpose(0, 1)[None]
+        generator = torch.Generator().manual_seed(step_seed(arguments))
+        z = fifo.sample(denoise, x_T, schedule, window, partitions, eta, generator, report)
+    return z[0].transpose(0, 1)
+
+
+def fifo_sampler(**options) -> comfy.samplers.KSAMPLER:
+    return comfy.samplers.KSAMPLER(sample_fifo, extra_options=options)
 
 
 def run_sampler(model, sampler, sigmas: Tensor, seed: int, guidance: float, positive, negative, latent: dict) -> dict:

@@ -23,6 +23,20 @@ ETA = {
 }
 
 
+GUIDANCE = {"default": 12.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": "Guidance scale. Official: 12. 1 leaves the negative prompt out."}
+
+
+def sampler_inputs(latent: str) -> list:
+    """What every sampler of ours starts with; `latent` is that input's tooltip."""
+    return [
+        io.Model.Input("model", tooltip="From VC2LoadCheckpoint or VC2LoadDiffusionModel, with or without LoRAs."),
+        io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
+        io.Latent.Input("latent", tooltip=latent),
+        io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."),
+    ]
+
+
 def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tensor:
     """The sigmas of the official timesteps, descending, and at the end that of t = 0; `denoise` < 1 keeps the last share of them."""
     table = host.sampling_of(model, asked_by).sigmas.cpu()
@@ -44,15 +58,9 @@ class VC2Sampler(io.ComfyNode):
             category="VideoCrafter2/sampling",
             description="The official DDIM sampler, with the dynamic rescale; the defaults are the official ones.",
             inputs=[
-                io.Model.Input("model", tooltip="From VC2LoadCheckpoint or VC2LoadDiffusionModel, with or without LoRAs."),
-                io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
-                io.Latent.Input("latent", tooltip="From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."),
+                *sampler_inputs("From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."),
                 io.Int.Input("steps", **STEPS),
-                io.Float.Input(
-                    "guidance", default=12.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Official: 12. 1 leaves the negative prompt out."
-                ),
+                io.Float.Input("guidance", **GUIDANCE),
                 io.Float.Input("eta", **ETA),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the latent's frames are noised only so far and then denoised."

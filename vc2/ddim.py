@@ -9,12 +9,12 @@ The subscript p is the next, less noisy timestep. The last one is t = 0 (not "no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .schedule import TIMESTEPS, NoiseSchedule
+from .schedule import TIMESTEPS, NoiseSchedule, per_frame
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -36,33 +36,42 @@ def ddim_sigma(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
     return eta * ((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)).clamp(min=0).sqrt()
 
 
+def step(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, eta: float, z: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(x at `t_prev`, the x0 that it implies) from x and eps `[B, C, T, H, W]` at integer `t`, `[B]` or `[B, T]`. `z`: the step's noise, or None."""
+    abar, abar_prev = schedule.alphas_cumprod.double()[t.cpu()], schedule.alphas_cumprod.double()[t_prev.cpu()]
+    s, s_prev = schedule.scale.double()[t.cpu()], schedule.scale.double()[t_prev.cpu()]
+    sigma = ddim_sigma(abar, abar_prev, eta)
+
+    def over(values: Tensor) -> Tensor:
+        return per_frame(values, x).to(x)
+
+    x0 = (x - over((1 - abar).sqrt()) * eps) / over(abar.sqrt() * s)
+    x_prev = over(abar_prev.sqrt() * s_prev) * x0 + over((1 - abar_prev - sigma**2).clamp(min=0).sqrt()) * eps
+    return (x_prev if z is None else x_prev + over(sigma) * z), x0
+
+
 def sample(
     denoise: Denoise,
     x_T: Tensor,
     schedule: NoiseSchedule,
-    steps: int,
+    steps: int | Sequence[int],
     eta: float = 1.0,
     step_noise: Callable[[int], Tensor] | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
     """Sample from `x_T` (unit normal, `[B, C, T, H, W]`) and return the latent at t = 0, of the same shape.
 
-    `denoise(x, t)` gives epsilon with guidance already inside; `t` is `[B]`, integer. `step_noise(k)` gives the k-th step's z (default: fresh
-    normal noise). `callback(k, count, x0)` is called after the k-th of `count` steps and may raise to interrupt.
+    `denoise(x, t)` gives epsilon with guidance already inside; `t` is `[B]`, integer. `steps` is a count, or the ascending timesteps themselves.
+    `step_noise(k)` gives the k-th step's z (default: fresh normal noise). `callback(k, count, x0)` is called after the k-th of `count` steps and may raise to
+    interrupt.
     """
-    timesteps = ddim_timesteps(steps)
-    abars, scales = schedule.alphas_cumprod.double(), schedule.scale.double()
+    timesteps = ddim_timesteps(steps) if isinstance(steps, int) else list(steps)
     x = x_T
     for k, t in enumerate(reversed(timesteps)):
         t_prev = timesteps[-k - 2] if k + 1 < len(timesteps) else 0
-        abar, abar_prev, s, s_prev = abars[t], abars[t_prev], scales[t], scales[t_prev]
-        sigma = ddim_sigma(abar, abar_prev, eta)
-
-        eps = denoise(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long))
-        x0 = (x - float((1 - abar).sqrt()) * eps) / float(abar.sqrt() * s)
-        x = float(abar_prev.sqrt() * s_prev) * x0 + float((1 - abar_prev - sigma**2).clamp(min=0).sqrt()) * eps
-        if eta > 0:
-            x = x + float(sigma) * (step_noise(k) if step_noise else torch.randn_like(x))
+        now, then = (torch.full((x.shape[0],), value, device=x.device, dtype=torch.long) for value in (t, t_prev))
+        z = None if eta == 0 else step_noise(k) if step_noise else torch.randn_like(x)
+        x, x0 = step(schedule, x, denoise(x, now), now, then, eta, z)
         if callback:
             callback(k, len(timesteps), x0)
     return x

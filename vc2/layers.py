@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import windows
 from .attention import Attention
 from .hooks import NO_HOOKS, Hooks
 
@@ -24,13 +25,26 @@ GROUPS = 32
 class Clips:
     """How the batch of one forward pass divides into clips, and which temporal layers take part in it.
 
-    Training passes single images through with `attention` or `conv` off; see `vc2.training.objective`.
+    Training passes single images through with `attention` or `conv` off; see `vc2.training.objective`. `window` is (length, stride) of the windows of frames
+    within which temporal attention then happens (FreeNoise); None: among all frames.
     """
 
     count: int
     frames: int
     attention: bool = True
     conv: bool = True
+    window: tuple[int, int] | None = None
+
+    def attend(self, attention: Attention, x: Tensor) -> Tensor:
+        """Self-attention among frames, x `[N, T, dim]`; one window at a time, so that memory does not grow with their number."""
+        if self.window is None or self.frames <= self.window[0]:
+            return attention(x)
+        out, total = torch.zeros_like(x), x.new_zeros(self.frames, 1)
+        for index in windows.cover(self.frames, *self.window):
+            window, weight = slice(int(index[0]), int(index[-1]) + 1), windows.weights(len(index)).to(x)[:, None]
+            out[:, window] += weight * attention(x[:, window])
+            total[window] += weight
+        return out / total
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
@@ -73,10 +87,10 @@ class TransformerBlock(nn.Module):
         self.norm2 = operations.LayerNorm(dim, **kw)
         self.norm3 = operations.LayerNorm(dim, **kw)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """In time: x `[N, L, dim]` attends to itself, twice."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x))
+    def forward(self, x: Tensor, clips: Clips) -> Tensor:
+        """In time: x `[N, T, dim]` attends to itself, twice."""
+        x = x + clips.attend(self.attn1, self.norm1(x))
+        x = x + clips.attend(self.attn2, self.norm2(x))
         return x + self.ff(self.norm3(x))
 
     def attend_to_text(self, x: Tensor, context: Tensor, hooks: Hooks, depth: int) -> Tensor:
@@ -145,7 +159,7 @@ class TemporalTransformer(Transformer):
         video = self.norm(x.unflatten(0, (b, t)).transpose(1, 2))  # [B, C, T, H, W]
         tokens = _project(self.proj_in, video.permute(0, 3, 4, 2, 1).reshape(b * h * w, t, c))
         for block in self.transformer_blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, clips)
         out = _project(self.proj_out, tokens).view(b, h, w, t, c).permute(0, 3, 4, 1, 2)  # [B, T, C, H, W]
         return x + out.reshape(x.shape)
 

@@ -13,6 +13,11 @@ from torch import Tensor
 BETA_START, BETA_END, TIMESTEPS, RESCALE_STEPS = 0.00085, 0.012, 1000, 400
 
 
+def per_frame(values: Tensor, like: Tensor) -> Tensor:
+    """Values `[B]`, or one a frame `[B, T]`, shaped to broadcast over `like`, `[B, C, T, H, W]` (or `[B, ...]`)."""
+    return values[:, None, :, None, None] if values.ndim == 2 else values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
 class NoiseSchedule:
     """What a timestep means: `alphas_cumprod[t]` (abar) and the signal's extra factor `scale[t]` (s), both `[1000]` float32.
 
@@ -43,10 +48,8 @@ class NoiseSchedule:
         """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like` (`[B, C, T, H, W]`)."""
         index = t.cpu().long()
         abar, scale = self.alphas_cumprod[index], self.scale[index]
-        # One timestep a frame, [B, T], becomes [B, 1, T, 1, 1].
-        shape = (t.shape[0], 1, t.shape[1], 1, 1) if t.ndim == 2 else (t.shape[0], *(1,) * (like.ndim - 1))
         signal, noise = abar.sqrt() * scale, (1 - abar).sqrt()
-        return signal.reshape(shape).to(like), noise.reshape(shape).to(like)
+        return per_frame(signal, like).to(like), per_frame(noise, like).to(like)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """q(x_t | x_0): `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999. The rescale is applied here, once."""

@@ -134,13 +134,15 @@ class VideoUNet(nn.Module):
         *,
         hooks: Hooks | None = None,
         temporal: str = "full",
+        window: tuple[int, int] | None = None,
     ) -> Tensor:
         """Predict the noise in `x`.
 
         x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`, fps `[B]` (the
         condition, not the playback rate; 16 where it is None, as in the official UNet) -> `[B, 4, T, H, W]`.
 
-        `temporal`: "full"; "identity" leaves out the temporal convolutions; "bypass" the temporal attention too (both are for single images).
+        `temporal`: "full"; "identity" leaves out the temporal convolutions, "bypass" the temporal attention too (both are for single images), "conv" the
+        attention alone (temporal guidance). `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
         """
         if x.ndim != 5:
             raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
@@ -152,7 +154,7 @@ class VideoUNet(nn.Module):
                 f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the text encoder that belongs to it"
             )
         hooks = hooks or NO_HOOKS
-        clips = Clips(b, t, *_TEMPORAL[temporal])
+        clips = Clips(b, t, *_TEMPORAL[temporal], window)
 
         if context.ndim == 4:
             context = context.flatten(0, 1)
@@ -188,4 +190,4 @@ class VideoUNet(nn.Module):
 
 
 # What takes part: temporal attention, temporal convolution.
-_TEMPORAL: dict[str, tuple[bool, bool]] = {"full": (True, True), "identity": (True, False), "bypass": (False, False)}
+_TEMPORAL: dict[str, tuple[bool, bool]] = {"full": (True, True), "identity": (True, False), "bypass": (False, False), "conv": (False, True)}

@@ -1,0 +1,88 @@
+"""Clips longer than the 16 frames that the model was trained on."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..vc2 import fifo
+from . import host
+from .load import choose
+from .sample import ETA, GUIDANCE, sampler_inputs
+
+FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
+
+
+class VC2ContextWindows(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2ContextWindows",
+            display_name="VideoCrafter Context Windows",
+            category="VideoCrafter2/long",
+            description="Clips of any length: the model looks at windows of frames. Clips no longer than a window stay as they are.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
+                io.Combo.Input(
+                    "mode",
+                    options=[FREE_NOISE, OVERLAP, LOOPED],
+                    default=FREE_NOISE,
+                    tooltip="FreeNoise: all frames in one pass, windows only in temporal attention, and noise that repeats, so that the subject stays; "
+                    "needs memory for all frames. overlap: one window at a time, memory as for a short clip. looped: as overlap, and the end meets the start.",
+                ),
+                io.Int.Input("length", default=16, min=1, max=512, tooltip="Frames in a window: what the model was trained on, 16."),
+                io.Int.Input(
+                    "overlap", default=12, min=0, max=511, tooltip="Frames that neighbouring windows share. FreeNoise: 12. Fewer is faster, more is smoother."
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="For any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, mode, length, overlap) -> io.NodeOutput:
+        choose(mode, (FREE_NOISE, OVERLAP, LOOPED), "mode")
+        if overlap >= length:
+            raise ValueError(f"overlap must be smaller than length, found overlap {overlap} and length {length}; 16 and 12 are a good start")
+        host.sampling_of(model, "VC2ContextWindows")
+        model = model.clone()
+        if mode == FREE_NOISE:
+            host.set_free_noise(model, length, length - overlap)
+        else:
+            host.set_context_windows(model, length, length - overlap, mode == LOOPED)
+        return io.NodeOutput(model)
+
+
+class VC2FIFOSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2FIFOSampler",
+            display_name="VideoCrafter FIFO Sampler",
+            category="VideoCrafter2/long",
+            description="Clips of any length, one frame after another, from a queue of frames of rising noise. Memory stays that of a short clip.",
+            inputs=[
+                *sampler_inputs("From VC2EmptyLatentVideo: one clip, of any length."),
+                io.Float.Input("guidance", **GUIDANCE),
+                io.Int.Input(
+                    "partitions",
+                    default=4,
+                    min=1,
+                    max=16,
+                    tooltip="The queue holds this many windows, which is also steps / window: 4 windows of 16 frames are 64 steps. More: finer steps, slower.",
+                ),
+                io.Int.Input("window", default=16, min=2, max=128, step=2, tooltip="Frames that the model sees at a time: what it was trained on, 16."),
+                io.Float.Input("eta", **ETA),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent, seed, guidance, partitions, window, eta) -> io.NodeOutput:
+        table = host.sampling_of(model, "VC2FIFOSampler").sigmas.cpu()
+        if window % 2:
+            raise ValueError(f"VC2FIFOSampler: window must be even, found {window}")
+        if latent["samples"].any() or latent.get("noise_mask") is not None:
+            raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
+        sigmas = table[fifo.levels(window, partitions)].flip(0)
+        sampler = host.fifo_sampler(window=window, partitions=partitions, eta=eta)
+        return io.NodeOutput(host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent))

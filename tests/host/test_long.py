@@ -1,0 +1,159 @@
+"""Long clips and travelling prompts through a real ComfyUI."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scripts.client import PromptError
+from tests import standin
+from tests.fixtures import relative_rms
+from tests.host import graphs
+from vc2 import fifo, windows
+from vc2.pipeline import Guided, TextToVideo
+
+SIDE = 4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(server):
+    return standin.write(server.base / "models" / "checkpoints" / "standin_long.safetensors")
+
+
+@pytest.fixture(scope="module")
+def ours(checkpoint):
+    return TextToVideo(checkpoint)
+
+
+def windowed(mode, length=4, overlap=2):
+    return graphs.node("VC2ContextWindows", model=["load", 0], mode=mode, length=length, overlap=overlap)
+
+
+def sampled(client, checkpoint, frames, patch=None, sampler=None, **conditions):
+    """The latent of `frames` frames, with node `patch` between model and sampler."""
+    graph = graphs.base(checkpoint.name, frames, 8 * SIDE, **conditions) | {"sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)}
+    if patch:
+        graph["patch"] = patch
+        graph["sampler"]["inputs"]["model"] = ["patch", 0]
+    return graphs.run_for_latent(client, graph)
+
+
+@pytest.mark.parametrize("mode", ["FreeNoise", "overlap", "looped"])
+def test_clips_of_one_window_stay_as_they_are(client, checkpoint, mode):
+    plain = sampled(client, checkpoint, 4)
+    assert relative_rms(sampled(client, checkpoint, 4, windowed(mode)), plain) < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["FreeNoise", "overlap", "looped"])
+def test_two_windowed_clips_in_a_batch_stay_two(client, checkpoint, mode):
+    """A clip after another one shares noise with none but itself: the first of two equals the same clip alone."""
+    both = sampled(client, checkpoint, 7, windowed(mode), clips=2, frames_per_clip=7)
+    alone = sampled(client, checkpoint, 7, windowed(mode))
+    assert both.shape[0] == 14
+    assert relative_rms(both[:7], alone) < 1e-4
+
+
+def test_free_noise_is_the_models_windowed_pass(client, checkpoint, ours):
+    """One Euler step from the highest noise, against our UNet with the same windows and the same rescheduled noise."""
+    frames = 9
+    noise = torch.randn(frames, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+    noise = windows.reschedule_noise(noise, 4, 2, torch.Generator().manual_seed(0))
+    found = sampled(client, checkpoint, frames, windowed("FreeNoise"), graphs.vc2_sampler(eta=0.0, steps=1))
+    cond, uncond = ours.text([graphs.PROMPT]), ours.text([graphs.NEGATIVE])
+
+    def eps(context):
+        with torch.no_grad():
+            return ours.unet(x, torch.tensor([1]), context, torch.tensor([28.0]), window=(4, 2))
+
+    x = noise.transpose(0, 1)[None]  # one step visits t = 1 alone, and starts from the prior
+    guided = eps(uncond) + 12 * (eps(cond) - eps(uncond))
+    from vc2.ddim import step
+
+    expected, _ = step(ours.schedule, x, guided, torch.tensor([1]), torch.tensor([0]), 0.0, None)
+    assert relative_rms(found, expected[0].transpose(0, 1)) < 1e-4
+
+
+def test_windows_are_what_the_model_sees(client, checkpoint):
+    """With overlap 0 and windows that divide the clip, windows are clips of their own."""
+    apart = sampled(client, checkpoint, 8, windowed("overlap", 4, 0))
+    clips = sampled(client, checkpoint, 4, clips=2, frames_per_clip=4)
+    assert relative_rms(apart, clips) < 1e-4
+
+
+def test_the_stock_windows_node_works(client, checkpoint):
+    stock = graphs.node(
+        "ContextWindowsManual", model=["load", 0], context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
+        closed_loop=False, fuse_method="pyramid", dim=0,
+    )  # fmt: skip
+    assert relative_rms(sampled(client, checkpoint, 7, stock), sampled(client, checkpoint, 7, windowed("overlap"))) < 1e-6
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_sde", "uni_pc"])
+def test_windows_work_with_samplers_that_step_between_sigmas(client, checkpoint, sampler):
+    found = sampled(client, checkpoint, 6, windowed("overlap"), graphs.ksampler(sampler_name=sampler, steps=4))
+    assert torch.isfinite(found).all()
+    assert found.shape[0] == 6
+
+
+def fifo_node(**changes):
+    inputs = {"seed": 7, "guidance": 12.0, "partitions": 2, "window": 4, "eta": 1.0} | changes
+    links = {"model": ["load", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent": ["latent", 0]}
+    return graphs.node("VC2FIFOSampler", **(links | inputs))
+
+
+def test_fifo_reproduces_ours(client, checkpoint, ours):
+    frames = 7
+    found = sampled(client, checkpoint, frames, sampler=fifo_node())
+    cond, uncond = ours.text([graphs.PROMPT]), ours.text([graphs.NEGATIVE])
+    denoise = Guided(ours.unet, cond, uncond, torch.tensor([28.0]), 12.0)
+    x_T = torch.randn(frames, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(7)).transpose(0, 1)[None]
+    expected = fifo.sample(lambda x, t, _: denoise(x, t), x_T, ours.schedule, 4, 2, 1.0, torch.Generator().manual_seed(8))
+    assert relative_rms(found, expected[0].transpose(0, 1)) < 1e-3
+
+
+def test_fifo_starts_from_noise_alone(client, checkpoint):
+    with pytest.raises(PromptError, match="window must be even"):
+        sampled(client, checkpoint, 7, sampler=fifo_node(window=5))
+
+
+def travelling(client, checkpoint, prompts, frames=6, patch=None, sampler=None, between="blend", travel_frames=None):
+    graph = graphs.base(checkpoint.name, frames, 8 * SIDE) | {"sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)}
+    graph["travel"] = graphs.node("VC2PromptTravel", clip=["load", 1], prompts=prompts, frames=travel_frames or frames, between=between)
+    graph["condition"]["inputs"]["positive"] = ["travel", 0]
+    if patch:
+        graph["patch"] = patch
+        graph["sampler"]["inputs"]["model"] = ["patch", 0]
+    return graphs.run_for_latent(client, graph)
+
+
+@pytest.mark.parametrize("patch", [None, "overlap", "FreeNoise"])
+def test_travel_from_a_prompt_to_itself_is_the_prompt(client, checkpoint, patch):
+    same = f"0: {graphs.PROMPT}\n5: {graphs.PROMPT}"
+    node = windowed(patch) if patch else None
+    assert relative_rms(travelling(client, checkpoint, same, patch=node), sampled(client, checkpoint, 6, node)) < 1e-5
+
+
+def test_travel_under_fifo(client, checkpoint):
+    same = f"0: {graphs.PROMPT}\n5: {graphs.PROMPT}"
+    plain = sampled(client, checkpoint, 6, sampler=fifo_node())
+    assert relative_rms(travelling(client, checkpoint, same, sampler=fifo_node()), plain) < 1e-4
+    other = f"0: {graphs.PROMPT}\n5: a green cross moving up"
+    assert relative_rms(travelling(client, checkpoint, other, sampler=fifo_node()), plain) > 1e-3
+
+
+def test_each_frame_reads_its_own_prompt(client, checkpoint):
+    """With windows apart from one another, frames before the second keyframe cannot know of it."""
+    hold = travelling(client, checkpoint, f"0: {graphs.PROMPT}\n4: a green cross moving up", 8, windowed("overlap", 4, 0), between="hold")
+    plain = sampled(client, checkpoint, 8, windowed("overlap", 4, 0))
+    assert relative_rms(hold[:4], plain[:4]) < 1e-5
+    assert relative_rms(hold[4:], plain[4:]) > 1e-3
+
+
+def test_travel_of_another_length_is_refused(client, checkpoint):
+    with pytest.raises(PromptError, match="travel over 5 frames but a clip has 6"):
+        travelling(client, checkpoint, "0: a\n4: b", travel_frames=5)
+
+
+def test_long_prompts_travel_too(client, checkpoint):
+    out = travelling(client, checkpoint, f"0: {graphs.PROMPT}\n5: " + "very " * 100 + "long")
+    assert torch.isfinite(out).all()

@@ -1,0 +1,143 @@
+"""Windows, FreeNoise, FIFO and prompt travel, without a host."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fixtures import fill_module, relative_rms
+from tests.standin import unet_config
+from vc2 import ddim, fifo, windows
+from vc2.schedule import NoiseSchedule
+from vc2.travel import blend, keyframes
+from vc2.unet import VideoUNet
+
+SIZES = st.integers(1, 20).flatmap(lambda length: st.tuples(st.integers(1, 90), st.just(length), st.integers(1, length)))
+
+
+@given(SIZES, st.booleans())
+def test_windows_cover_every_frame(sizes, looped):
+    frames, length, stride = sizes
+    parts = windows.cover(frames, length, stride, looped)
+    assert set(torch.cat(parts).tolist()) == set(range(frames))
+    assert all(len(part) == min(frames, length) == len(set(part.tolist())) for part in parts)
+    assert frames > length or len(parts) == 1
+
+
+@given(SIZES)
+def test_rescheduled_noise_is_the_first_windows(sizes):
+    frames, length, stride = sizes
+    noise = torch.arange(frames, dtype=torch.float32)
+    out = windows.reschedule_noise(noise, length, stride, torch.Generator().manual_seed(0))
+    assert torch.equal(out[:length], noise[:length])
+    assert set(out.tolist()) <= set(noise[:length].tolist())
+    for start in range(0, frames - length + 1, stride):  # every window starts from the same set of frames
+        assert sorted(out[start : start + length].tolist()) == noise[:length].tolist()
+
+
+@pytest.fixture(scope="module", params=["vc2_tiny", "vc1_512_tiny"])
+def unet(request):
+    return fill_module(VideoUNet(unet_config(request.param))).eval()
+
+
+def inputs(unet, frames):
+    g = torch.Generator().manual_seed(frames)
+    x = torch.randn(1, 4, frames, 4, 4, generator=g)
+    return x, torch.tensor([500]), torch.randn(1, 7, unet.config.context_dim, generator=g), torch.tensor([16])
+
+
+@torch.no_grad()
+def test_a_window_as_long_as_the_clip_changes_nothing(unet):
+    x, *rest = inputs(unet, 6)
+    assert torch.equal(unet(x, *rest, window=(6, 2)), unet(x, *rest))
+    assert torch.equal(unet(x, *rest, window=(16, 4)), unet(x, *rest))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [7, 9, 12])
+def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames):
+    """Against one temporal attention computed by hand."""
+    layer = next(m for m in unet.modules() if type(m).__name__ == "TemporalTransformer").transformer_blocks[0].attn1
+    from vc2.layers import Clips
+
+    x = torch.randn(3, frames, layer.to_q.in_features, generator=torch.Generator().manual_seed(1))
+    found = Clips(1, frames, window=(6, 2)).attend(layer, x)
+    starts = sorted({*range(0, frames - 5, 2), frames - 6})
+    parts = [(s, layer(x[:, s : s + 6])) for s in starts]
+    weight = [1, 2, 3, 3, 2, 1]
+    for f in range(frames):
+        hits = [(weight[f - s], part[:, f - s]) for s, part in parts if s <= f < s + 6]
+        mean = sum(w * p for w, p in hits) / sum(w for w, _ in hits)
+        assert relative_rms(found[:, f], mean) < 1e-5
+
+
+@torch.no_grad()
+def test_fifo_of_one_window_is_ddim_on_its_levels(unet):
+    x, _, context, fps = inputs(unet, 4)
+    schedule = NoiseSchedule()
+    found = fifo.sample(lambda x, t, frames: unet(x, t, context, fps), x, schedule, window=4, partitions=2, eta=0.0)
+    expected = ddim.sample(lambda x, t: unet(x, t, context, fps), x, schedule, fifo.levels(4, 2), 0.0)
+    assert relative_rms(found, expected) < 1e-5
+
+
+def test_fifo_finds_a_known_clip_of_any_length():
+    """With a perfect denoiser (epsilon from the true x0) every frame must come out as its own truth, at t = 0's noise, and in order."""
+    schedule = NoiseSchedule()
+    length, seen = 21, []
+    truth = torch.linspace(-1, 1, length)[None, None, :, None, None].expand(1, 4, -1, 2, 2)
+
+    def denoise(x, t, frames):
+        seen.append(x.shape[2])
+        signal, sigma = schedule.coefficients(t, x)
+        return (x - signal * truth[:, :, frames]) / sigma
+
+    calls = []
+    x_T = torch.randn(1, 4, length, 2, 2, generator=torch.Generator().manual_seed(0))
+    out = fifo.sample(
+        denoise, x_T, schedule, window=4, partitions=3, eta=1.0, generator=torch.Generator().manual_seed(1), callback=lambda *a: calls.append(a[:2])
+    )
+    assert out.shape == truth.shape
+    assert set(seen) == {4}
+    assert (out - truth).abs().max() < 0.2  # sqrt(1 - abar_0) = 0.03
+    assert [k for k, _ in calls] == list(range(calls[0][1]))
+
+
+def test_fifo_keeps_the_rescale():
+    """The same clip, read by a denoiser of a schedule without rescale, comes out too weak or too strong."""
+    wrong, right = NoiseSchedule(None), NoiseSchedule()
+    truth = torch.ones(1, 4, 12, 2, 2)
+
+    def denoise(x, t, frames):
+        signal, sigma = wrong.coefficients(t, x)
+        return (x - signal * truth[:, :, frames]) / sigma
+
+    out = fifo.sample(denoise, torch.randn(1, 4, 12, 2, 2), right, window=4, partitions=2, eta=0.0)
+    assert (out - truth).abs().mean() > 0.02
+
+
+def test_fifo_refuses_an_odd_window():
+    with pytest.raises(ValueError, match="window of 5"):
+        fifo.sample(lambda *a: a[0], torch.zeros(1, 4, 8, 2, 2), NoiseSchedule(), window=5)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 40), st.data())
+def test_blend_passes_through_its_keyframes(frames, data):
+    at = sorted(data.draw(st.sets(st.integers(0, frames - 1), min_size=1, max_size=4)))
+    values = torch.randn(len(at), 3)
+    for hold in (False, True):
+        out = blend(values, at, frames, hold)
+        assert out.shape == (frames, 3)
+        torch.testing.assert_close(out[at], values)
+        torch.testing.assert_close(out[: at[0] + 1], values[:1].expand(at[0] + 1, 3))
+    if hold and len(at) > 1:
+        torch.testing.assert_close(out[at[1] - 1], values[0])
+
+
+def test_keyframes():
+    assert keyframes("8: two\n\n 0 : one: with a colon ", 16) == [(0, "one: with a colon"), (8, "two")]
+    for text, message in (("a circle", "expected `frame: prompt`"), ("16: x", "beyond the clip"), ("1: a\n1: b", "two prompts"), (" ", "no prompt")):
+        with pytest.raises(ValueError, match=message):
+            keyframes(text, 16)
