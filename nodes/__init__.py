@@ -1,4 +1,4 @@
-"""The nodes, one module a step of the graph: load, condition, guidance, latent, sample, long, video."""
+"""The nodes, one module a step of the graph: load, condition, guidance, latent, sample, turbo, long, video."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from comfy_api.latest import ComfyExtension
 from .condition import VC2PromptTravel, VC2VideoConditioning
 from .guidance import VC2GuidanceRescale, VC2TemporalGuidance
 from .latent import VC2EmptyLatentVideo
-from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel
+from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel, VC2LoadLoRA
 from .long import VC2ContextWindows, VC2FIFOSampler
 from .sample import VC2DDIM, VC2Sampler, VC2Schedule
+from .turbo import VC2TurboSampler
 from .video import VC2SaveVideo
 
 # The bundled miniature appears in the loader's list beside the user's own checkpoints.
@@ -22,6 +23,7 @@ class VideoCrafter2(ComfyExtension):
         return [
             VC2LoadCheckpoint,
             VC2LoadDiffusionModel,
+            VC2LoadLoRA,
             VC2VideoConditioning,
             VC2PromptTravel,
             VC2TemporalGuidance,
@@ -30,6 +32,7 @@ class VideoCrafter2(ComfyExtension):
             VC2Sampler,
             VC2DDIM,
             VC2Schedule,
+            VC2TurboSampler,
             VC2ContextWindows,
             VC2FIFOSampler,
             VC2SaveVideo,

@@ -6,7 +6,7 @@ What is used, and what to do when it goes:
 - `comfy.model_sampling.EPS`, `ModelSamplingDiscrete`: sigma tables. Only `sigmas`, `log_sigmas` and the four methods overridden here are relied on.
 - `comfy.patcher_extension`: DIFFUSION_MODEL wrappers (EasyCache). Without it call `_forward` directly.
 - `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder. Follow how SD 2.1 is loaded.
-- `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a sampler function with progress and previews.
+- `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a function of `samplers.py` with progress and previews.
 - `comfy.conds`: how conditions are batched.
 - `comfy.context_windows.create_prepare_sampling_wrapper`: memory is then estimated for one window; without it, for all.
 - `comfy.patcher_extension`, OUTER_SAMPLE wrappers: FreeNoise's noise. Without them shuffle the noise in our own samplers.
@@ -15,6 +15,7 @@ What is used, and what to do when it goes:
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import comfy.conds
 import comfy.context_windows
@@ -35,22 +36,21 @@ import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
-from tqdm.auto import trange
 
-from ..vc2 import fifo
 from ..vc2.checkpoint import Checkpoint
 from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
-from ..vc2.ddim import ddim_sigma
+from ..vc2.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ..vc2.schedule import NoiseSchedule
 from ..vc2.unet import VideoUNet
 from ..vc2.windows import reschedule_noise
 from .patches import HostHooks
-from .windows import ChosenFrames, ContextWindows, clip_length
+from .samplers import DISTILLED
+from .windows import ContextWindows, clip_length
 
 log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 28  # the condition that the official sampling script uses
-WINDOW, TEMPORAL = "vc2_window", "vc2_temporal"  # transformer_options that reach `VideoUNet.forward`
+WINDOW, TEMPORAL = "vc2_window", "vc2_temporal"  # transformer_options that reach `VideoUNet.forward`, as DISTILLED does
 
 
 # --- sampling space ---------------------------------------------------------------------------------------------------------------------
@@ -140,6 +140,7 @@ class HostUNet(VideoUNet):
             hooks=hooks,
             temporal=self._options.get(TEMPORAL, "full"),
             window=self._options.get(WINDOW),
+            **self._options.get(DISTILLED, {}),
         )
         return out.transpose(1, 2).flatten(0, 1)
 
@@ -180,6 +181,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
     unet_extra_config = {}
     latent_format = comfy.latent_formats.SD15
+    distilled = False  # T2V-Turbo: the guidance scale is a condition
     memory_usage_factor = 1.0  # SD 2.1's, per frame; not yet measured on a GPU
 
     def __init__(self, config: UNetConfig, schedule: NoiseSchedule):
@@ -204,9 +206,15 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comfy.model_patcher.ModelPatcher:
     """The checkpoint's UNet as a MODEL; `dtype` is the weights' (None: the host decides by file, device and flags)."""
-    management, state = comfy.model_management, checkpoint.unet
+    management, state = comfy.model_management, dict(checkpoint.unet)
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     config = ModelConfig(checkpoint.config, checkpoint.schedule)
+    config.distilled = checkpoint.config.time_cond_proj_dim is not None
+    if not config.distilled:
+        # T2V-Turbo's LoRA adapts a layer that VideoCrafter2 lacks. Its release has no base weight for it: zeros.
+        config.vc2_config = replace(checkpoint.config, time_cond_proj_dim=GUIDANCE_WIDTH)
+        config.unet_config["vc2_config"] = config.vc2_config
+        state[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(checkpoint.config.model_channels, GUIDANCE_WIDTH, dtype=state["time_embed.0.weight"].dtype)
     dtype = dtype or _weight_dtype(state, config)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
     model = config.get_model(state).to(offload_device)
@@ -215,6 +223,18 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", adopt_stock_windows)
     return patcher
+
+
+def apply_lora(model: comfy.model_patcher.ModelPatcher, tensors: dict[str, Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
+    """A clone with the LoRA (`vc2.lora.load`'s layout, so every name is the model's own)."""
+    patched, _ = comfy.sd.load_lora_for_models(model, None, tensors, strength, 0)
+    return patched
+
+
+def is_turbo(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the model reads the guidance scale as a condition: its file has the layer, or a LoRA gives it weights. (Another clone's LoRA may lie in the
+    weights themselves.)"""
+    return model.model.model_config.distilled or f"diffusion_model.{GUIDANCE_LAYER}.weight" in model.patches
 
 
 def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
@@ -412,87 +432,9 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     return sampling
 
 
-def step_seed(extra_args: dict) -> int:
-    """Its own stream for the noise of the steps: with the initial noise's seed the first step would add the very noise that it started from. The generator is
-    the CPU's: one seed, one clip, on any device."""
-    return (extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF
-
-
-@torch.no_grad()
-def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, eta: float = 1.0) -> Tensor:
-    """DDIM (`vc2.ddim`) in the host's sampling space, as a k-diffusion style sampler function.
-
-    With x~ = x_t / c: x~_p = x0 + (sqrt(1 - abar_p - sigma^2) eps + sigma z) / c_p. It ends at the last sigma's timestep; where that is t = 0 the result is x_0
-    as the official sampler gives it, still with t = 0's noise.
-    """
-    extra_args = extra_args or {}
-    sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
-    generator = torch.Generator().manual_seed(step_seed(extra_args))
-    levels = sigmas.cpu().double()
-    s = sampling.signal_scale(levels).double()
-    abar = 1 / (1 + (s * levels) ** 2)
-    c = s * abar.sqrt()
-    added = ddim_sigma(abar[:-1], abar[1:], eta)
-    kept = (1 - abar[1:] - added**2).clamp(min=0).sqrt()
-    ones = x.new_ones([x.shape[0]])
-    for i in trange(len(sigmas) - 1, disable=disable):
-        x0 = model(x, sigmas[i] * ones, **extra_args)
-        if callback is not None:
-            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
-        if levels[i + 1] == 0:
-            x = x0
-            continue
-        eps = (x - x0) / sigmas[i]
-        x = x0 + eps * float(kept[i] / c[i + 1])
-        if eta > 0:
-            x = x + torch.randn(x.shape, generator=generator).to(x) * float(added[i] / c[i + 1])
-    if torch.isclose(levels[-1], sampling.sigma_min.cpu().double(), rtol=1e-4):
-        x = x * float(c[-1])  # the official result is x_t at t = 0, not x~
-        if (mask := extra_args.get("denoise_mask")) is not None:
-            x = x * mask + model.latent_image * (1 - mask)  # what is kept has no noise of t = 0 either
-    return x
-
-
-def ddim_sampler(eta: float) -> comfy.samplers.KSAMPLER:
-    return comfy.samplers.KSAMPLER(sample_ddim, extra_options={"eta": eta})
-
-
-@torch.no_grad()
-def sample_fifo(
-    model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, window: int = 16, partitions: int = 4, eta: float = 1.0
-) -> Tensor:
-    """`vc2.fifo` in the host's sampling space: x_t = c x~ with c = s sqrt(abar)."""
-    sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
-    handler, options = ChosenFrames(x.shape[0]), (extra_args or {}).get("model_options", {})
-    arguments = {**(extra_args or {}), "model_options": {**options, "context_handler": handler}}
-    table, total = sampling.sigmas.to(x), len(sigmas) - 1
-    schedule = sampling.schedule
-    gain = (schedule.alphas_cumprod.sqrt() * schedule.scale).to(x)
-
-    def denoise(x_t: Tensor, t: Tensor, frames: Tensor) -> Tensor:
-        handler.index = frames
-        sigma, c = table[t[0]], gain[t[0]][:, None, None, None]
-        x = x_t[0].transpose(0, 1) / c
-        eps = (x - model(x, sigma, **arguments)) / sigma[:, None, None, None]
-        return eps.transpose(0, 1)[None]
-
-    with trange(total, disable=disable) as bar:
-
-        def report(k: int, count: int, x0: Tensor) -> None:
-            done = (k + 1) * total // count
-            bar.update(done - bar.n)
-            if callback is not None:
-                frames = x0[0].transpose(0, 1)
-                callback({"x": frames, "i": max(0, done - 1), "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": frames})
-
-        x_T = (x * sampling.input_scale(sigmas[0])).transpose(0, 1)[None]
-        generator = torch.Generator().manual_seed(step_seed(arguments))
-        z = fifo.sample(denoise, x_T, schedule, window, partitions, eta, generator, report)
-    return z[0].transpose(0, 1)
-
-
-def fifo_sampler(**options) -> comfy.samplers.KSAMPLER:
-    return comfy.samplers.KSAMPLER(sample_fifo, extra_options=options)
+def sampler(function, **options) -> comfy.samplers.KSAMPLER:
+    """A function of `nodes/samplers.py` as a SAMPLER."""
+    return comfy.samplers.KSAMPLER(function, extra_options=options)
 
 
 def run_sampler(model, sampler, sigmas: Tensor, seed: int, guidance: float, positive, negative, latent: dict) -> dict:

@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vc2 import checkpoint
+from ..vc2 import checkpoint, lora
 from . import host
 
 DTYPES = {
@@ -91,3 +91,26 @@ class VC2LoadDiffusionModel(io.ComfyNode):
     def execute(cls, unet_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
         return io.NodeOutput(host.load_model(checkpoint.load(find("diffusion_models", unet_name, "unet_name")), dtype))
+
+
+class VC2LoadLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="VC2LoadLoRA",
+            display_name="Load VideoCrafter LoRA",
+            category="VideoCrafter2/load",
+            description="Applies a LoRA of any layout made for VideoCrafter2: T2V-Turbo's unet_lora.pt, VADER and other PEFT files, kohya, ComfyUI's own.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
+                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file in models/loras."),
+                io.Float.Input("strength", default=1.0, min=-20.0, max=20.0, step=0.05, tooltip="How much of it. 1: as it was trained."),
+            ],
+            outputs=[io.Model.Output(tooltip="For any sampler; with T2V-Turbo's for VC2TurboSampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, lora_name, strength) -> io.NodeOutput:
+        host.sampling_of(model, "VC2LoadLoRA")
+        tensors = lora.load(find("loras", lora_name, "lora_name"), model.model.model_config.vc2_config)
+        return io.NodeOutput(host.apply_lora(model, tensors, strength))

@@ -9,6 +9,7 @@ from ..vc2 import fifo
 from . import host
 from .load import choose
 from .sample import ETA, GUIDANCE, sampler_inputs
+from .samplers import sample_fifo
 
 FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
 
@@ -84,5 +85,5 @@ class VC2FIFOSampler(io.ComfyNode):
         if latent["samples"].any() or latent.get("noise_mask") is not None:
             raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
         sigmas = table[fifo.levels(window, partitions)].flip(0)
-        sampler = host.fifo_sampler(window=window, partitions=partitions, eta=eta)
+        sampler = host.sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
         return io.NodeOutput(host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent))

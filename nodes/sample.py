@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..vc2.ddim import ddim_timesteps
 from . import host
+from .samplers import sample_ddim
 
 STEPS = {
     "default": 50,
@@ -72,7 +73,7 @@ class VC2Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, steps, guidance, eta, denoise) -> io.NodeOutput:
         sigmas = ddim_sigmas(model, steps, denoise, "VC2Sampler")
-        return io.NodeOutput(host.run_sampler(model, host.ddim_sampler(eta), sigmas, seed, guidance, positive, negative, latent))
+        return io.NodeOutput(host.run_sampler(model, host.sampler(sample_ddim, eta=eta), sigmas, seed, guidance, positive, negative, latent))
 
 
 class VC2DDIM(io.ComfyNode):
@@ -89,7 +90,7 @@ class VC2DDIM(io.ComfyNode):
 
     @classmethod
     def execute(cls, eta) -> io.NodeOutput:
-        return io.NodeOutput(host.ddim_sampler(eta))
+        return io.NodeOutput(host.sampler(sample_ddim, eta=eta))
 
 
 class VC2Schedule(io.ComfyNode):

@@ -69,7 +69,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except SafetensorError as error:
             raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is not a complete safetensors file ({error}); download it again") from error
-    state = _read_pickle(path)
+    state = read_pickle(path)
     for wrapping in ("state_dict", "module"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
             state = state[wrapping]
@@ -89,7 +89,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _read_pickle(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
+    """What torch.save wrote, tensors memory-mapped, as long as it holds tensors and plain containers alone. Raises CheckpointError."""
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

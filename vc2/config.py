@@ -46,6 +46,8 @@ class UNetConfig:
     addition_attention: bool = True
     fps_cond: bool = True
     use_checkpoint: bool = False
+    time_cond_proj_dim: int | None = None  # T2V-Turbo: width of the embedded guidance scale
+    motion_cond_proj_dim: int | None = None  # T2V-Turbo v2: width of the embedded motion guidance
 
     def __post_init__(self) -> None:
         # YAML gives lists; a frozen dataclass must stay hashable and comparable.
@@ -55,6 +57,8 @@ class UNetConfig:
             raise UnsupportedCheckpointError("temporal_selfatt_only=False: no released VideoCrafter model attends to text in time; expected True")
         if self.use_causal_attention:
             raise UnsupportedCheckpointError("use_causal_attention=True: no released VideoCrafter model is causal in time; expected False")
+        if self.motion_cond_proj_dim and not self.time_cond_proj_dim:
+            raise UnsupportedCheckpointError("motion_cond_proj without time_cond_proj: T2V-Turbo has the latter, or both")
         for name in ("model_channels", "num_head_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"UNetConfig.{name} must be positive, found {getattr(self, name)}")
@@ -82,6 +86,8 @@ class UNetConfig:
     @property
     def family(self) -> str:
         """Human name of the model family, for logs and error messages."""
+        if self.time_cond_proj_dim:
+            return "T2V-Turbo"
         if self.temporal_conv:
             return "VideoCrafter2"
         return "VideoCrafter1 T2V 1024" if self.fps_cond else "VideoCrafter1 T2V 512"
@@ -138,6 +144,8 @@ class UNetConfig:
             temporal_length=(table[0] - 1) // 2 if table else 16,
             addition_attention=any(name.startswith("init_attn.") for name in state),
             fps_cond=any(name.startswith("fps_embedding.") for name in state),
+            time_cond_proj_dim=(any_shape("time_cond_proj.weight") or (0, None))[1],
+            motion_cond_proj_dim=(any_shape("motion_cond_proj.weight") or (0, None))[1],
         )
 
 

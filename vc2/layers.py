@@ -55,6 +55,14 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
+def scale_embedding(scale: float, dim: int) -> Tensor:
+    """A guidance scale's sinusoids, sines first, `[1, dim]` float32 (T2V-Turbo's `get_w_embedding`)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = scale * 1000.0 * frequencies
+    return torch.cat([angles.sin(), angles.cos()])[None]
+
+
 class GEGLU(nn.Module):
     def __init__(self, dim: int, inner: int, operations, **kw):
         super().__init__()

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from . import attention
 from .config import UNetConfig, as_config
 from .hooks import NO_HOOKS, Hooks
-from .layers import GROUPS, Clips, Downsample, ResBlock, SpatialTransformer, TemporalTransformer, Upsample, timestep_embedding
+from .layers import GROUPS, Clips, Downsample, ResBlock, SpatialTransformer, TemporalTransformer, Upsample, scale_embedding, timestep_embedding
 
 
 class Block(nn.Sequential):
@@ -75,6 +75,11 @@ class VideoUNet(nn.Module):
         self.time_embed = embedder()
         if c.fps_cond:
             self.fps_embedding = embedder()
+        if c.time_cond_proj_dim:
+            self.time_cond_proj = operations.Linear(c.time_cond_proj_dim, width, bias=False, **plain)
+        if c.motion_cond_proj_dim:
+            self.motion_cond_proj = operations.Linear(c.motion_cond_proj_dim, width, bias=False, **plain)
+            self.combine_proj = operations.Linear(2 * width, width, bias=False, **plain)
 
         self.input_blocks = nn.ModuleList([Block(operations.Conv2d(c.in_channels, width, 3, padding=1, **plain))])
         if c.addition_attention:
@@ -135,6 +140,8 @@ class VideoUNet(nn.Module):
         hooks: Hooks | None = None,
         temporal: str = "full",
         window: tuple[int, int] | None = None,
+        guidance: float | None = None,
+        motion_guidance: float | None = None,
     ) -> Tensor:
         """Predict the noise in `x`.
 
@@ -143,6 +150,7 @@ class VideoUNet(nn.Module):
 
         `temporal`: "full"; "identity" leaves out the temporal convolutions, "bypass" the temporal attention too (both are for single images), "conv" the
         attention alone (temporal guidance). `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
+        `guidance`, `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as conditions; motion guidance 0 is not the same as None.
         """
         if x.ndim != 5:
             raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
@@ -159,7 +167,7 @@ class VideoUNet(nn.Module):
         if context.ndim == 4:
             context = context.flatten(0, 1)
         context = context.to(x.dtype)
-        emb = hooks.embedding(self._embed(timesteps, fps, x))
+        emb = hooks.embedding(self._embed(timesteps, fps, self._distilled(guidance, motion_guidance, x), x))
         h = x.transpose(1, 2).flatten(0, 1)  # [B*T, C, H, W]
         skips = []
         for index, block in enumerate(self.input_blocks):
@@ -178,10 +186,22 @@ class VideoUNet(nn.Module):
             h = block(torch.cat([h, skip], 1), emb, context, clips, hooks, size)
         return self.out(h).unflatten(0, (b, t)).transpose(1, 2)
 
-    def _embed(self, timesteps: Tensor, fps: Tensor | None, x: Tensor) -> Tensor:
+    def _distilled(self, guidance: float | None, motion_guidance: float | None, x: Tensor) -> Tensor | float:
+        """What T2V-Turbo adds to the timestep's sinusoids: `[1, model_channels]`, or 0."""
+        if guidance is None:
+            return 0.0
+        if not self.config.time_cond_proj_dim:
+            raise ValueError("guidance as a condition needs a T2V-Turbo model (time_cond_proj); found " + self.config.family)
+        out = self.time_cond_proj(scale_embedding(guidance, self.config.time_cond_proj_dim).to(x))
+        if motion_guidance is None or not self.config.motion_cond_proj_dim:
+            return out
+        motion = self.motion_cond_proj(scale_embedding(motion_guidance, self.config.motion_cond_proj_dim).to(x))
+        return self.combine_proj(torch.cat([out, motion], 1))
+
+    def _embed(self, timesteps: Tensor, fps: Tensor | None, distilled: Tensor | float, x: Tensor) -> Tensor:
         """`[B, E]`, or `[B*T, E]` where every frame has its own timestep."""
         width = self.config.model_channels
-        emb = self.time_embed(timestep_embedding(timesteps, width).to(x.dtype))
+        emb = self.time_embed(timestep_embedding(timesteps, width).to(x.dtype) + distilled)
         if self.config.fps_cond:
             fps = torch.full((x.shape[0],), 16, device=x.device) if fps is None else fps.to(x.device)
             rate = self.fps_embedding(timestep_embedding(fps, width).to(x.dtype))

@@ -1,0 +1,59 @@
+"""T2V-Turbo: a clip in four passes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vc2 import turbo
+from . import host
+from .sample import sampler_inputs
+from .samplers import sample_turbo
+
+
+class VC2TurboSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        model, positive, _, latent, seed = sampler_inputs("From VC2EmptyLatentVideo.")
+        return io.Schema(
+            node_id="VC2TurboSampler",
+            display_name="VideoCrafter Turbo Sampler",
+            category="VideoCrafter2/sampling",
+            description="T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its v2 UNet.",
+            inputs=[
+                model,
+                positive,
+                latent,
+                seed,
+                io.Int.Input("steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."),
+                io.Float.Input(
+                    "guidance",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="As a condition, at no cost. Trained from 5 to 15; 7.5 equals a guidance of 8.5.",
+                ),
+                io.Int.Input("original_steps", default=200, min=1, max=1000, tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code."),
+                io.Float.Input(
+                    "motion_guidance",
+                    default=0.05,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much motion, while noise is high; only a v2 UNet made with it reads it.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, latent, seed, steps, guidance, original_steps, motion_guidance) -> io.NodeOutput:
+        table = host.sampling_of(model, "VC2TurboSampler").sigmas.cpu()
+        if not host.is_turbo(model):
+            raise ValueError(
+                "VC2TurboSampler needs a model that was distilled for few steps: put VC2LoadLoRA with T2V-Turbo's unet_lora.pt before it, "
+                "or load a T2V-Turbo UNet with VC2LoadDiffusionModel"
+            )
+        timesteps = turbo.turbo_timesteps(steps, original_steps)
+        sampler = host.sampler(sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance)
+        return io.NodeOutput(host.run_sampler(model, sampler, table[[*timesteps, 0]], seed, 1.0, positive, positive, latent))

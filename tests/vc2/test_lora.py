@@ -1,0 +1,144 @@
+"""LoRA files of every layout, synthetic but with the real names, counts and shapes."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.fixtures import fill_module, relative_rms
+from tests.standin import unet_config
+from vc2 import checkpoint, lora
+from vc2.checkpoint import CheckpointError
+from vc2.config import UNetConfig
+from vc2.unet import VideoUNet
+
+CONFIG = unet_config("vc2_tiny")
+LAYER = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+
+
+def pair(shape, rank, generator):
+    """(up, down) of a layer's weight shape."""
+    up = torch.randn(shape[0], rank, *(1,) * (len(shape) - 2), generator=generator)
+    return up, torch.randn(rank, *shape[1:], generator=generator)
+
+
+def turbo_list(config, rank=4):
+    g = torch.Generator().manual_seed(0)
+    return [t for shape in lora.adapted_modules(config).values() for t in pair(shape, rank, g)]
+
+
+def test_turbos_counts_and_order():
+    """575 modules and 1150 tensors, `time_cond_proj` at index 4."""
+    modules = lora.adapted_modules(UNetConfig.vc2())
+    assert len(modules) == 575
+    assert list(modules)[4] == "time_cond_proj"
+    assert modules["time_cond_proj"] == (320, 256)
+    assert not any(name.startswith("init_attn.0.proj") for name in modules)  # Conv1d: not adapted
+
+
+def test_turbos_list(tmp_path):
+    content = turbo_list(CONFIG)
+    torch.save(content, tmp_path / "unet_lora.pt")
+    tensors = lora.load(tmp_path / "unet_lora.pt", CONFIG)
+    assert len(tensors) == len(content)
+    assert torch.equal(tensors["diffusion_model.time_cond_proj.lora_B.weight"], content[8])
+    lora.save(tmp_path / "again.safetensors", tensors)
+    again = lora.load(tmp_path / "again.safetensors", CONFIG)
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_merge_adds_the_product():
+    unet = fill_module(VideoUNet(CONFIG)).state_dict()
+    g = torch.Generator().manual_seed(1)
+    up, down = pair(tuple(unet[f"{LAYER}.weight"].shape), 4, g)
+    name = f"diffusion_model.{LAYER}"
+    tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.alpha": torch.tensor(8.0)}
+    merged = lora.merge(unet, tensors, 0.5)
+    assert relative_rms(merged[f"{LAYER}.weight"], unet[f"{LAYER}.weight"] + 0.5 * 2 * up @ down) < 1e-6
+    assert all(torch.equal(merged[n], unet[n]) for n in unet if n != f"{LAYER}.weight")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "ends", "alpha"),
+    [
+        ("base_model.model.model.diffusion_model.", ("lora_A.weight", "lora_B.weight"), 8.0),  # VADER: PEFT over the whole model
+        ("base_model.model.", ("lora_A.default.weight", "lora_B.default.weight"), 8.0),
+        ("diffusion_model.", ("lora_A.weight", "lora_B.weight"), None),
+        ("diffusion_model.", ("lora_down.weight", "lora_up.weight"), None),
+    ],
+)
+def test_dotted_layouts(tmp_path, prefix, ends, alpha):
+    up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
+    save_file({f"{prefix}{LAYER}.{ends[0]}": down, f"{prefix}{LAYER}.{ends[1]}": up}, tmp_path / "x.safetensors")
+    tensors = lora.load(tmp_path / "x.safetensors", CONFIG)
+    assert torch.equal(tensors[f"diffusion_model.{LAYER}.lora_A.weight"], down)
+    found = tensors.get(f"diffusion_model.{LAYER}.alpha")
+    assert (None if found is None else float(found)) == alpha
+
+
+def test_peft_alpha_from_its_configuration(tmp_path):
+    up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
+    save_file({f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 32}))
+    assert float(lora.load(tmp_path / "adapter_model.safetensors", CONFIG)[f"diffusion_model.{LAYER}.alpha"]) == 32
+
+
+def test_vaders_count():
+    """198 attention projections to_q, to_k, to_v of VideoCrafter2."""
+    names = [n for n in lora.adapted_modules(UNetConfig.vc2()) if n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v")]
+    assert len(names) == 198
+
+
+def test_kohya_with_a_text_encoder(tmp_path, caplog):
+    up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
+    stem = "lora_unet_" + LAYER.replace(".", "_")
+    te = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    state = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(2.0), f"{te}.alpha": torch.tensor(2.0)}
+    save_file(state, tmp_path / "x.safetensors")
+    with caplog.at_level(logging.WARNING):
+        tensors = lora.load(tmp_path / "x.safetensors", CONFIG)
+    assert float(tensors[f"diffusion_model.{LAYER}.alpha"]) == 2
+    assert "1 tensors for the text encoder are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"diffusion_model.nowhere.lora_A.weight": torch.zeros(4, 8)}, "belong to no layer of this model .diffusion_model.nowhere"),
+        ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 64)}, "lora_B.weight is missing"),
+        ({f"diffusion_model.{LAYER}.diff": torch.zeros(3, 3)}, "has shape .3, 3., expected"),
+        ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 5), f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(64, 4)}, "has shape"),
+        ({"model.weight": torch.zeros(1)}, "1 of 1 tensors belong to no layer"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path, state, message):
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        lora.load(tmp_path / "x.safetensors", CONFIG)
+
+
+def test_a_list_of_another_length(tmp_path):
+    torch.save(turbo_list(CONFIG)[:-2], tmp_path / "unet_lora.pt")
+    with pytest.raises(CheckpointError, match="is a list of"):
+        lora.load(tmp_path / "unet_lora.pt", CONFIG)
+
+
+def test_the_command_converts_and_merges(tmp_path):
+    unet = fill_module(VideoUNet(CONFIG))
+    checkpoint.save(tmp_path / "model.safetensors", unet=unet.state_dict())
+    torch.save(turbo_list(CONFIG), tmp_path / "unet_lora.pt")
+    source, model = str(tmp_path / "unet_lora.pt"), ["--model", str(tmp_path / "model.safetensors")]
+    assert lora.main([source, str(tmp_path / "out.safetensors"), *model]) == 0
+    assert len(load_file(tmp_path / "out.safetensors")) == 2 * len(lora.adapted_modules(CONFIG))
+    assert lora.main([source, str(tmp_path / "merged.safetensors"), *model, "--merge"]) == 0
+    merged = checkpoint.load(tmp_path / "merged.safetensors")
+    assert merged.config.time_cond_proj_dim == 256
+    assert merged.config.family == "T2V-Turbo"
+    assert not merged.schedule.rescaled
+    assert lora.main([source, str(tmp_path / "out.pt")]) == 2
+    assert lora.main([str(tmp_path / "none.pt"), str(tmp_path / "o.safetensors")]) == 2
