@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
 from vc2.evaluation.judge import judge
+from vc2.grid import side_by_side
 from vc2.pipeline import TextToVideo, override
 from vc2.training.data import procedural as world
 from vc2.video_io import write_video
@@ -63,19 +64,9 @@ def contact_sheet(clips: list[np.ndarray], path: Path, columns: int = 8) -> None
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def labelled(clip: np.ndarray, caption: str, zoom: int = 3) -> np.ndarray:
-    """A clip with its caption below, `[T, H, W, 3]`."""
-    frames = clip.repeat(zoom, 1).repeat(zoom, 2)
-    label = Image.new("RGB", (frames.shape[2], 24), (14, 16, 22))
-    ImageDraw.Draw(label).text((label.width // 2, 12), caption, (200, 204, 214), anchor="mm")
-    return np.concatenate([frames, np.broadcast_to(np.asarray(label), (len(frames), *np.asarray(label).shape))], 1)
-
-
-def gallery(clips: list[np.ndarray], captions: list[str], path: Path, columns: int = 4) -> None:
+def gallery(clips: list[np.ndarray], captions: list[str], path: Path, columns: int = 4, zoom: int = 3) -> None:
     """The clips side by side as one looping gif."""
-    tiles = [labelled(clip, caption) for clip, caption in zip(clips, captions, strict=True)]
-    rows = [np.concatenate(tiles[i : i + columns], 2) for i in range(0, len(tiles), columns)]
-    write_video(path, np.concatenate(rows, 1), 10)
+    write_video(path, side_by_side([clip.repeat(zoom, 1).repeat(zoom, 2) for clip in clips], captions, columns), 10)
 
 
 def main() -> None:

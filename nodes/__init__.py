@@ -12,7 +12,7 @@ from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel, VC2LoadLoRA
 from .long import VC2ContextWindows, VC2FIFOSampler
 from .sample import VC2DDIM, VC2Sampler, VC2Schedule
 from .turbo import VC2TurboSampler
-from .video import VC2SaveVideo
+from .video import VC2CompareVideos, VC2SaveVideo
 
 # The bundled miniature appears in the loader's list beside the user's own checkpoints.
 folder_paths.add_model_folder_path("checkpoints", str(Path(__file__).parent.parent / "models"))
@@ -36,4 +36,5 @@ class VideoCrafter2(ComfyExtension):
             VC2ContextWindows,
             VC2FIFOSampler,
             VC2SaveVideo,
+            VC2CompareVideos,
         ]
