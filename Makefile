@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo ui test lint miniature bench bench-tiny bench-full-size clean
+.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-full-size clean
 
 demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
@@ -24,6 +24,9 @@ lint: $(INSTALLED)  ## what CI checks before the tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
+	$(RUN) -m scripts.make_workflows $(ARGS)
 
 miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hours on two cores, and the same command resumes it
 	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml

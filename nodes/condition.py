@@ -65,7 +65,7 @@ class VC2PromptTravel(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     default="0: a blue circle moving right\n15: a red circle moving right",
-                    tooltip="One a line, as `frame: prompt`, counted from 0. Before the first and after the last keyframe theirs holds.",
+                    tooltip="One a line, as `frame: prompt`, counted from 0. The first keyframe's also holds before it, the last one's after it.",
                 ),
                 io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of the clip: as in VC2EmptyLatentVideo."),
                 io.Combo.Input(

@@ -339,6 +339,10 @@ def check_interrupt() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
+def has_windows(model: comfy.model_patcher.ModelPatcher) -> bool:
+    return "context_handler" in model.model_options or WINDOW in model.model_options["transformer_options"]
+
+
 def set_context_windows(model: comfy.model_patcher.ModelPatcher, length: int, stride: int, looped: bool) -> None:
     model.model_options["context_handler"] = ContextWindows(length, stride, looped, check_interrupt)
     comfy.context_windows.create_prepare_sampling_wrapper(model)

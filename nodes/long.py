@@ -21,7 +21,7 @@ class VC2ContextWindows(io.ComfyNode):
             node_id="VC2ContextWindows",
             display_name="VideoCrafter Context Windows",
             category="VideoCrafter2/long",
-            description="Clips of any length: the model looks at windows of frames. Clips no longer than a window stay as they are.",
+            description="Clips longer than the model was trained on: it looks at windows of frames. Clips no longer than a window stay as they are.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
                 io.Combo.Input(
@@ -33,10 +33,14 @@ class VC2ContextWindows(io.ComfyNode):
                 ),
                 io.Int.Input("length", default=16, min=1, max=512, tooltip="Frames in a window: what the model was trained on, 16."),
                 io.Int.Input(
-                    "overlap", default=12, min=0, max=511, tooltip="Frames that neighbouring windows share. FreeNoise: 12. Fewer is faster, more is smoother."
+                    "overlap",
+                    default=12,
+                    min=0,
+                    max=511,
+                    tooltip="Frames that neighbouring windows share. FreeNoise: 12. More is smoother; with overlap and looped it is slower too.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="For any sampler.")],
+            outputs=[io.Model.Output(tooltip="For any sampler but VC2FIFOSampler, which has windows of its own.")],
         )
 
     @classmethod
@@ -69,7 +73,7 @@ class VC2FIFOSampler(io.ComfyNode):
                     default=4,
                     min=1,
                     max=16,
-                    tooltip="The queue holds this many windows, which is also steps / window: 4 windows of 16 frames are 64 steps. More: finer steps, slower.",
+                    tooltip="Windows in the queue. The number of steps is partitions x window: 4 x 16 = 64. More: finer steps, slower.",
                 ),
                 io.Int.Input("window", default=16, min=2, max=128, step=2, tooltip="Frames that the model sees at a time: what it was trained on, 16."),
                 io.Float.Input("eta", **ETA),
@@ -82,6 +86,13 @@ class VC2FIFOSampler(io.ComfyNode):
         table = host.sampling_of(model, "VC2FIFOSampler").sigmas.cpu()
         if window % 2:
             raise ValueError(f"VC2FIFOSampler: window must be even, found {window}")
+        if host.has_windows(model):
+            raise ValueError("VC2FIFOSampler has windows of its own: take VC2ContextWindows out from before it")
+        per_clip = {values.get("frames_per_clip") or len(latent["samples"]) for _, values in positive}
+        if per_clip != {len(latent["samples"])}:
+            raise ValueError(
+                f"VC2FIFOSampler samples one clip: set clips to 1 and frames_per_clip to 0; found {len(latent['samples'])} frames, {per_clip} a clip"
+            )
         if latent["samples"].any() or latent.get("noise_mask") is not None:
             raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
         sigmas = table[fifo.levels(window, partitions)].flip(0)

@@ -13,15 +13,15 @@ from .samplers import sample_turbo
 class VC2TurboSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        model, positive, _, latent, seed = sampler_inputs("From VC2EmptyLatentVideo.")
+        _, _, _, latent, seed = sampler_inputs("From VC2EmptyLatentVideo.")
         return io.Schema(
             node_id="VC2TurboSampler",
             display_name="VideoCrafter Turbo Sampler",
             category="VideoCrafter2/sampling",
             description="T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its v2 UNet.",
             inputs=[
-                model,
-                positive,
+                io.Model.Input("model", tooltip="With T2V-Turbo's LoRA from VC2LoadLoRA, or a T2V-Turbo v2 UNet from VC2LoadDiffusionModel."),
+                io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning with fps 16 (v2: 8); connect it there twice."),
                 latent,
                 seed,
                 io.Int.Input("steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."),

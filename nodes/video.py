@@ -77,7 +77,7 @@ class VC2CompareVideos(io.ComfyNode):
             category="VideoCrafter2/video",
             description="Up to nine clips side by side in one, with a label below each: strategies, seeds or prompts, as in the paper's Figures 2 to 6.",
             inputs=[
-                io.Image.Input("clip_1", tooltip="The first clip; the others are scaled to its size."),
+                io.Image.Input("clip_1", tooltip="The first clip; the others are stretched to its size."),
                 *(io.Image.Input(f"clip_{i}", optional=True, tooltip="Another clip. A shorter one holds its last frame.") for i in range(2, cls.CLIPS + 1)),
                 io.String.Input("labels", multiline=True, default="", tooltip="One a line, in the order of the clips. Empty: no labels."),
                 io.Int.Input("columns", default=0, min=0, max=cls.CLIPS, tooltip="Clips in a row. 0: as near a square as can be."),
@@ -88,7 +88,7 @@ class VC2CompareVideos(io.ComfyNode):
     @classmethod
     def execute(cls, clip_1, labels, columns, **more) -> io.NodeOutput:
         clips = [clip_1, *(more[name] for name in sorted(more) if more[name] is not None)]
-        grid = side_by_side([_Frames(clip) for clip in clips], labels.splitlines() if labels.strip() else [], columns)
+        grid = side_by_side([_Frames(clip) for clip in clips], labels.rstrip().splitlines(), columns)
         return io.NodeOutput(torch.stack([torch.from_numpy(frame) for frame in grid]).float() / 255)
 
 

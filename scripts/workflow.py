@@ -48,8 +48,8 @@ def ui_to_api(workflow: dict[str, Any], object_info: ObjectInfo) -> dict[str, di
     return prompt
 
 
-def find_node(workflow: dict[str, Any], type: str, title: str) -> Node:
-    """The one node of that type with that title. Raises WorkflowError, listing what there is, unless exactly one matches."""
+def find_node(workflow: dict[str, Any], type: str, title: str | None = None) -> Node:
+    """The one node of that type with that title (None: as its type is called). Raises WorkflowError, listing what there is, unless exactly one matches."""
     of_type = [node for node in workflow["nodes"] if node["type"] == type]
     found = [node for node in of_type if node.get("title") == title]
     if len(found) != 1:
@@ -63,7 +63,7 @@ def typed_widgets(node: Node, object_info: ObjectInfo) -> list[str]:
     if node["type"] not in object_info:
         return []
     linked = {socket["name"] for socket in node.get("inputs") or [] if socket.get("link") is not None}
-    return [name for name in _widget_slots(object_info[node["type"]]) if name and name not in linked]
+    return [name for name in widget_slots(object_info[node["type"]]) if name and name not in linked]
 
 
 def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) -> None:
@@ -76,7 +76,7 @@ def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) ->
     if isinstance(values, dict):
         values[name] = value
         return
-    place = _widget_slots(object_info[node["type"]]).index(name)
+    place = widget_slots(object_info[node["type"]]).index(name)
     if place >= len(values):
         raise WorkflowError(f"{where}: its saved values end before {name!r}; open the workflow in ComfyUI and save it again")
     values[place] = value
@@ -133,7 +133,7 @@ def _info(node: Node, graph: _Graph, object_info: ObjectInfo) -> dict[str, Any]:
     return object_info[node["type"]]
 
 
-def _specs(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+def input_specs(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Every input's (type, options), in the order in which the front-end lays them out."""
     specs = {}
     for group in ("required", "optional"):
@@ -150,11 +150,11 @@ def _is_widget(kind: Any, options: dict[str, Any]) -> bool:
     return isinstance(kind, list) or options.get("widgetType", kind) in WIDGET_TYPES
 
 
-def _widget_slots(info: dict[str, Any]) -> list[str | None]:
+def widget_slots(info: dict[str, Any]) -> list[str | None]:
     """Whose value each place of `widgets_values` holds; None for the browser's own controls, which the server never sees."""
     slots: list[str | None] = []
     uploads = False
-    for name, (kind, options) in _specs(info).items():
+    for name, (kind, options) in input_specs(info).items():
         if not _is_widget(kind, options):
             continue
         slots.append(name)
@@ -168,14 +168,14 @@ def _widget_slots(info: dict[str, Any]) -> list[str | None]:
 
 def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
     """Value by widget name. A graph saved before the node gained an input lacks that input's value: its default stands in, as in the browser."""
-    slots = _widget_slots(info)
+    slots = widget_slots(info)
     saved = node.get("widgets_values") or []
     named = saved if isinstance(saved, dict) else dict(zip(slots, saved, strict=False))
-    values = {name: named[name] if name in named else _default(*spec) for name, spec in _specs(info).items() if name in slots}
+    values = {name: named[name] if name in named else default_value(*spec) for name, spec in input_specs(info).items() if name in slots}
     return {name: value for name, value in values.items() if value is not None}  # a choice among nothing: left out, so that ComfyUI names it
 
 
-def _default(kind: Any, options: dict[str, Any]) -> Any:
+def default_value(kind: Any, options: dict[str, Any]) -> Any:
     """What the browser shows in a new widget; None where there is nothing to choose from, such as models when none are installed."""
     if "default" in options:
         return options["default"]

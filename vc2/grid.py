@@ -26,8 +26,8 @@ def side_by_side(clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = 
     """Frames uint8 `[H, W, 3]` of a grid of clips, one at a time.
 
     Each clip is a sequence of uint8 frames `[h, w, 3]`; all are scaled to the first one's size, and a shorter one holds its last frame. A label stands below
-    its clip; without any there is no strip. `columns` 0: as near a square as can be, wider than high. Raises ValueError for no clips, an empty one, or more labels
-    than clips.
+    its clip; without any there is no strip. `columns` 0: as near a square as can be, wider than high.
+    Raises ValueError for no clips, an empty one, or more labels than clips.
     """
     if not clips or any(len(clip) == 0 for clip in clips):
         raise ValueError("nothing to compare: give at least one clip, and none without frames")

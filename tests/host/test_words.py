@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.english_words import words_of
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -20,7 +22,7 @@ def inputs(info):
 
 
 def test_every_input_has_a_tooltip_and_every_node_a_description(ours):
-    assert len(ours) == 8
+    assert len(ours) == 16
     for name, info in ours.items():
         assert info["description"], name
         assert info["category"].startswith("VideoCrafter2/"), name
@@ -29,7 +31,13 @@ def test_every_input_has_a_tooltip_and_every_node_a_description(ours):
 
 def test_every_node_has_a_help_page(ours):
     for name in ours:
-        assert (ROOT / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {ours[name]['display_name']}")
+        pages = ROOT / "web" / "docs"
+        assert (pages / f"{name}.md").read_text().startswith(f"# {ours[name]['display_name']}")
+        assert (pages / name / "zh.md").read_text().startswith("# ")
+
+
+def test_the_english_words_are_the_nodes_own(ours):
+    assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text()) == words_of(ours), "run `python -m scripts.english_words`"
 
 
 @pytest.mark.parametrize("language", sorted(p.name for p in (ROOT / "locales").iterdir()))
