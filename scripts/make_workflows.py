@@ -336,8 +336,20 @@ def _layout(graph: Graph, object_info: dict[str, Any]) -> dict[str, dict[str, li
 # --- thumbnails -------------------------------------------------------------------------------------------------------------------------
 
 
-def miniature(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """The same graph at the miniature's size and settings, in sentences that it knows."""
+SENTENCES = {
+    "quickstart": "a red circle moving right",
+    "text_to_video": "a purple triangle moving up",
+    "stock_ksampler": "a green square moving left",
+    "lora": "a yellow circle moving down",
+    "turbo_4_steps": "a white cross moving right",
+    "long_video": "a blue triangle moving right",
+    "video_to_video": "a yellow square moving left",
+    "strategy_comparison": "a purple cross moving up",
+}
+
+
+def miniature(name: str, workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """The same graph at the miniature's size and settings, in a sentence that it knows."""
     small = copy.deepcopy(workflow)
     wanted = {"ckpt_name": TINY, "width": 64, "height": 64, "fps": 16, "guidance": 4.0, "cfg": 4.0, "text": None, "prompts": None}
     for node in small["nodes"]:
@@ -346,7 +358,7 @@ def miniature(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
             if node["type"] == "VC2SaveVideo" and widget == "fps":
                 continue
             if widget == "text":
-                value = "a red circle moving right" if node.get("title") == "Prompt" else ""
+                value = SENTENCES[name] if node.get("title") == "Prompt" else ""
             if widget == "prompts":
                 frames = node["widgets_values"][1]
                 value = f"0: a blue circle moving right\n{frames - 1}: a red circle moving right"
@@ -412,7 +424,7 @@ def main() -> None:
         start = make_video(client, to_ui("quickstart", quickstart(), object_info), "a blue square moving left", 3, server.output)
         stand_ins(server, start)
         for name, workflow in tqdm(made.items(), desc="running", unit="workflow"):
-            result = client.run(ui_to_api(miniature(workflow, client.object_info()), client.object_info()), timeout=3600)
+            result = client.run(ui_to_api(miniature(name, workflow, client.object_info()), client.object_info()), timeout=3600)
             file = result.files[-1]
             thumbnail(server.output / file.subfolder / file.filename, FOLDER / f"{name}.jpg")
 

@@ -23,11 +23,14 @@ def unet_config(case: str) -> UNetConfig:
     return UNetConfig(**next(c["config"] for c in cases("unet") if c["name"] == case))
 
 
-def write(path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None) -> Path:
-    """A whole checkpoint around a fixture's UNet, in half precision: the host keeps text encoders so on a CPU, and would round other weights."""
+def write(path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None, config: UNetConfig | None = None) -> Path:
+    """A whole checkpoint around a fixture's UNet (or one of another `config`).
+
+    In half precision: the host keeps text encoders so on a CPU, and would round other weights.
+    """
     return checkpoint.save(
         path,
-        unet=fill_module(VideoUNet(unet_config(case))).state_dict(),
+        unet=fill_module(VideoUNet(config or unet_config(case))).state_dict(),
         vae=fill_module(AutoencoderKL(AUTOENCODER)).state_dict(),
         text=fill_module(TextEncoder(TEXT)).state_dict(),
         schedule=schedule or NoiseSchedule(),

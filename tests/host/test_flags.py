@@ -1,0 +1,23 @@
+"""ComfyUI's command line flags that change how models are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.client import Client
+from scripts.comfyui import Server
+from tests import standin
+from tests.host import graphs
+
+
+@pytest.mark.parametrize("flag", ["--force-fp16", "--bf16-unet", "--fp8_e4m3fn-unet"])
+def test_precision_flags(tmp_path: Path, flag: str) -> None:
+    """Whatever precision a user's command line asks for, the stand-in samples finite latents."""
+    (tmp_path / "models" / "checkpoints").mkdir(parents=True)
+    standin.write(tmp_path / "models" / "checkpoints" / "standin.safetensors")
+    with Server(cpu=True, base=tmp_path, extra_args=[flag]) as server:
+        graph = graphs.base("standin.safetensors", 4, 32) | {"sampler": graphs.vc2_sampler(steps=2)}
+        assert torch.isfinite(graphs.run_for_latent(Client(server.url), graph)).all()
