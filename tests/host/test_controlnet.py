@@ -27,8 +27,7 @@ from comfy.cldm.cldm import ControlNet
 from safetensors.torch import save_file
 torch.manual_seed(0)
 net = ControlNet(image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1], channel_mult=(1, 2), num_head_channels=64,
-                 use_spatial_transformer=True, transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=64, use_linear_in_transformer=True,
-                 operations=torch.nn)
+                 use_spatial_transformer=True, transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=64, use_linear_in_transformer=True)
 for name, p in net.named_parameters():
     torch.nn.init.normal_(p, std=0.05)
 save_file({name: t.contiguous() for name, t in net.state_dict().items()}, sys.argv[2])

@@ -27,11 +27,12 @@ def test_every_stock_sampler_runs(client):
     """All of them see the rescale through model_sampling: their clips have the contrast that the trained miniature's have."""
     spread = {}
     for name in choices(client, "KSampler", "sampler_name"):
-        graph = base(TINY, frames=4, size=64, fps=16) | {"sampler": ksampler(sampler_name=name, steps=8, cfg=3.0)}
+        # Eight steps of the normal schedule are too few for third-order SDE solvers, whatever the model; exponential ones are not.
+        graph = base(TINY, frames=4, size=64, fps=16) | {"sampler": ksampler(sampler_name=name, scheduler="exponential", steps=8, cfg=3.0)}
         latent = run_for_latent(client, graph)
         assert torch.isfinite(latent).all(), name
         spread[name] = float(latent.std())
-    assert all(0.3 < value < 3 for value in spread.values()), spread
+    assert {name: value for name, value in spread.items() if not 0.4 < value < 1.6} == {}
 
 
 def test_every_stock_scheduler_runs(client, narrow):
