@@ -36,15 +36,22 @@ class Clips:
     window: tuple[int, int] | None = None
 
     def attend(self, attention: Attention, x: Tensor) -> Tensor:
-        """Self-attention among frames, x `[N, T, dim]`; one window at a time, so that memory does not grow with their number."""
+        """Self-attention among frames, x `[N, T, dim]`; windows that do not overlap go in one batch, which takes no more memory than all frames do."""
         if self.window is None or self.frames <= self.window[0]:
             return attention(x)
-        out, total = torch.zeros_like(x), x.new_zeros(self.frames, 1)
-        for index in windows.cover(self.frames, *self.window):
-            window, weight = slice(int(index[0]), int(index[-1]) + 1), windows.weights(len(index)).to(x)[:, None]
-            out[:, window] += weight * attention(x[:, window])
-            total[window] += weight
-        return out / total
+        length, stride = self.window
+        weight = windows.weights(length).to(x)[:, None]
+        out, total = torch.zeros_like(x), x.new_zeros(1, self.frames, 1)
+        for starts in windows.disjoint(self.frames, length, stride):
+
+            def seen(t: Tensor, starts: range = starts) -> Tensor:
+                """The windows in t `[N, T, dim]`, as a view `[N, len(starts), length, dim]`."""
+                return t[:, starts[0] : starts[-1] + length].unfold(1, length, starts.step).transpose(-1, -2)
+
+            part = attention(seen(x).flatten(0, 1))
+            seen(out).addcmul_(part.unflatten(0, (len(x), -1)), weight)
+            seen(total).add_(weight)
+        return out.div_(total)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:

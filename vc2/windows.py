@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,14 +14,25 @@ def cover(frames: int, length: int, stride: int, looped: bool = False) -> list[T
     A clip of at most `length` frames is one window. The last window is moved back so that it ends with the clip; looped windows run on from the last frame to
     the first instead. Raises ValueError unless 1 <= stride <= length.
     """
-    if not 1 <= stride <= length:
-        raise ValueError(f"windows of {length} frames can be 1 to {length} frames apart, found {stride}")
+    _check(length, stride)
     if frames <= length:
         return [torch.arange(frames)]
     if looped:
         return [torch.arange(start, start + length) % frames for start in range(0, frames, stride)]
     starts = [*range(0, frames - length, stride), frames - length]
     return [torch.arange(start, start + length) for start in starts]
+
+
+def disjoint(frames: int, length: int, stride: int) -> list[range]:
+    """The first frames of `cover`'s windows (not looped, more frames than `length`), in groups whose windows do not overlap. Raises ValueError as `cover`."""
+    _check(length, stride)
+    last, apart = frames - length, math.ceil(length / stride) * stride
+    return [range(first, last, apart) for first in range(0, min(apart, last), stride)] + [range(last, last + 1, apart)]
+
+
+def _check(length: int, stride: int) -> None:
+    if not 1 <= stride <= length:
+        raise ValueError(f"windows of {length} frames can be 1 to {length} frames apart, found {stride}")
 
 
 def weights(length: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
 from vc2 import ddim, fifo, windows
+from vc2.layers import Clips
 from vc2.schedule import NoiseSchedule
 from vc2.travel import blend, keyframes
 from vc2.unet import VideoUNet
@@ -24,6 +27,16 @@ def test_windows_cover_every_frame(sizes, looped):
     assert set(torch.cat(parts).tolist()) == set(range(frames))
     assert all(len(part) == min(frames, length) == len(set(part.tolist())) for part in parts)
     assert frames > length or len(parts) == 1
+
+
+@given(SIZES)
+def test_disjoint_windows_are_the_same_windows(sizes):
+    frames, length, stride = sizes
+    if frames <= length:
+        return
+    groups = windows.disjoint(frames, length, stride)
+    assert sorted(start for starts in groups for start in starts) == [int(part[0]) for part in windows.cover(frames, length, stride)]
+    assert all(b - a >= length for starts in groups for a, b in itertools.pairwise(starts))
 
 
 @given(SIZES)
@@ -56,21 +69,34 @@ def test_a_window_as_long_as_the_clip_changes_nothing(unet):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("frames", [7, 9, 12])
-def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames):
-    """Against one temporal attention computed by hand."""
+@pytest.mark.parametrize(("frames", "length", "stride"), [(7, 6, 2), (9, 6, 2), (12, 6, 2), (25, 6, 4), (24, 4, 4), (13, 5, 1), (40, 8, 3)])
+def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, length, stride):
+    """Against windows one by one; it runs those that do not overlap together, in no more memory than x takes."""
     layer = next(m for m in unet.modules() if type(m).__name__ == "TemporalTransformer").transformer_blocks[0].attn1
-    from vc2.layers import Clips
-
     x = torch.randn(3, frames, layer.to_q.in_features, generator=torch.Generator().manual_seed(1))
-    found = Clips(1, frames, window=(6, 2)).attend(layer, x)
-    starts = sorted({*range(0, frames - 5, 2), frames - 6})
-    parts = [(s, layer(x[:, s : s + 6])) for s in starts]
-    weight = [1, 2, 3, 3, 2, 1]
+    sizes = []
+
+    def attention(tokens):
+        sizes.append(tokens.numel())
+        return layer(tokens)
+
+    found = Clips(1, frames, window=(length, stride)).attend(attention, x)
+    starts = sorted({*range(0, frames - length + 1, stride), frames - length})
+    parts = [(s, layer(x[:, s : s + length])) for s in starts]
+    weight = [min(i + 1, length - i) for i in range(length)]
     for f in range(frames):
-        hits = [(weight[f - s], part[:, f - s]) for s, part in parts if s <= f < s + 6]
+        hits = [(weight[f - s], part[:, f - s]) for s, part in parts if s <= f < s + length]
         mean = sum(w * p for w, p in hits) / sum(w for w, _ in hits)
         assert relative_rms(found[:, f], mean) < 1e-5
+    assert len(sizes) <= -(-length // stride) + 1
+    assert max(sizes) <= x.numel()
+
+
+@pytest.mark.parametrize("stride", [0, 5])
+def test_windows_that_leave_frames_out_are_refused(stride):
+    for divide in (windows.cover, windows.disjoint):
+        with pytest.raises(ValueError, match=f"can be 1 to 4 frames apart, found {stride}"):
+            divide(9, 4, stride)
 
 
 @torch.no_grad()
