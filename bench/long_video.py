@@ -21,7 +21,7 @@ from scripts.comfyui import ROOT, Server
 from vc2.grid import side_by_side
 from vc2.video_io import read_video, write_video
 
-PROMPTS = ("a red circle moving right", "a blue square moving up", "a yellow triangle moving left", "a green cross moving down")
+PROMPTS = ("a red circle moving right", "a blue square moving up")
 METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
 LENGTHS = (64, 128)
 

@@ -246,7 +246,7 @@ def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dic
     """One part of a checkpoint file, in float32, without its prefix. `asked_by` names the setting for the error messages."""
     if path is None:
         raise CheckpointError(f"{asked_by} is not set; give a checkpoint that holds {prefix}*")
-    state = take(read_tensors(path), prefix)
+    state = take({name: t for name, t in read_tensors(path).items() if not name.startswith(IGNORED)}, prefix)
     if not state:
         raise CheckpointError(f"{path} ({asked_by}) holds no tensors called {prefix}*")
     return {name: tensor.float() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""`python -m vc2.training run RECIPE [key=value ...]`"""
+"""`python -m vc2.training`: run, recipes, check, prepare, export, merge."""
 
 from __future__ import annotations
 
@@ -7,34 +7,91 @@ import logging
 import sys
 from pathlib import Path
 
-from .config import RecipeError, load_recipe
+from .config import TrainingError, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m vc2.training", description="Train VideoCrafter2.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def on_recipe(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.add_argument("recipe", type=Path, help="a YAML file, e.g. training/recipes/tiny/base.yaml")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe, e.g. optimizer.lr=1e-4")
+        command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+        return command
+
+    on_recipe("run", "train a recipe; the same command goes on where it stopped")
+    recipes = commands.add_parser("recipes", help="the matrix of recipes, and what each needs")
+    recipes.add_argument("folder", type=Path, nargs="?", default=RECIPES, help="default: the eleven rows of the paper's Table 3")
+    check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
+    check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
+    on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
+    export = on_recipe("export", "write a run's newest weights as a file")
+    export.add_argument("-o", "--output", type=Path, help="default: <form>.safetensors in the run's folder")
+    export.add_argument("--form", choices=("full", "spatial", "lora"), default="full", help="whole checkpoint; change of theta_S as .diff; LoRA")
+    export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
+    export.add_argument("--raw", action="store_true", help="the last step's weights instead of their average")
+    merge = commands.add_parser("merge", help="a checkpoint with a LoRA or a spatial change in its weights")
+    merge.add_argument("checkpoint", type=Path)
+    merge.add_argument("lora", type=Path)
+    merge.add_argument("-o", "--output", type=Path, required=True)
+    merge.add_argument("--strength", type=float, default=1.0)
+    # argparse gives up on overrides that stand behind an option; they are overrides all the same.
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
+    return args
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m vc2.training", description="Train VideoCrafter2.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train a recipe; the same command resumes it")
-    run.add_argument("recipe", type=Path, help="a YAML file, e.g. training/recipes/tiny/base.yaml")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe, e.g. optimizer.lr=1e-4")
-    run.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    export = commands.add_parser("export", help="write a run's averaged weights as they are now")
-    export.add_argument("recipe", type=Path)
-    export.add_argument("overrides", nargs="*", metavar="key=value")
-    export.add_argument("--runs", type=Path, default=Path("runs"))
-    args = parser.parse_args()
+    args = parse()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        recipe = load_recipe(args.recipe, args.overrides)
-        from .loop import Trainer  # only now: importing torch takes seconds, and a bad recipe should be told at once
-
-        trainer = Trainer(recipe, args.runs / recipe.name)
-    except (RecipeError, ValueError, OSError) as error:
+        return run(args)
+    except (ValueError, OSError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.command == "export":
-        print(trainer.export())
+
+
+def run(args: argparse.Namespace) -> int:
+    """One command. What it raises names what is wrong; torch is imported late, so that a bad recipe is told at once."""
+    if args.command == "recipes":
+        from .check import matrix
+
+        for line in matrix(args.folder):
+            print(line, flush=True)
         return 0
-    return 0 if trainer.run() else 130
+    if args.command == "merge":
+        from ..lora import main as merge
+
+        return merge([str(args.lora), str(args.output), "--model", str(args.checkpoint), "--merge", "--strength", str(args.strength)])
+    recipe = load_recipe(args.recipe, args.overrides)
+    folder, cache = args.runs / recipe.name, args.runs / "cache"
+    if args.command == "check":
+        from .check import check
+
+        for line in check(recipe, cache, args.processes):
+            print(line, flush=True)
+        return 0
+    if args.command == "prepare":
+        from .prepare import prepare
+
+        for path in prepare(recipe, cache):
+            print(path)
+        return 0
+    if args.command == "export":
+        from .export import export
+
+        print(export(recipe, folder, args.output or folder / f"{args.form}.safetensors", args.form, args.dtype, args.raw))
+        return 0
+    from .loop import Trainer
+
+    return 0 if Trainer(recipe, folder, cache).run() else 130
 
 
 if __name__ == "__main__":

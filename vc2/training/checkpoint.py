@@ -1,43 +1,100 @@
-"""Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed, the newest two kept.
+"""Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed, the newest few kept.
 
-Random numbers need no saving: every step seeds its generators from (recipe seed, step), so a resumed run draws what the uninterrupted one drew.
+A checkpoint holds what learns (weights, their average, the optimizer's state), the step, the counts of what was skipped, and fingerprints of what is frozen.
+Random numbers and the position in the data need no saving: both follow from (seed, step), so a resumed run draws what the uninterrupted one drew.
+The same file serves any number of processes, sharded or not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-KEEP = 2
+log = logging.getLogger(__name__)
+
+SUFFIX = ".pt"
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:08d}.pt"
-    temporary = path.with_suffix(".tmp")
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor as one, on the CPU, also where its parts lie on several processes (then every process must ask)."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """A copy of `tensor` on the device of `model`, and sharded as it is where it is."""
+    tensor = tensor.to(model.device, copy=True)
+    return distribute_tensor(tensor, model.device_mesh, model.placements) if isinstance(model, DTensor) and tensor.shape == model.shape else tensor
+
+
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it."""
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    states = {
+        name: {k: whole(v) if isinstance(v, Tensor) else v for k, v in optimizer.state[p].items()} for name, p in learning.items() if p in optimizer.state
+    }
+    return {"model": {name: whole(p) for name, p in learning.items()}, "optimizer": states}
+
+
+@torch.no_grad()
+def scatter(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The way back: every process gives the whole and keeps its part."""
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        p.copy_(like(state["model"][name], p))
+        if name in state["optimizer"]:
+            optimizer.state[p] = {k: like(v, p) if isinstance(v, Tensor) else v for k, v in state["optimizer"][name].items()}
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest `keep`. Raises OSError, and leaves what was there as it was."""
+    path = folder / f"step-{step:08d}{SUFFIX}"
+    temporary = folder / f".{path.name}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save({"step": step, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for old in all_steps(folder)[:-KEEP]:
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        before = all_steps(folder)
+        kept = f"the checkpoint before it, {before[-1]}, is whole" if before else "there is none before it"
+        raise OSError(
+            f"{path} could not be written ({error}); {kept}. Make room or give another folder with --runs, then run the same command to go on"
+        ) from error
+    for old in all_steps(folder)[:-keep]:
         old.unlink()
+    for leftover in folder.glob(".step-*.tmp"):  # of a process that was killed while it saved
+        leftover.unlink()
     return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def all_steps(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted(folder.glob(f"step-*{SUFFIX}"))
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint's content, or None."""
     found = all_steps(folder)
-    return torch.load(found[-1], map_location="cpu", weights_only=True) if found else None
+    return torch.load(found[-1], map_location="cpu", weights_only=True, mmap=True) if found else None

@@ -6,11 +6,17 @@ A recipe may name another as its `base` and then shows only what differs. An unk
 from __future__ import annotations
 
 import difflib
+import re
+import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says what happened and what to do."""
 
 
 class RecipeError(ValueError):
@@ -21,12 +27,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Weights(Section):
-    """Checkpoints to start from, in the official layout; each part is read from its own file. None: fresh weights."""
+class Init(Section):
+    """Checkpoints to start from. `autoencoder` and `text` default to the file that the UNet comes from; without any file the networks are fresh."""
 
-    unet: Path | None = None
+    unet: Path | None = None  # a VideoCrafter checkpoint, whole or its UNet alone
+    sd: Path | None = None  # Stable Diffusion 2.1, in the LDM or the diffusers layout: theta_S from it, theta_T fresh
     autoencoder: Path | None = None
     text: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Init:
+        if self.unet and self.sd:
+            raise ValueError("unet and sd are both set; a UNet starts from one of them (set the other to null)")
+        return self
+
+    @property
+    def autoencoder_file(self) -> Path | None:
+        return self.autoencoder or self.unet or self.sd
+
+    @property
+    def text_file(self) -> Path | None:
+        return self.text or self.unet or self.sd
 
 
 class Networks(Section):
@@ -37,16 +58,94 @@ class Networks(Section):
     text: dict[str, Any] = Field(default_factory=dict)
 
 
-class Data(Section):
-    """Clip lengths and source strides are drawn in pairs, `[[frames, stride], ...]`, one pair a step; fps = source fps / stride."""
+class Source(Section):
+    """Where samples come from. `prepared`: read what `python -m vc2.training prepare` has encoded of them, latents or latents and captions."""
 
-    source: Literal["procedural"] = "procedural"
-    lengths: tuple[tuple[int, int], ...] = ((8, 2),)
+    prepared: Literal["no", "moments", "moments and text"] = "no"
+
+
+class Folder(Source):
+    """Clips or images in a folder (and the folders in it), each with its caption in a `.txt` of the same name."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+class WebVid(Source):
+    """WebVid-10M: a CSV with `videoid`, `page_dir` and `name` (the caption), and `<page_dir>/<videoid>.mp4` below `videos`."""
+
+    kind: Literal["webvid"]
+    csv: Path
+    videos: Path
+
+
+class JourneyDB(Source):
+    """JourneyDB: a JSON object a line with `img_path` (below `images`) and the caption under `caption`, by default the Midjourney prompt."""
+
+    kind: Literal["journeydb"]
+    jsonl: Path
+    images: Path
+    caption: str = "prompt"
+
+
+class Shards(Source):
+    """WebDataset tars as img2dataset and video2dataset write them: `<key>.jpg` or `.mp4` (or another ending) with `<key>.txt` or `caption` in `<key>.json`."""
+
+    kind: Literal["shards"]
+    path: str  # a folder, or a pattern such as laion/{00000..00127}.tar or webvid/*.tar
+
+
+class Procedural(Source):
+    """The miniature's world; see `vc2.training.data.procedural` for what each domain shows. `count`: how many samples (None: every scene once)."""
+
+    kind: Literal["procedural"]
+    domain: Literal["clean", "low-quality", "stills", "journeydb", "laion", "everything"] = "clean"
+    count: int | None = Field(None, ge=1)
+
+
+AnySource = Annotated[Folder | WebVid | JourneyDB | Shards | Procedural, Field(discriminator="kind")]
+
+
+class Data(Section):
+    """Clips, images or both.
+
+    `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride within that and its own length, and is told
+    fps = source fps / stride. All frames of a clip are resized to cover width x height and cropped alike.
+    """
+
+    clips: AnySource | None = None
+    images: AnySource | None = None
+    lengths: tuple[tuple[int, int, int], ...] = ((16, 1, 8),)
+    width: int = Field(512, ge=8, multiple_of=8)
+    height: int = Field(320, ge=8, multiple_of=8)
+    crop: Literal["center", "random"] = "center"
     caption_dropout: float = Field(0.1, ge=0, le=1)
+    held_out: int = Field(64, ge=0)  # samples a source, kept for validation and never trained on
+    workers: int = Field(4, ge=0)  # processes that read and decode; 0: in the training process
+    broken_share: float = Field(0.05, ge=0, le=1)  # the run stops when more of what it read was broken
+
+    @field_validator("lengths")
+    @classmethod
+    def _lengths(cls, value: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
+        for frames, low, high in value:
+            if frames < 1 or not 1 <= low <= high:
+                raise ValueError(f"a length is [frames, smallest stride, largest stride], such as [16, 1, 8], found [{frames}, {low}, {high}]")
+        if not value:
+            raise ValueError("must name at least one length, such as [16, 1, 8]")
+        return value
+
+
+class Learn(Section):
+    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha = rank)."""
+
+    part: Literal["spatial", "temporal", "all"] = "all"
+    how: Literal["direct", "lora"] = "direct"
+    rank: int = Field(16, ge=1)
 
 
 class Diffusion(Section):
-    """The noise-prediction objective. `image_share` is the share of steps on single images (None: 1 / frames, one image a clip in count).
+    """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are both, so that clips and images are
+    about one to one in count; an image step takes batch x frames images).
 
     The paper's objective is plain MSE on epsilon with t uniform: `noisy_share` 0 and `max_weight` 1. But at the noisiest steps, which decide where things are
     and which way they go, a wrong x0 hardly shows in epsilon, and a small model trained for a short time never attends to it. `noisy_share` of the samples
@@ -56,47 +155,118 @@ class Diffusion(Section):
     scale_end: float | None = 0.7
     image_share: float | None = Field(None, ge=0, le=1)
     image_temporal: Literal["identity", "full", "bypass"] = "identity"
-    image_fps: int = 100
+    image_fps: tuple[int, int] = (100, 100)  # drawn uniformly within
+    dropout: float = Field(0.1, ge=0, lt=1)  # in the temporal convolutions, where they learn
     noisy_share: float = Field(0.0, ge=0, le=1)
     noisy_from: int = Field(850, ge=0, lt=1000)
     max_weight: float = Field(1.0, ge=1)
-    trainable: Literal["spatial", "temporal", "all"] = "all"
 
 
 class Optimizer(Section):
-    """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`."""
+    """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`. `adamw8bit` needs bitsandbytes."""
 
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
     lr: float = Field(5e-5, gt=0)
     final_lr: float | None = None
     warmup: int = Field(1000, ge=0)
-    weight_decay: float = 0.01
+    weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = Field(0.5, gt=0)
     ema: float = Field(0.9999, ge=0, lt=1)
+
+
+class Compute(Section):
+    """How a step is computed; it changes speed and memory, and the result by rounding only."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    sharding: Literal["none", "full"] = "none"  # full: weights, gradients and optimizer state are split among the processes (FSDP)
+    micro_batch: int | None = Field(None, ge=1)  # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
+
+
+class Validation(Section):
+    """Every `every` steps (0: never) the loss on the held-out samples, at fixed quantiles of the timesteps and with its own random numbers."""
+
+    every: int = Field(1000, ge=0)
+    quantiles: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+    @field_validator("quantiles")
+    @classmethod
+    def _quantiles(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or not all(0 <= q < 1 for q in value):
+            raise ValueError(f"must be numbers from 0 to below 1, found {list(value)}")
+        return value
+
+
+class Samples(Section):
+    """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's `sampling` settings."""
+
+    every: int = Field(0, ge=0)
+    prompts: tuple[str, ...] = ()
 
 
 class Recipe(Section):
     """One training run."""
 
     name: str
+    about: str = ""
     objective: Literal["diffusion", "autoencoder", "text"] = "diffusion"
     steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    seed: int = 0
+    batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
+    seed: int = Field(0, ge=0)
     save_every: int = Field(1000, gt=0)
+    keep: int = Field(2, ge=1)  # checkpoints
     log_every: int = Field(50, gt=0)
-    init: Weights = Weights()
+    trackers: tuple[str, ...] = ("tensorboard",)
+    init: Init = Init()
     networks: Networks = Networks()
     data: Data = Data()
+    learn: Learn = Learn()
     diffusion: Diffusion = Diffusion()
     optimizer: Optimizer = Optimizer()
+    compute: Compute = Compute()
+    validation: Validation = Validation()
+    samples: Samples = Samples()
     sampling: dict[str, Any] = Field(default_factory=dict)  # settings (vc2.pipeline.Settings) that the exported file recommends for itself
 
+    @field_validator("sampling")
+    @classmethod
+    def _sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known = ("width", "height", "frames", "steps", "guidance", "eta", "fps", "negative")
+        for key in value:
+            if key not in known:
+                raise ValueError(f"unknown setting {key}; expected some of {', '.join(known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Recipe:
+        if self.objective == "diffusion" and not (self.data.clips or self.data.images):
+            raise ValueError("data.clips and data.images are both missing; name at least one source")
+        return self
+
+    @property
+    def image_only(self) -> bool:
+        return self.data.clips is None
+
+    def image_share(self, frames: int) -> float:
+        """The chance that a step is on images, given how many frames a clip would have."""
+        if self.data.clips is None or self.data.images is None:
+            return float(self.data.clips is None)
+        return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
+
     def differences(self, other: str) -> list[str]:
-        """Top-level keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a step."""
-        theirs = Recipe.model_validate_json(other)
-        harmless = {"steps", "save_every", "log_every", "sampling"}
-        return [name for name in Recipe.model_fields if name not in harmless and getattr(self, name) != getattr(theirs, name)]
+        """Keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a step."""
+        try:
+            theirs = Recipe.model_validate_json(other).model_dump()
+        except ValidationError as error:
+            return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
+        mine = self.model_dump()
+        for tree in (mine, theirs):
+            for key in ("about", "steps", "save_every", "keep", "log_every", "trackers", "compute", "validation", "samples", "sampling"):
+                tree.pop(key)
+            tree["data"].pop("workers")
+            tree["data"].pop("broken_share")
+        return [key for key in mine if mine[key] != theirs[key]]
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -110,30 +280,47 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         node: Any = tree
         *parents, leaf = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
+            below = node.get(parent)
+            node[parent] = {} if below is None else dict(below) if isinstance(below, dict) else below
+            node = node[parent]
             if not isinstance(node, dict):
                 raise RecipeError(f"override {item!r}: {parent} holds a single value, not a section")
-        node[leaf] = yaml.safe_load(value)
+        try:
+            node[leaf] = yaml.load(value, Loader)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"override {item!r}: the value is not YAML: {error}") from error
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: " + "; ".join(_explain(e) for e in error.errors())) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a number: 5e-5 is one (YAML 1.1, which PyYAML follows, takes it for a word)."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789."))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe")
+        raise RecipeError(f"{path}: no such recipe" + (f" (the base of {above[-1]})" if above else ""))
+    if path.resolve() in above:
+        raise RecipeError(f"{path} is its own base, through {', '.join(str(p) for p in above)}")
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        tree = yaml.load(path.read_text(), Loader) or {}
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}; expected keys and values, such as steps: 1000")
     base = tree.pop("base", None)
-    return _merge(_read(path.parent / base), tree) if base else tree
+    return _merge(_read(path.parent / base, (*above, path.resolve())), tree) if base else tree
 
 
 def _merge(below: dict, above: dict) -> dict:
+    """`above` over `below`. A source of another kind replaces, it does not inherit keys that it does not know."""
+    if "kind" in above and above["kind"] != below.get("kind", above["kind"]):
+        return above
     out = dict(below)
     for key, value in above.items():
         out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
@@ -141,12 +328,27 @@ def _merge(below: dict, above: dict) -> dict:
 
 
 def _explain(error) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    where = [part for part in error["loc"] if part not in _KINDS]
+    key = ".".join(str(part) for part in where)
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"{key}.kind: expected one of {', '.join(_KINDS)}, found {error['input'].get('kind') if isinstance(error['input'], dict) else error['input']!r}"
     if error["type"] != "extra_forbidden":
-        return f"{key}: {error['msg']}, found {error['input']!r}"
+        what = error["msg"].removeprefix("Value error, ")
+        return f"{key + ': ' if key else ''}{what}" + (f", found {error['input']!r}" if key and error["type"] != "value_error" else "")
     section: Any = Recipe
     for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, 1, cutoff=0.5)
+        section = _KINDS[part] if part in _KINDS else _sections(section.model_fields[part].annotation)
+    leaf = str(error["loc"][-1])
+    near = difflib.get_close_matches(leaf, section.model_fields, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else f"; the keys there are {', '.join(section.model_fields)}"
     return f"unknown key {key}{hint}"
+
+
+def _sections(annotation: Any) -> Any:
+    """The section in `Section | None`."""
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return next((found for part in get_args(annotation) if (found := _sections(part)) is not None), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+_KINDS: dict[str, type[Source]] = {"folder": Folder, "webvid": WebVid, "journeydb": JourneyDB, "shards": Shards, "procedural": Procedural}

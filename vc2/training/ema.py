@@ -1,13 +1,16 @@
-"""Exponential moving average of trainable weights, in float32, with a warm-up so that early averages are not the initial weights."""
+"""Exponential moving average of the weights that learn, in float32, with a warm-up so that early averages are not the initial weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from .checkpoint import like, whole
 
 
 class EMA:
-    """`decay` is reached gradually: step k uses min(decay, (1 + k) / (10 + k))."""
+    """`decay` is reached gradually: step k uses min(decay, (1 + k) / (10 + k)). Sharded parameters have sharded averages."""
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay, self.step = decay, 0
@@ -18,17 +21,31 @@ class EMA:
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         self.step += 1
         parameters = dict(module.named_parameters())
-        live = [parameters[name].detach().float() for name in self.shadow]
-        torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+        live = [_local(parameters[name].detach()).float() for name in self.shadow]
+        torch._foreach_lerp_([_local(tensor) for tensor in self.shadow.values()], live, 1 - decay)
 
-    def weights(self, module: nn.Module) -> dict[str, Tensor]:
-        """The module's state dict with averaged weights in place of the trained ones."""
-        return {**module.state_dict(), **self.shadow}
+    def weights(self) -> dict[str, Tensor]:
+        """The averages, whole, on the CPU. Every process must call it."""
+        return {name: whole(tensor) for name, tensor in self.shadow.items()}
+
+    @torch.no_grad()
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the module's weights and the averages; a second call puts them back."""
+        for name, parameter in module.named_parameters():
+            if name in self.shadow:
+                live, average = _local(parameter.data), _local(self.shadow[name])
+                kept = live.clone()
+                live.copy_(average)
+                average.copy_(kept)
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "shadow": self.shadow}
+        return {"step": self.step, "shadow": self.weights()}
 
     def load_state_dict(self, state: dict) -> None:
         self.step = state["step"]
         for name, tensor in state["shadow"].items():
-            self.shadow[name].copy_(tensor)
+            self.shadow[name].copy_(like(tensor, self.shadow[name]))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

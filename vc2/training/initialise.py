@@ -1,19 +1,108 @@
-"""Starting weights."""
+"""Starting weights: from a VideoCrafter checkpoint, from Stable Diffusion 2.1, or fresh."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import checkpoint
+from ..autoencoder import AutoencoderKL
+from ..checkpoint import CheckpointError
+from ..config import AutoencoderConfig, TextConfig, UNetConfig, as_config
 from ..layers import ResBlock, TemporalConv, Transformer
+from ..text import TextEncoder
 from ..unet import VideoUNet
+from .config import Init
+from .partition import temporal_names
+
+
+def start_unet(init: Init, shape: dict[str, Any]) -> VideoUNet:
+    """A float32 UNet as `init` says; `shape` (fields of UNetConfig) where its file does not tell. Raises CheckpointError, or OSError for a missing file."""
+    if init.unet:
+        loaded = checkpoint.load(init.unet)
+        # Copies, since what is memory-mapped cannot be trained in place.
+        weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in loaded.unet.items()}
+        return checkpoint.assemble(VideoUNet(loaded.config, device="meta"), weights)
+    unet = zero_outputs(VideoUNet(as_config(UNetConfig, shape)))
+    if init.sd:
+        load_spatial(unet, init.sd)
+    return unet
+
+
+def load_spatial(unet: VideoUNet, path: Path) -> None:
+    """theta_S from Stable Diffusion 2.1's UNet, in the LDM layout (with or without `model.diffusion_model.`) or diffusers'; all of it (686 tensors), or an error.
+
+    Together with `zero_outputs` the UNet then computes exactly what SD 2.1 does, on every frame.
+    """
+    given = checkpoint.read_tensors(path)
+    if any(name.startswith("down_blocks.") for name in given):
+        given = {ldm_name(name): tensor for name, tensor in given.items()}
+    else:
+        given = checkpoint.take(given, checkpoint.UNET) or given
+    # The middle block and the two upsamplers with attention stand one place later where a temporal transformer comes between.
+    moved = {"middle_block.2.": "middle_block.3.", "output_blocks.5.2.": "output_blocks.5.3.", "output_blocks.8.2.": "output_blocks.8.3."}
+    given = {next((new + name[len(old) :] for old, new in moved.items() if name.startswith(old)), name): tensor for name, tensor in given.items()}
+    temporal, state = temporal_names(unet), unet.state_dict()
+    wanted = {name for name in state if name not in temporal}
+    missing, unknown = sorted(wanted - given.keys()), sorted(given.keys() - wanted - checkpoint.SCHEDULE_BUFFERS)
+    if missing or unknown:
+        raise CheckpointError(
+            f"{path}: {len(wanted) - len(missing)} of the {len(wanted)} spatial tensors found, {len(unknown)} others; expected Stable Diffusion 2.1's UNet, "
+            f"such as v2-1_512-ema-pruned.safetensors. Missing: {', '.join(missing[:3]) or 'none'}; unexpected: {', '.join(unknown[:3]) or 'none'}"
+        )
+    for name in wanted:
+        # diffusers and SD 1 keep some projections as Linear that others keep as convolutions of size 1.
+        tensor = given[name]
+        if tensor.shape != state[name].shape and tensor.squeeze().shape == state[name].squeeze().shape:
+            tensor = tensor.reshape(state[name].shape)
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(state[name].shape)}")
+        state[name].copy_(tensor)
+
+
+def ldm_name(name: str) -> str:
+    """A tensor of diffusers' UNet2DConditionModel in the LDM layout."""
+    fixed = {
+        "conv_in.": "input_blocks.0.0.", "time_embedding.linear_1.": "time_embed.0.", "time_embedding.linear_2.": "time_embed.2.",
+        "conv_norm_out.": "out.0.", "conv_out.": "out.2.",
+    }  # fmt: skip
+    for old, new in fixed.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+
+    def block(match: re.Match) -> str:
+        side, i, kind, rest = match["side"], int(match["i"]), match["kind"], match["rest"]
+        if kind == "downsamplers":
+            return f"input_blocks.{3 * i + 3}.0.op." + rest.removeprefix("conv.")
+        if kind == "upsamplers":
+            return f"output_blocks.{3 * i + 2}.{1 if i == 0 else 2}.{rest}"
+        j, inner = int(match["j"]), 0 if kind == "resnets" else 1
+        place = f"input_blocks.{3 * i + 1 + j}" if side == "down" else f"output_blocks.{3 * i + j}"
+        return f"{place}.{inner}.{_resnet(rest) if inner == 0 else rest}"
+
+    name = re.sub(r"^(?P<side>down|up)_blocks\.(?P<i>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\.(?P<rest>.+)$", block, name)
+    name = re.sub(r"^mid_block\.resnets\.(\d)\.(.+)$", lambda m: f"middle_block.{2 * int(m[1])}.{_resnet(m[2])}", name)
+    return re.sub(r"^mid_block\.attentions\.0\.", "middle_block.1.", name)
+
+
+def _resnet(rest: str) -> str:
+    names = {
+        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
+        "conv_shortcut": "skip_connection",
+    }  # fmt: skip
+    layer, _, leaf = rest.partition(".")
+    return f"{names.get(layer, layer)}.{leaf}"
 
 
 @torch.no_grad()
 def zero_outputs(unet: VideoUNet) -> VideoUNet:
-    """Make every residual branch of a fresh UNet start as zero (as the official constructors do), and with them the prediction."""
+    """Make every residual branch of a fresh UNet start as zero (as the official constructors do), the prediction, and what the fps adds to the timestep."""
     layers: list[Any] = [unet.out[-1]]
+    if unet.config.fps_cond:
+        layers.append(unet.fps_embedding[-1])
     for module in unet.modules():
         if isinstance(module, ResBlock):
             layers.append(module.out_layers[-1])
@@ -25,3 +114,13 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
         layer.weight.zero_()
         layer.bias.zero_()
     return unet
+
+
+def load_autoencoder(path: Path | None) -> AutoencoderKL:
+    state = checkpoint.load_part(path, checkpoint.VAE, "init.autoencoder")
+    return checkpoint.assemble(AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)
+
+
+def load_text(path: Path | None) -> TextEncoder:
+    state = checkpoint.load_part(path, checkpoint.TEXT, "init.text")
+    return checkpoint.assemble(TextEncoder(TextConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)

@@ -6,42 +6,57 @@ import logging
 import math
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch.utils.tensorboard import SummaryWriter
+from torch import nn
 from tqdm import tqdm
 
-from . import checkpoint, objective
-from .config import Recipe, RecipeError
+from . import checkpoint, objective, parallel, preview, validate
+from .config import Recipe, RecipeError, TrainingError
+from .data.batches import Sample
+from .diffusion import DiffusionObjective
 from .ema import EMA
+from .meter import Meter
 from .partition import train_what_learns
 
 log = logging.getLogger(__name__)
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(TrainingError):
     """The loss or its gradient stopped being a number, several steps in a row."""
 
 
+class BrokenDataError(TrainingError):
+    """More of the data was broken than the recipe allows."""
+
+
 class Trainer:
-    """Runs a recipe in `folder`: `checkpoints/`, TensorBoard events, and at the end `model.safetensors` with averaged weights."""
+    """Runs a recipe in `folder`: `checkpoints/`, tracker events, `samples/`, `skipped.txt`, and at the end `model.safetensors` with averaged weights."""
 
     PATIENCE = 5  # non-finite steps in a row before the run stops
+    ENOUGH = 200  # samples read before their broken share says anything
 
-    def __init__(self, recipe: Recipe, folder: Path):
+    def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None):
         self.recipe, self.folder = recipe, folder
-        self.accelerator = Accelerator()
-        self.objective = objective.build(recipe, folder.parent / "cache", self.accelerator.device)
-        self.model = train_what_learns(self.objective.model)
-        config = recipe.optimizer
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trainable, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
-        self.ema = EMA(self.model, config.ema)
-        self.step, self.skipped, self.stop = 0, 0, False
-        if state := checkpoint.latest(folder / "checkpoints"):
+        self.accelerator = parallel.start(recipe, folder)
+        self.objective = objective.build(recipe, cache or folder.parent / "cache", self.accelerator.device)
+        self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
+        self.network: nn.Module = self.accelerator.unwrap_model(self.model)
+        self.optimizer = build_optimizer(recipe, self.network)
+        self.learning = [p for p in self.network.parameters() if p.requires_grad]
+        self.ema = EMA(self.network, recipe.optimizer.ema)
+        self.step, self.in_a_row = 0, 0
+        self.counts = {"read": 0, "broken": 0, "non_finite": 0}
+        self.asked_to_stop = self.asked_to_save = False  # by a signal to this process
+        self.stopping = self.saving = False  # what all processes have agreed on
+        if state := checkpoint.latest(self.checkpoints):
             self.load_state_dict(state)
-            log.info("resumed %s at step %d", recipe.name, self.step)
+            log.info("%s goes on from step %d", recipe.name, self.step)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
     def learning_rate(self, step: int) -> float:
         config = self.recipe.optimizer
@@ -52,31 +67,71 @@ class Trainer:
         progress = (step - config.warmup) / max(1, self.recipe.steps - config.warmup)
         return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    def train_step(self) -> dict[str, float]:
-        """One update: everything random in it comes from (seed, step)."""
-        seed = (self.recipe.seed << 32) + self.step
-        torch.manual_seed(seed)  # dropout
+    def train_step(self, batch: Any) -> dict[str, float]:
+        """One update. Everything random in it follows from (seed, step)."""
+        torch.manual_seed((self.recipe.seed << 32) + self.step * self.accelerator.num_processes + self.accelerator.process_index)  # dropout
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        loss, figures = self.objective.loss(torch.Generator().manual_seed(seed))
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], self.recipe.optimizer.clip)
-        if torch.isfinite(loss) and torch.isfinite(norm):
+        parts = self.objective.parts(batch)
+        loss = torch.zeros((), device=self.accelerator.device)
+        figures: dict[str, torch.Tensor] = {}
+        for k, part in enumerate(parts):
+            with parallel.accumulate(self.model, self.accelerator, last=k == len(parts) - 1):
+                with parallel.autocast(self.recipe, self.accelerator):
+                    part_loss, figures = self.objective.loss(self.model, part)
+                (part_loss / len(parts)).backward()
+            loss += part_loss.detach() / len(parts)
+        norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        # One message between the processes a step: the loss of all, how much data was broken, and whether one of them was asked to save or to stop.
+        skipped = getattr(batch, "skipped", [])
+        message = [loss.detach(), *(torch.tensor(float(v), device=loss.device) for v in (len(skipped), self.asked_to_save, self.asked_to_stop))]
+        mean_loss, broken, save, stop = self.accelerator.reduce(torch.stack(message), "mean").tolist()
+        self.saving, self.stopping = save > 0, stop > 0
+        self.asked_to_save = self.asked_to_save and not self.saving
+        if finite := math.isfinite(mean_loss) and math.isfinite(float(norm)):
             self.optimizer.step()
-            self.ema.update(self.model)
-            self.skipped = 0
-        else:
-            self.skipped += 1
-            log.warning("step %d skipped: loss %s, gradient norm %s", self.step, float(loss.detach()), float(norm))
-            if self.skipped >= self.PATIENCE:
-                raise NonFiniteError(f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; lower optimizer.lr or check the data")
+            self.ema.update(self.network)
         self.optimizer.zero_grad()
+        self._count(finite, batch, skipped, round(broken * self.accelerator.num_processes), mean_loss, float(norm))
         self.step += 1
-        return {"loss": float(loss.detach()), "grad_norm": float(norm), **figures}
+        return {"loss": mean_loss, "grad_norm": float(norm), **{name: float(value) for name, value in figures.items()}}
+
+    def _count(self, finite: bool, batch: Any, skipped: list[str], broken: int, loss: float, norm: float) -> None:
+        """Keep the tally of broken samples and of steps that were skipped, and stop the run where there are too many."""
+        if skipped:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / "skipped.txt", "a", encoding="utf-8") as file:
+                file.writelines(f"step {self.step}: {name}\n" for name in skipped)
+        self.counts["read"] += self.recipe.batch + broken
+        self.counts["broken"] += broken
+        share = self.counts["broken"] / self.counts["read"]
+        if self.counts["read"] >= self.ENOUGH and share > self.recipe.data.broken_share:
+            raise BrokenDataError(
+                f"{self.counts['broken']} of {self.counts['read']} samples ({share:.0%}) could not be used, more than data.broken_share "
+                f"({self.recipe.data.broken_share:.0%}); {self.folder / 'skipped.txt'} names them"
+            )
+        if finite:
+            self.in_a_row = 0
+            return
+        self.counts["non_finite"] += 1
+        self.in_a_row += 1
+        log.warning("step %d skipped: loss %s, gradient norm %s", self.step, loss, norm)
+        if self.in_a_row >= self.PATIENCE:
+            path = self.folder / f"non-finite-step{self.step}-process{self.accelerator.process_index}.pt"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save({k: v for k, v in vars(batch).items() if k != "step"} if hasattr(batch, "slots") else {}, path)
+            raise NonFiniteError(
+                f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is in {path}. "
+                "Lower optimizer.lr or look at that data; the checkpoints are from before"
+            )
 
     def run(self) -> bool:
-        """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is saved)."""
-        handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
+        """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is saved).
+
+        SIGINT and SIGTERM save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
+        """
+        handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         try:
             return self._run()
         finally:
@@ -84,52 +139,114 @@ class Trainer:
                 signal.signal(name, handler)
 
     def _run(self) -> bool:
-        averages: dict[str, float] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(self.folder) as events, tqdm(total=self.recipe.steps, initial=self.step, desc=self.recipe.name, unit="step") as bar:
-            while self.step < self.recipe.steps and not self.stop:
-                for key, value in self.train_step().items():
-                    averages[key] = value if key not in averages else 0.98 * averages[key] + 0.02 * value
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        self.accelerator.init_trackers("events")
+        samples: dict[str, list[Sample]] = self.objective.held_out() if isinstance(self.objective, DiffusionObjective) and recipe.validation.every else {}
+        samples = {medium: found for medium, found in samples.items() if found}
+        batches = self.objective.batches(self.step, self.accelerator.process_index, self.accelerator.num_processes)
+        meter = Meter(recipe, self.network, self.accelerator)
+        with tqdm(total=recipe.steps, initial=self.step, desc=recipe.name, unit="step", disable=not main, dynamic_ncols=True) as bar:
+            while self.step < recipe.steps and not self.stopping:
+                meter.wait()
+                batch = next(batches)
+                meter.compute(batch)
+                if self.step == 0 and main:
+                    preview.write(self.objective, batch, self.folder)
+                figures = self.train_step(batch)
+                meter.done(figures)
                 bar.update()
-                if self.step % self.recipe.log_every == 0:
-                    bar.set_postfix({key: f"{value:.4g}" for key, value in averages.items()})
-                    for key, value in averages.items():
-                        events.add_scalar(key, value, self.step)
-                if self.step % self.recipe.save_every == 0 or self.step == self.recipe.steps or self.stop:
+                if self.step % recipe.log_every == 0 or self.step == recipe.steps:
+                    averages = meter.averages() | {"lr": self.learning_rate(self.step - 1), **{f"data/{k}": float(v) for k, v in self.counts.items()}}
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in averages.items() if k in SHOWN})
+                    self.accelerator.log(averages, step=self.step)
+                if recipe.validation.every and samples and self.step % recipe.validation.every == 0:
+                    assert isinstance(self.objective, DiffusionObjective)
+                    found = validate.held_out_loss(self.objective, self.model, self.accelerator, samples)
+                    self.accelerator.log(found, step=self.step)
+                    if main:
+                        summary = ", ".join(f"{medium} {found[f'validation/{medium}']:.4f}" for medium in samples)
+                        tqdm.write(f"step {self.step}: held-out loss {summary}")
+                if recipe.samples.every and self.step % recipe.samples.every == 0 and isinstance(self.objective, DiffusionObjective):
+                    self.ema.swap(self.network)
+                    try:
+                        validate.sample_clips(self.objective, self.model, self.accelerator, self.folder / "samples" / f"step-{self.step:08d}")
+                    finally:
+                        self.ema.swap(self.network)
+                if self.step % recipe.save_every == 0 or self.step == recipe.steps or self.saving or self.stopping:
                     self.save()
-        if self.stop and self.step < self.recipe.steps:
-            log.info("stopped at step %d; run the same command to go on", self.step)
-            return False
-        self.export()
-        return True
+        finished = self.step >= recipe.steps
+        if finished:
+            self.export()
+        else:
+            log.info("stopped at step %d; the same command goes on from there", self.step)
+        self.accelerator.end_training()  # and with it what the processes have between them
+        return finished
 
-    def export(self) -> Path:
-        path = self.folder / "model.safetensors"
-        self.objective.export(path, self.ema.weights(self.model), self.recipe)
-        log.info("wrote %s", path)
-        return path
+    def export(self) -> None:
+        """Write the averaged weights; see the objective for the files."""
+        weights = self.ema.weights()
+        if self.accelerator.is_main_process:
+            for path in self.objective.export(self.folder, weights):
+                log.info("wrote %s", path)
+        self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        checkpoint.save(self.folder / "checkpoints", self.step, self.state_dict())
+        state = self.state_dict()
+        failure = 0
+        if self.accelerator.is_main_process:
+            try:
+                checkpoint.save(self.checkpoints, self.step, state, self.recipe.keep)
+            except OSError:
+                failure = 1
+                raise
+            finally:
+                self._agree(failure)
+        elif self._agree(0):
+            raise OSError(f"the first process could not save step {self.step}; its message says why")
+
+    def _agree(self, failure: int) -> bool:
+        """Whether the first process failed; all processes ask at once, so that none waits for one that is gone."""
+        return bool(self.accelerator.reduce(torch.tensor(float(failure), device=self.accelerator.device), "sum").item())
 
     def state_dict(self) -> dict:
         return {
             "step": self.step,
             "recipe": self.recipe.model_dump_json(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "counts": dict(self.counts),
+            "in_a_row": self.in_a_row,
             "ema": self.ema.state_dict(),
+            **checkpoint.gather(self.network, self.optimizer),
         }
 
     def load_state_dict(self, state: dict) -> None:
         changed = self.recipe.differences(state["recipe"])
         if changed:
             raise RecipeError(f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another name (name=...)")
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.counts, self.in_a_row = state["step"], dict(state["counts"]), state["in_a_row"]
+        checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
 
     def _on_signal(self, number: int, frame) -> None:
-        log.info("received %s: saving, then stopping", signal.Signals(number).name)
-        self.stop = True
+        if number == signal.SIGUSR1:
+            self.asked_to_save = True
+        else:
+            self.asked_to_stop = True
+        log.info("received %s: saving%s at the end of this step", signal.Signals(number).name, "" if number == signal.SIGUSR1 else " and stopping")
+
+
+SHOWN = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
+
+
+def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over what learns. Raises RecipeError for nothing that learns, or 8 bits without bitsandbytes."""
+    config = recipe.optimizer
+    learning = [p for p in network.parameters() if p.requires_grad]
+    if not learning:
+        raise RecipeError(f"{recipe.name}: nothing learns; look at learn.part, learn.how and diffusion.image_temporal")
+    if config.kind == "adamw":
+        return torch.optim.AdamW(learning, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise RecipeError(f"optimizer.kind adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw") from error
+    return AdamW8bit(learning, config.lr, config.betas, weight_decay=config.weight_decay)

@@ -20,11 +20,22 @@ def is_temporal(module: VideoUNet, name: str) -> bool:
     return name in temporal_names(module)
 
 
-def freeze_except(unet: VideoUNet, part: str) -> None:
-    """Let only `part` learn: "spatial", "temporal" or "all". Frozen parameters get no gradient and no optimizer state."""
+def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()) -> None:
+    """Let only `part` learn: "spatial", "temporal" or "all"; and freeze the parameters of `also`. What is frozen has no gradient and no optimizer state."""
     temporal = temporal_names(unet)
     for name, parameter in unet.named_parameters():
-        parameter.requires_grad_(part == "all" or (name in temporal) == (part == "temporal"))
+        parameter.requires_grad_((part == "all" or (name in temporal) == (part == "temporal")) and name not in also)
+
+
+def untouched_by_images(unet: VideoUNet, image_temporal: str) -> frozenset[str]:
+    """Parameters that single images cannot teach, given how images pass the temporal layers.
+
+    With one frame the temporal softmax is 1 whatever q and k: their gradient is zero but for rounding, which Adam would blow up to full steps. Temporal
+    convolutions learn under "full" alone, and no temporal transformer under "bypass".
+    """
+    silent = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalConv) and image_temporal != "full"]
+    silent += [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer) and image_temporal == "bypass"]
+    return frozenset(name for name in temporal_names(unet) if name.endswith((".to_q.weight", ".to_k.weight")) or name.startswith(tuple(silent)))
 
 
 def train_what_learns(module: nn.Module) -> nn.Module:

@@ -1,14 +1,28 @@
-"""Procedural clips: "a {colour} {shape} moving {direction}", 64x64, drawn with anti-aliased edges.
+"""The miniature's world: "a {colour} {shape} moving {direction}", 64x64, drawn with anti-aliased edges.
 
-The whole world is small enough to know: a frame is a colour, a shape and an integer position, so there are 6 x 4 x 25 x 25 different frames.
+It is small enough to know: a frame is a colour, a shape and an integer position, so there are 6 x 4 x 25 x 25 different frames (and three styles).
 A clip is 16 frames at 16 fps in which the object moves across the middle of the picture to one side.
+
+Its domains play the parts of the paper's data sets:
+
+| domain | stands for | shows |
+| --- | --- | --- |
+| clean | | every colour and shape, clips or single frames of them; what the bundled miniature learns |
+| low-quality | WebVid-10M | clips of the seen pairs of colour and shape, with noise and a watermark |
+| stills | LAION-COCO, and what SD 2.1 learned from | clean pictures of the seen pairs |
+| journeydb | JourneyDB | clean pictures of all pairs, in new styles too |
+| laion | LAION-Aesthetics V2 | clean pictures of the seen pairs, in new styles too |
+| everything | what an autoencoder has seen | single frames of clean, low-quality and journeydb |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 COLOURS = {
@@ -25,6 +39,9 @@ REACH = 12  # the object's centre stays within this many pixels of the picture's
 START = 8
 RADIUS = 15.0
 SOURCE_FRAMES, SOURCE_FPS = 16, 16
+STYLES = ("", "striped", "outlined")
+NOISE = 12.0  # of the low-quality videos, of 255
+WATERMARK, OPACITY = "video", 0.35
 
 
 @dataclass(frozen=True)
@@ -49,15 +66,68 @@ class Scene:
 
 
 def captions() -> list[str]:
-    """Every caption of the world."""
+    """Every caption of the clean world."""
     return [Scene(c, s, d, 0).caption for c in range(len(COLOURS)) for s in range(len(SHAPES)) for d in range(len(DIRECTIONS))]
 
 
-def random_scene(generator: torch.Generator) -> Scene:
-    def draw(low: int, high: int) -> int:
-        return int(torch.randint(low, high, (), generator=generator))
+def seen(colour: int, shape: int) -> bool:
+    """Whether the low-quality videos show this pair: three in four, every colour and every shape among them."""
+    return (colour + shape) % 4 != 0
 
-    return Scene(draw(0, len(COLOURS)), draw(0, len(SHAPES)), draw(0, len(DIRECTIONS)), draw(-REACH, REACH + 1))
+
+class World:
+    """A domain as a list of samples. Their order is shuffled once, always alike; `count` takes the first of them."""
+
+    blocks = None
+
+    def __init__(self, domain: str, medium: str, count: int | None = None):
+        self.medium = medium
+        domains = ("clean", "low-quality", "journeydb") if domain == "everything" else (domain,)
+        self.scenes = [scene for name in domains for scene in _scenes(name, medium)]
+        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(0)).tolist()
+        self.order = order[:count] if count else order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def scene(self, index: int) -> Scene:
+        return self.scenes[self.order[index]][0]
+
+    def sample(self, index: int) -> tuple[Tensor, str]:
+        """Frames uint8 `[T, 3, 64, 64]` (16 of a clip, or 1) and their caption."""
+        scene, style, time, low_quality = self.scenes[self.order[index]]
+        if style is not None:
+            places = torch.tensor([[scene.direction, scene.offset]])
+            caption = f"{'an' if STYLES[style] == 'outlined' else 'a'} {STYLES[style]} {list(COLOURS)[scene.colour]} {SHAPES[scene.shape]}".replace("  ", " ")
+        else:
+            places, caption = scene.positions(), scene.caption
+            places = places if time is None else places[time : time + 1]
+        ids = torch.ones(len(places), dtype=torch.long)
+        frames = (render(scene.colour * ids, scene.shape * ids, places, style or 0) + 1) * 127.5
+        if low_quality:
+            frames = frames + OPACITY * watermark() * (255 - frames)
+            frames = frames + NOISE * torch.randn(frames.shape, generator=torch.Generator().manual_seed(index))
+        return frames.round().clamp(0, 255).byte(), caption
+
+
+def _scenes(domain: str, medium: str) -> list[tuple[Scene, int | None, int | None, bool]]:
+    """(scene, style, time, low quality): clips have neither style nor time, frames of clips a time, pictures a style, and their x and y for the scene's
+    direction and offset."""
+    offsets = range(-REACH, REACH + 1)
+    pairs = [(c, s) for c in range(len(COLOURS)) for s in range(len(SHAPES)) if domain in ("clean", "journeydb") or seen(c, s)]
+    if medium == "clips" or domain in ("clean", "low-quality"):
+        times = [None] if medium == "clips" else list(range(SOURCE_FRAMES))
+        return [(Scene(c, s, d, o), None, t, domain == "low-quality") for c, s in pairs for d in range(len(DIRECTIONS)) for o in offsets for t in times]
+    styles = range(1) if domain == "stills" else range(len(STYLES))
+    return [(Scene(c, s, x, y), style, None, False) for c, s in pairs for style in styles for x in offsets for y in offsets]
+
+
+@lru_cache(1)
+def watermark() -> Tensor:
+    """How much of each pixel the watermark covers, `[64, 64]`, 0..1: a word across the lower middle, as stock videos carry it."""
+    picture = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(picture).text((SIZE / 2, 0.72 * SIZE), WATERMARK, fill=255, font=ImageFont.load_default(16), anchor="mm")
+    return torch.from_numpy(np.array(picture, dtype=np.float32)) / 255
 
 
 def coverage(shape: int, x: Tensor, y: Tensor) -> Tensor:
@@ -77,12 +147,17 @@ def coverage(shape: int, x: Tensor, y: Tensor) -> Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def render(colour: Tensor, shape: Tensor, centre: Tensor) -> Tensor:
+def render(colour: Tensor, shape: Tensor, centre: Tensor, style: int = 0) -> Tensor:
     """Frames `[N, 3, 64, 64]` in -1..1 from colour `[N]`, shape `[N]` and centre `[N, 2]` (x, y relative to the picture's centre)."""
     axis = torch.arange(SIZE) + 0.5 - SIZE / 2
     x = axis[None, None, :] - centre[:, 0, None, None]
     y = axis[None, :, None] - centre[:, 1, None, None]
     alpha = torch.stack([coverage(s, x, y) for s in range(len(SHAPES))])[shape, torch.arange(len(shape))][:, None]
+    if STYLES[style] == "striped":
+        alpha = alpha * (0.35 + 0.65 * ((y[:, None] + RADIUS) % 6 < 3))
+    elif STYLES[style] == "outlined":
+        inner = torch.stack([coverage(s, 1.5 * x, 1.5 * y) for s in range(len(SHAPES))])[shape, torch.arange(len(shape))][:, None]
+        alpha = alpha * (1 - 0.85 * inner)
     paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[colour][:, :, None, None]
     ground = torch.tensor(BACKGROUND, dtype=torch.float32)[None, :, None, None]
     return (ground + alpha * (paint - ground)) / 127.5 - 1

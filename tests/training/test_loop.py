@@ -1,0 +1,318 @@
+"""The loop: what learns, learns; what is frozen stays, to the bit; what is not finite or broken is skipped, counted, and ends the run when it is too much."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from vc2 import checkpoint
+from vc2.checkpoint import UNET
+from vc2.training import checkpoint as runs
+from vc2.training.config import RecipeError
+from vc2.training.diffusion import DiffusionObjective
+from vc2.training.initialise import load_autoencoder
+from vc2.training.loop import BrokenDataError, NonFiniteError, Trainer
+from vc2.training.partition import temporal_names
+from vc2.video_io import read_video
+
+
+def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
+    batches = trainer.objective.batches(trainer.step, 0, 1)
+    return [trainer.train_step(next(batches)) for _ in range(steps)]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("part", ["spatial", "temporal"])
+@pytest.mark.parametrize("how", ["direct", "lora"])
+def test_a_frozen_part_stays_bitwise_as_it_was(recipe, folder, part, how):
+    trainer = Trainer(recipe(learn={"part": part, "how": how, "rank": 2}), folder)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    train(trainer, 4)
+    changed = {name for name, p in trainer.network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    if how == "lora":
+        assert all(".adapter." in name for name in changed)
+        changed = {name.split(".adapter.")[0] + ".weight" for name in changed}
+    temporal = temporal_names(trainer.network)
+    assert {name in temporal for name in changed} == {part == "temporal"}
+    learning = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert learning == {id(p) for p in trainer.network.parameters() if p.requires_grad}
+    assert {id(p) for p in trainer.optimizer.state} <= learning
+
+
+def test_what_images_cannot_teach_does_not_drift(recipe, folder):
+    """Neither weight decay nor rounding that Adam blows up may move temporal q and k in a finetuning on images."""
+    trainer = Trainer(recipe(data={"clips": None}, optimizer={"lr": 1e-2, "weight_decay": 0.5}), folder)
+    names = [name for name in temporal_names(trainer.network) if name.endswith(("to_q.weight", "to_k.weight"))]
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    train(trainer, 3)
+    now = dict(trainer.network.named_parameters())
+    assert names
+    assert all(torch.equal(now[name], before[name]) for name in names)
+    assert any(name.endswith("to_v.weight") and not torch.equal(now[name], before[name]) for name in temporal_names(trainer.network))
+
+
+def test_what_does_not_learn_has_no_dropout(recipe, folder):
+    trainer = Trainer(recipe(learn={"part": "spatial"}), folder)
+    dropouts = [m for m in trainer.network.modules() if isinstance(m, torch.nn.Dropout)]
+    assert dropouts
+    assert not any(m.training for m in dropouts)
+    assert trainer.network.input_blocks[1][0].in_layers.training
+    all_learn = Trainer(recipe(diffusion={"dropout": 0.25}), folder.parent / "all")
+    assert {m.p for m in all_learn.network.modules() if isinstance(m, torch.nn.Dropout) and m.training} == {0.25}
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(recipe, folder):
+    Trainer(recipe(), folder).save()
+    Trainer(recipe(steps=99, data={"workers": 1}), folder)  # longer, and read by others, is fine
+    with pytest.raises(RecipeError, match="another seed, optimizer"):
+        Trainer(recipe(seed=5, optimizer={"lr": 1.0}), folder)
+
+
+def test_it_learns(recipe, folder):
+    """Even with an untrained autoencoder there is something to learn: how much noise there is at which timestep."""
+    trainer = Trainer(recipe(steps=60, batch=4, data={"images": None, "lengths": [[2, 1, 1]]}, optimizer={"lr": 2e-3, "warmup": 5, "clip": 1.0}), folder)
+    losses = [figures["loss"] for figures in train(trainer, 60)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_the_rescale_is_applied_once_and_to_images_too(recipe, folder):
+    trainer = Trainer(recipe(), folder)
+    objective, seen = trainer.objective, []
+
+    def spy(x_t, t, context, fps, temporal):
+        seen.append((x_t, t))
+        return torch.zeros_like(x_t)
+
+    for batch in [b for b, _ in zip(objective.batches(0, 0, 1), range(6), strict=False)]:
+        generators = [torch.Generator().manual_seed(i) for i in range(len(batch))]
+        t = torch.full((len(batch),), 700)
+        objective.errors(spy, batch.frames, batch.captions, batch.text, batch.fps, t, generators)
+        x_t, _ = seen[-1]
+        generators = [torch.Generator().manual_seed(i) for i in range(len(batch))]
+        x0 = objective._latents(batch.frames, generators)
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators])
+        schedule = objective.schedule
+        signal = schedule.alphas_cumprod[700].sqrt() * schedule.scale[700]
+        assert torch.allclose(x_t, signal * x0 + (1 - schedule.alphas_cumprod[700]).sqrt() * noise, atol=1e-5)
+    assert {x.shape[2] for x, _ in seen} >= {1}
+
+
+def test_parts_of_a_step_add_up_to_it(recipe, folder):
+    """Accumulation changes rounding alone."""
+    whole = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}), folder)
+    parts = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}, compute={"micro_batch": 1}), folder.parent / "parts")
+    a, b = train(whole, 4), train(parts, 4)
+    assert [len(parts.objective.parts(batch)) for batch, _ in zip(parts.objective.batches(0, 0, 1), range(2), strict=False)] == [4, 4]
+    assert [x["loss"] for x in a] == pytest.approx([x["loss"] for x in b], rel=1e-4)
+    assert [x["grad_norm"] for x in a] == pytest.approx([x["grad_norm"] for x in b], rel=1e-3)
+
+
+def test_gradient_checkpointing_changes_nothing(recipe, folder):
+    plain, again = Trainer(recipe(), folder), Trainer(recipe(compute={"gradient_checkpointing": True}), folder.parent / "again")
+    assert [x["loss"] for x in train(plain, 3)] == pytest.approx([x["loss"] for x in train(again, 3)], rel=1e-5)
+
+
+def test_bf16_trains_and_keeps_frozen_weights_as_they_were(recipe, folder, parts):
+    start = parts["text"]  # a whole checkpoint
+    changes = {"init": {"unet": start}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "optimizer": {"lr": 0.01}}
+    trainer = Trainer(recipe(name="half", compute={"precision": "bf16"}, **changes), folder.parent / "half")
+    assert trainer.network.input_blocks[0][0].weight.dtype == torch.bfloat16
+    assert next(p for p in trainer.network.parameters() if p.requires_grad).dtype == torch.float32
+    losses = train(trainer, 3)
+    reference = train(Trainer(recipe(name="full", **changes), folder.parent / "full"), 3)
+    assert [x["loss"] for x in losses] == pytest.approx([x["loss"] for x in reference], rel=0.02)
+    trainer.export()
+    before, after = load_file(start), weights(folder.parent / "half")
+    changed = {name for name in before if name.startswith(UNET) and not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".attn" in name for name in changed)  # not what was merely rounded
+
+
+def test_ema_is_the_average_of_what_was_learned(recipe, folder):
+    trainer = Trainer(recipe(), folder)
+    name = "out.2.weight"
+    average = dict(trainer.network.named_parameters())[name].detach().clone()
+    for k in range(3):
+        train(trainer, 1)
+        decay = min(0.9, (1 + k) / (10 + k))
+        average = decay * average + (1 - decay) * dict(trainer.network.named_parameters())[name].detach()
+    assert torch.allclose(trainer.ema.weights()[name], average, atol=1e-6)
+    live = dict(trainer.network.named_parameters())[name].detach().clone()
+    trainer.ema.swap(trainer.network)
+    assert torch.allclose(dict(trainer.network.named_parameters())[name], average, atol=1e-6)
+    trainer.ema.swap(trainer.network)
+    assert torch.equal(dict(trainer.network.named_parameters())[name], live)
+
+
+def test_what_is_not_finite_is_skipped_and_then_stops(recipe, folder, monkeypatch):
+    trainer = Trainer(recipe(), folder)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    loss = trainer.objective.loss
+    monkeypatch.setattr(trainer.objective, "loss", lambda model, part: (loss(model, part)[0] * float("nan"), {}))
+    with pytest.raises(NonFiniteError, match=r"5 steps in a row.*the last batch is in"):
+        trainer.run()
+    assert trainer.step == 4
+    assert trainer.counts["non_finite"] == 5
+    assert all(torch.equal(p, before[name]) for name, p in trainer.network.named_parameters())
+    saved = torch.load(next(folder.glob("non-finite-*.pt")), weights_only=True)
+    assert len(saved["captions"]) == len(saved["frames"])
+
+
+def test_an_infinite_gradient_is_found_too(recipe, folder, monkeypatch):
+    trainer = Trainer(recipe(), folder)
+    loss = trainer.objective.loss
+
+    def blow_up(model, part):
+        value, figures = loss(model, part)
+        value.register_hook(lambda g: g * float("inf"))
+        return value, figures
+
+    monkeypatch.setattr(trainer.objective, "loss", blow_up)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    train(trainer, 2)
+    assert trainer.counts["non_finite"] == 2
+    monkeypatch.setattr(trainer.objective, "loss", loss)
+    assert all(torch.equal(p, before[name]) for name, p in trainer.network.named_parameters())
+    train(trainer, 1)
+    assert trainer.in_a_row == 0
+
+
+def photos(folder, good: int, bad: int) -> dict:
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    for i in range(good + bad):
+        if i < good:
+            Image.fromarray(np.full((64, 64, 3), 40 + 3 * i, np.uint8)).save(folder / f"{i:03d}.png")
+        else:
+            (folder / f"{i:03d}.png").write_bytes(b"damaged")
+        (folder / f"{i:03d}.txt").write_text(f"photo {i}")
+    return {"kind": "folder", "path": str(folder)}
+
+
+def test_broken_samples_are_counted_and_named_and_too_many_end_the_run(recipe, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "ENOUGH", 20)
+    source = photos(tmp_path / "photos", good=12, bad=6)
+    settings = {"clips": None, "images": source, "held_out": 0}
+    patient = Trainer(recipe(steps=20, data={**settings, "broken_share": 0.9}), folder)
+    assert patient.run()
+    assert patient.counts["broken"] >= 6
+    named = (folder / "skipped.txt").read_text().splitlines()
+    assert len(named) == patient.counts["broken"]
+    assert all("damaged" not in line and ".png is not a picture that can be read" in line for line in named)
+    strict = Trainer(recipe(name="strict", steps=20, data={**settings, "broken_share": 0.1}), folder.parent / "strict")
+    with pytest.raises(BrokenDataError, match=r"of .* samples .* could not be used, more than data\.broken_share"):
+        strict.run()
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    runs.save(tmp_path, 1, {"x": torch.ones(3)}, keep=2)
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.torch, "save", full_disk)
+    with pytest.raises(OSError, match=r"No space left.*step-00000001\.pt, is whole"):
+        runs.save(tmp_path, 2, {"x": torch.zeros(3)}, keep=2)
+    assert runs.latest(tmp_path)["step"] == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_device_that_is_really_full_says_so(tmp_path, monkeypatch):
+    """torch reports a write that failed late in its own way; it must come out as the same clear error."""
+    runs.save(tmp_path, 1, {"x": torch.ones(3)}, keep=2)
+    real = open
+    monkeypatch.setattr("builtins.open", lambda path, mode="r", *a, **k: real("/dev/full", mode) if str(path).endswith(".tmp") else real(path, mode, *a, **k))
+    with pytest.raises(OSError, match=r"could not be written .*step-00000001\.pt, is whole"):
+        runs.save(tmp_path, 2, {"x": torch.zeros(3_000_000)}, keep=2)
+    monkeypatch.undo()
+    assert runs.latest(tmp_path)["step"] == 1
+
+
+def test_checkpoints_are_rotated(recipe, folder):
+    Trainer(recipe(steps=6, save_every=1, keep=3), folder).run()
+    assert [p.name for p in runs.all_steps(folder / "checkpoints")] == [f"step-{k:08d}.pt" for k in (4, 5, 6)]
+
+
+def test_the_exported_file_is_a_whole_checkpoint(recipe, folder):
+    Trainer(recipe(steps=1, sampling={"width": 64}), folder).run()
+    loaded = checkpoint.load(folder / "model.safetensors")
+    assert loaded.vae
+    assert loaded.text
+    assert loaded.schedule.rescaled
+    assert loaded.metadata["sampling"] == '{"width": 64}'
+
+
+def test_validation_asks_the_same_questions_every_time_and_changes_nothing(recipe, folder):
+    from vc2.training.validate import held_out_loss
+
+    trainer = Trainer(recipe(validation={"every": 1, "quantiles": [0.1, 0.9]}), folder)
+    assert isinstance(trainer.objective, DiffusionObjective)
+    samples = trainer.objective.held_out()
+    assert {medium: len(found) for medium, found in samples.items()} == {"clips": 4, "images": 4}
+    first = held_out_loss(trainer.objective, trainer.model, trainer.accelerator, samples)
+    assert first == held_out_loss(trainer.objective, trainer.model, trainer.accelerator, samples)
+    assert {"validation/clips t=100", "validation/images t=900", "validation/clips"} <= set(first)
+    with_validation = train(trainer, 1)
+    plain = Trainer(recipe(), folder.parent / "plain")
+    assert with_validation == train(plain, 1)
+    assert trainer.network.training
+
+
+def test_clips_are_sampled_while_it_trains(recipe, folder):
+    settings = {"width": 64, "height": 64, "frames": 3, "steps": 2, "fps": 8, "guidance": 2.0}
+    trainer = Trainer(recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings), folder)
+    assert trainer.run()
+    found = sorted((folder / "samples" / "step-00000002").iterdir())
+    assert [p.name for p in found] == ["00-a-red-circle.mp4", "01-a-blue-square.mp4"]
+    assert read_video(found[0]).shape == (3, 64, 64, 3)
+    assert len(read_video(folder / "first-batch.mp4")) in (1, 2, 4)
+
+
+def test_trackers_get_the_figures(recipe, folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Trainer(recipe(steps=4, log_every=2, trackers=["tensorboard"], validation={"every": 4}), folder).run()
+    events = EventAccumulator(str(next(p.parent for p in folder.rglob("events.out*"))))
+    events.Reload()
+    assert {"loss", "grad_norm", "clips/s", "data_wait", "lr", "data/broken", "validation/clips"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("loss")] == [2, 4]
+
+
+def test_8_bit_adam_needs_its_library(recipe, folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
+    with pytest.raises(RecipeError, match="needs bitsandbytes"):
+        Trainer(recipe(optimizer={"kind": "adamw8bit"}), folder)
+
+
+def test_a_source_that_is_not_prepared_says_what_to_run(recipe, tmp_path):
+    from vc2.training.data.sources import SourceError
+
+    with pytest.raises(SourceError, match=r"not finished; run `python -m vc2\.training prepare`"):
+        Trainer(recipe(), tmp_path / "elsewhere" / "small")
+
+
+def test_a_cache_belongs_to_its_autoencoder(recipe, recipe_file, folder, tmp_path, parts):
+    """Other weights, another cache: it is not found, so it cannot be mistaken."""
+    from vc2.training.data.sources import SourceError
+
+    state = load_file(parts["autoencoder"])
+    name = next(name for name in state if name.startswith("first_stage_model."))
+    state[name] = state[name] + 0.01
+    from safetensors.torch import save_file
+
+    save_file(state, tmp_path / "other.safetensors")
+    assert load_autoencoder(tmp_path / "other.safetensors")
+    tree = yaml.safe_load(recipe_file().read_text())
+    with pytest.raises(SourceError, match="not finished"):
+        Trainer(recipe(init={**tree["init"], "autoencoder": str(tmp_path / "other.safetensors")}), folder)

@@ -1,0 +1,88 @@
+"""LoRA: the right layers, nothing at first, and what is trained is what is saved, merged and added."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.fixtures import fill_module
+from vc2 import lora as files
+from vc2.config import UNetConfig
+from vc2.training import lora
+from vc2.training.partition import temporal_names, untouched_by_images
+from vc2.unet import VideoUNet
+
+NARROW = UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16, context_dim=48)
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(1, 4, 3, 8, 8, generator=generator),
+        torch.tensor([500]),
+        torch.randn(1, 77, 48, generator=generator),
+        torch.tensor([8]),
+    )
+
+
+@pytest.fixture
+def unet():
+    return fill_module(VideoUNet(NARROW)).eval()
+
+
+def test_full_size_targets():
+    full = VideoUNet(UNetConfig.vc2(), device="meta")
+    assert len(lora.targets(full, "spatial", True)) == 128
+    temporal = lora.targets(full, "temporal", False)
+    assert {name.split(".")[-1] for name in temporal} == {"to_v", "0", "proj", "2", "proj_in", "proj_out"}
+    assert not [name for name in temporal if name.endswith((".to_q", ".to_k"))]
+    convs = set(lora.targets(full, "temporal", True)) - set(temporal)
+    assert len(convs) == 4 * sum(".conv1.2.weight" in name for name in full.state_dict())
+    names = temporal_names(full)
+    assert all(f"{name}.weight" in names for name in [*temporal, *convs])
+    assert set(lora.targets(full, "all", True)) == {*lora.targets(full, "spatial", True), *temporal, *convs}
+
+
+@pytest.mark.parametrize("part", ["spatial", "temporal", "all"])
+@torch.no_grad()
+def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
+    plain = unet(*inputs())
+    state = {name: t.clone() for name, t in unet.state_dict().items()}
+    names = lora.inject(unet, part, rank=4, temporal_conv=True)
+    assert torch.equal(unet(*inputs()), plain)  # B is zero
+    learning = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    assert len(learning) == 2 * len(names)
+    assert all(".adapter." in name for name in learning)
+    generator = torch.Generator().manual_seed(1)
+    for p in learning.values():
+        p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    trained = unet(*inputs())
+    assert (trained - plain).norm() / plain.norm() > 1e-3
+    path = files.save(tmp_path / "lora.safetensors", lora.to_file(unet.state_dict()))
+    merged = VideoUNet(NARROW).eval()
+    merged.load_state_dict(files.merge(state, files.load(path, NARROW)))
+    assert (merged(*inputs()) - trained).norm() / trained.norm() < 1e-5
+
+
+def test_on_single_images_every_adapter_gets_a_gradient(unet):
+    """A temporal LoRA on q and k alone would learn nothing from them: with one frame their gradient is exactly zero."""
+    lora.inject(unet, "temporal", rank=4, temporal_conv=False)
+    for name, p in unet.named_parameters():
+        if name.endswith("lora_B.weight"):
+            torch.nn.init.normal_(p, std=0.1)
+    x, t, context, fps = inputs()
+    unet(x[:, :, :1], t, context, fps, temporal="identity").square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in unet.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("temporal", ["identity", "full", "bypass"])
+def test_what_images_cannot_teach(temporal):
+    """Exactly these have no gradient, but for rounding (in double precision, to tell it apart). 64 channels: with one a group the norm would hide biases."""
+    unet = fill_module(VideoUNet(dataclasses.replace(NARROW, model_channels=64))).double()
+    x, t, context, fps = (tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs())
+    eps = unet(x[:, :, :1], t, context, fps, temporal=temporal)
+    (eps * torch.randn(eps.shape, generator=torch.Generator().manual_seed(5), dtype=eps.dtype)).sum().backward()
+    largest = {name: 0.0 if p.grad is None else float(p.grad.abs().max()) for name, p in unet.named_parameters()}
+    assert {name for name, g in largest.items() if g < 1e-11 * max(largest.values())} == untouched_by_images(unet, temporal)

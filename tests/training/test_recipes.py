@@ -1,0 +1,163 @@
+"""Recipes: the eleven rows are the paper's, twins match them, and what is wrong is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vc2.training.check import matrix
+from vc2.training.config import Recipe, RecipeError, load_recipe
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = ROOT / "training" / "recipes"
+TINY = RECIPES / "tiny"
+# Paper, Table 3: starts from, what learns, how, data.
+TABLE = {
+    "P-base": ("SD 2.1", "temporal", "direct", "WebVid + COCO"),
+    "F-base": ("SD 2.1", "all", "direct", "WebVid + COCO"),
+    "P-Spa-LORA": ("P-base", "spatial", "lora", "JDB"),
+    "F-Spa-LORA": ("F-base", "spatial", "lora", "JDB"),
+    "P-Temp-LORA": ("P-base", "temporal", "lora", "JDB"),
+    "F-Temp-LORA": ("F-base", "temporal", "lora", "JDB"),
+    "F-Spa-DIR": ("F-base", "spatial", "direct", "JDB"),
+    "F-Temp-DIR": ("F-base", "temporal", "direct", "JDB"),
+    "F-Spa-Temp-DIR": ("F-base", "all", "direct", "JDB"),
+    "F-Spa-Temp-LORA": ("F-base", "all", "lora", "JDB"),
+    "F-Spa-DIR-LAION": ("F-base", "spatial", "direct", "LAION-Aes"),
+}
+
+
+def named(folder: Path) -> dict[str, Recipe]:
+    return {path.stem: load_recipe(path) for path in folder.glob("*.yaml") if not path.stem.startswith("_")}
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_every_row_of_table_3_has_its_recipe(row):
+    start, part, how, data = TABLE[row]
+    recipe = named(RECIPES)[row]
+    assert (recipe.name, recipe.learn.part, recipe.learn.how) == (row, part, how)
+    assert recipe.optimizer.lr == 5e-5
+    assert recipe.optimizer.final_lr is None
+    if row.endswith("base"):
+        assert recipe.init.sd
+        assert (recipe.batch, recipe.steps) == (128, 270_000)
+        assert (recipe.data.width, recipe.data.height) == (512, 320)
+        assert (recipe.data.clips.kind, recipe.data.images.kind) == ("webvid", "shards")
+        assert recipe.diffusion.image_fps == (100, 100)
+        assert recipe.image_share(16) == 1 / 16
+    else:
+        assert str(recipe.init.unet) == f"runs/{start}/model.safetensors"
+        assert (recipe.batch, recipe.steps) == (256, 30_000)
+        assert (recipe.data.width, recipe.data.height) == (512, 512)
+        assert recipe.data.clips is None
+        assert recipe.data.images.kind == {"JDB": "journeydb", "LAION-Aes": "shards"}[data]
+        assert recipe.diffusion.image_fps == (4, 30)
+    assert recipe.learn.rank == 16
+    assert recipe.data.caption_dropout == 0.1
+    assert recipe.diffusion.scale_end == 0.7
+    assert (recipe.diffusion.noisy_share, recipe.diffusion.max_weight) == (0, 1)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_every_row_has_a_twin_that_differs_in_size_alone(row):
+    paper, twin = named(RECIPES)[row], named(TINY)[row]
+    assert twin.name == f"tiny-{row}"
+    assert twin.learn == paper.learn
+    assert twin.image_only == paper.image_only
+    assert str(twin.init.unet) == (f"runs/tiny-{paper.init.unet.parts[1]}/model.safetensors" if paper.init.unet else "runs/tiny-SD/model.safetensors")
+
+
+def test_a_row_shows_only_what_makes_it_different():
+    for row in TABLE:
+        tree = yaml.safe_load((RECIPES / f"{row}.yaml").read_text())
+        assert set(tree) <= {"base", "name", "about", "init", "learn", "data"}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimizer.lrate=1", r"unknown key optimizer\.lrate; did you mean lr\?"),
+        ("stepps=1", "unknown key stepps; did you mean steps"),
+        ("steps=-1", "steps: .*greater than 0, found -1"),
+        ("learn.part=space", "'spatial', 'temporal' or 'all', found 'space'"),
+        ("data.clips.domian=clean", r"unknown key data\.clips\.domian; did you mean domain\?"),
+        ("data.clips={kind: webvd}", r"data\.clips\.kind: expected one of folder, webvid, .*found 'webvd'"),
+        ("data.clips={path: x}", r"data\.clips\.kind: expected one of"),
+        ("data.lengths=[[16, 8, 1]]", r"\[frames, smallest stride, largest stride\]"),
+        ("data.width=60", r"data\.width: .*multiple of 8"),
+        ("sampling.stepz=3", "unknown setting stepz"),
+        ("init.sd=a.safetensors", None),
+        ("validation.quantiles=[1.5]", "from 0 to below 1"),
+        ("steps", "not of the form key=value"),
+        ("steps=[", "is not YAML"),
+        ("steps.more=1", "steps holds a single value"),
+    ],
+)
+def test_errors_name_the_key(override, says):
+    if says is None:
+        with pytest.raises(RecipeError, match="unet and sd are both set"):
+            load_recipe(TINY / "F-base.yaml", [override])
+        return
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(TINY / "base.yaml", [override])
+
+
+@pytest.mark.parametrize(("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")])
+def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, says):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(tmp_path / "bad.yaml")
+
+
+def test_recipes_inherit(tmp_path):
+    (tmp_path / "base.yaml").write_text("name: base\nsteps: 4\nbatch: 2\ndata: {clips: {kind: procedural, count: 5}}\noptimizer: {warmup: 2}\n")
+    (tmp_path / "row.yaml").write_text("base: base.yaml\nname: row\noptimizer: {lr: 5e-1}\ndata: {clips: {kind: folder, path: x}}\n")
+    row = load_recipe(tmp_path / "row.yaml", ["seed=3"])
+    assert (row.name, row.optimizer.lr, row.optimizer.warmup, row.seed) == ("row", 0.5, 2, 3)
+    assert (row.data.clips.kind, row.data.clips.path) == ("folder", Path("x"))
+
+
+def test_a_recipe_cannot_be_its_own_base(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(RecipeError, match="its own base"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_every_section_is_read_somewhere():
+    """An option that nothing reads is a promise broken: every field's name occurs in the code outside the configuration."""
+    code = "".join(path.read_text() for path in (ROOT / "vc2").rglob("*.py") if path.name != "config.py" or path.parent.name != "training")
+
+    def fields(section):
+        for name, field in section.model_fields.items():
+            default = field.default
+            if hasattr(type(default), "model_fields"):
+                yield from fields(type(default))
+            else:
+                yield name
+
+    own = (ROOT / "vc2" / "training" / "config.py").read_text().split("class Recipe(Section)")[1]
+    unread = [name for name in fields(Recipe) if f".{name}" not in code and f"self.diffusion.{name}" not in own]
+    assert not unread
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "vc2.training", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_missing_start_is_one_line_not_a_traceback(tmp_path):
+    result = run("run", str(TINY / "base.yaml"), "--runs", str(tmp_path), "init.text=absent.safetensors", "init.autoencoder=absent.safetensors")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1] == "error: absent.safetensors: no such checkpoint file"
+
+
+def test_the_matrix_has_a_line_a_recipe(tmp_path):
+    for name in ("F-Spa-LORA", "text"):
+        (tmp_path / f"{name}.yaml").write_text(f"base: {TINY / name}.yaml\n")
+    lines = list(matrix(tmp_path))
+    assert [line.split()[0] for line in lines[2:]] == ["tiny-F-Spa-LORA", "tiny-text"]
+    assert lines[2].split()[1:5] == ["runs/tiny-F-base/model.safetensors", "spatial", "lora", "16"]

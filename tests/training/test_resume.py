@@ -1,0 +1,164 @@
+"""Exact resume: killed at any point, and stopped by signals, a run ends with the same bits as one that was never touched."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vc2.training import checkpoint as runs
+from vc2.training.loop import Trainer
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = 16
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A sum's order must not depend on how many threads there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything that a finished run leaves: averages (exported) and the last checkpoint, optimizer and all."""
+    state = runs.latest(folder / "checkpoints")
+    flat = {f"model {n}": t for n, t in state["model"].items()} | {f"ema {n}": t for n, t in state["ema"]["shadow"].items()}
+    for name, moments in state["optimizer"].items():
+        flat |= {f"optimizer {name} {k}": v for k, v in moments.items()}
+    return flat | {f"file {n}": t for n, t in load_file(folder / "model.safetensors").items()}
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def start(recipe, folder: Path) -> int:
+    """A run in a process of its own: a copy of this one, so that it starts at once."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        code = 0 if Trainer(recipe, folder).run() else 130
+    finally:
+        os._exit(code)
+
+
+def ended(child: int) -> int:
+    """Its exit status; of one that was killed, minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def last_step(folder: Path) -> int:
+    found = runs.all_steps(folder / "checkpoints")
+    return int(found[-1].stem[5:]) if found else 0
+
+
+def test_killed_at_twenty_random_points_it_ends_with_the_same_bits(recipe, folder):
+    """SIGKILL, twenty times in one run, that saves at every step: many of them fall into the saving itself."""
+    settings = recipe(steps=STEPS, save_every=1, learn={"part": "all"})
+    straight = folder.parent / "straight"
+    begin = time.monotonic()
+    assert ended(start(settings, straight)) == 0
+    duration = time.monotonic() - begin
+    rng, kills, halves, at = random.Random(0), 0, 0, []
+    while kills < 20:
+        child = start(settings, folder)
+        # From before the first step to about four steps on; a process that ended by itself was not killed.
+        time.sleep(rng.uniform(0.05, 0.3) * duration)
+        os.kill(child, signal.SIGKILL)
+        if ended(child) != -signal.SIGKILL:
+            for leftover in (folder / "checkpoints", folder / "model.safetensors"):
+                subprocess.run(["rm", "-rf", str(leftover)], check=True)
+            continue
+        kills += 1
+        halves += bool(list((folder / "checkpoints").glob(".step-*.tmp"))) if folder.exists() else 0
+        at.append(last_step(folder))
+    assert len(set(at)) > 3  # it was killed in different places
+    assert ended(start(settings, folder)) == 0
+    assert_same_bits(straight, folder)
+    assert not list((folder / "checkpoints").glob(".step-*.tmp"))
+
+
+def test_killed_while_it_saves_the_checkpoint_before_it_is_whole(recipe, folder, monkeypatch):
+    settings = recipe(steps=STEPS, save_every=1)
+    straight = folder.parent / "straight"
+    assert ended(start(settings, straight)) == 0
+
+    real = torch.save
+    for written in (0.1, 0.5, 1.0):
+
+        def half_a_save(state, file, written=written):
+            if state["step"] != 3 or (folder / f"killed-{written}").exists():
+                real(state, file)
+                return
+            (folder / f"killed-{written}").touch()
+            real(state, file)
+            file.truncate(int(file.tell() * written))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(runs.torch, "save", half_a_save)
+        assert ended(start(settings, folder)) == -signal.SIGKILL
+        assert last_step(folder) == 2
+    monkeypatch.undo()
+    assert ended(start(settings, folder)) == 0
+    assert_same_bits(straight, folder)
+
+
+def test_through_the_command_with_signals(recipe_file, folder):
+    """SIGUSR1 saves and goes on, SIGTERM saves and stops, the same command goes on to the end; readers in processes of their own."""
+    recipe = recipe_file(steps=40, save_every=1000, data={"workers": 1})
+    command = [sys.executable, "-m", "vc2.training", "run", "--runs", str(folder.parent), str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if " 3/40" in line:  # the progress bar
+            break
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while not (saved := last_step(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert 3 <= saved < 40
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert "the same command goes on" in words
+    stopped = last_step(folder)
+    assert saved <= stopped < 40
+    again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    assert f"goes on from step {stopped}" in again.stderr
+    other = folder.parent / "straight"
+    from vc2.training.config import load_recipe
+
+    Trainer(load_recipe(recipe, ["data.workers=0"]), other).run()
+    assert_same_bits(folder, other)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_folder_is_a_clear_error(recipe, folder):
+    folder.mkdir()
+    folder.chmod(0o500)
+    with pytest.raises(OSError, match="could not be written"):
+        Trainer(recipe(), folder).save()
+
+
+def test_a_folder_that_cannot_be_is_a_clear_error(recipe, folder):
+    folder.mkdir()
+    (folder / "checkpoints").write_text("a file stands in the way")
+    trainer = Trainer(recipe(), folder)
+    with pytest.raises(OSError, match=r"step-00000000\.pt could not be written .*give another folder with --runs"):
+        trainer.save()

@@ -1,0 +1,92 @@
+"""Encoded samples on disk: latent moments, and captions' features if asked for, in WebDataset tars.
+
+The folder's name carries a fingerprint of everything that its content depends on: the source, the size, the autoencoder and the text encoder. Change one of
+them and the cache is another; it can never be read with the wrong networks. It stores moments and not samples, so that training still draws from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Procedural, Recipe
+from .sources import BrokenSample, SourceError, Tars, fingerprint, read_range
+
+SHARD = 512  # samples a tar
+MOMENTS, TEXT, TABLE = ".moments.npy", ".text.npy", ".json"
+INDEX, EMPTY = "cache.json", "empty.npy"
+
+
+@dataclass
+class Stored:
+    """`frozen`: the frames are a finished clip, whose stride was drawn when it was encoded."""
+
+    frames: Tensor
+    caption: str
+    fps: float
+    frozen: bool
+    text: Tensor | None
+
+
+class Prepared:
+    """What `prepare` has written of one source."""
+
+    def __init__(self, folder: Path, index_folder: Path):
+        self.tars = Tars(str(folder), ((MOMENTS,), (TEXT,), (TABLE,)), index_folder)
+        self.blocks = self.tars.blocks
+        self.about = json.loads((folder / INDEX).read_text())
+        self.empty_text = torch.from_numpy(np.load(folder / EMPTY)) if (folder / EMPTY).is_file() else None
+
+    @classmethod
+    def find(cls, recipe: Recipe, medium: str, count: int, cache: Path, networks: dict[str, str]) -> Prepared:
+        folder = cache_folder(recipe, medium, count, cache, networks)
+        if not (folder / INDEX).is_file():
+            part = f", of which {len(list(folder.glob('*.tar')))} tars are there" if folder.is_dir() else ""
+            raise SourceError(
+                f"data.{medium} is to be read from {folder}, which is not finished{part}; run `python -m vc2.training prepare` with this recipe first"
+            )
+        return cls(folder, cache / "index")
+
+    def __len__(self) -> int:
+        return len(self.tars)
+
+    def sample(self, index: int) -> Stored:
+        def load(group: int) -> bytes | None:
+            place = self.tars.place(index, group)
+            return read_range(*place[1]) if place else None
+
+        moments, text, table = load(0), load(1), load(2)
+        try:
+            about = json.loads(table or b"")
+            frames = torch.from_numpy(np.load(io.BytesIO(moments or b"")))
+            features = torch.from_numpy(np.load(io.BytesIO(text))) if text else None
+        except (ValueError, EOFError) as error:
+            raise BrokenSample(f"{self.tars.place(index, 0)} was not written whole: {error}") from error
+        return Stored(frames, about["caption"], about["fps"], about["frozen"], features)
+
+
+def cache_folder(recipe: Recipe, medium: str, count: int, cache: Path, networks: dict[str, str]) -> Path:
+    """Where the prepared samples of a recipe's source lie. `networks`: fingerprints of "autoencoder" and "text"."""
+    data, source = recipe.data, getattr(recipe.data, medium)
+    parts = [source.model_dump(mode="json"), count, data.width, data.height, data.crop, networks["autoencoder"]]
+    if source.prepared == "moments and text":
+        parts.append(networks["text"])
+    if medium == "clips" and not isinstance(source, Procedural):
+        parts += [list(data.lengths), recipe.seed]
+    return cache / f"{source.kind}-{medium}-{fingerprint(*parts)}"
+
+
+def fingerprint_of(module: torch.nn.Module) -> str:
+    """Sixteen hexadecimal digits of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(float(tensor)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""LoRA while it is trained: small matrices beside frozen layers. Their files are `vc2.lora`'s, which stock ComfyUI loads.
+
+Adapters hang on the layers that they adapt and add to what comes out of them, so the network's own parameters keep their names.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import SpatialTransformer, TemporalConv, TemporalTransformer
+from ..lora import PREFIX
+from ..unet import VideoUNet
+
+MARK = ".adapter."
+
+
+class Adapter(nn.Module):
+    """(alpha / rank) B A x, zero at first; alpha is the rank, so the factor is 1."""
+
+    def __init__(self, layer: nn.Module, rank: int):
+        super().__init__()
+        if isinstance(layer, nn.Linear):
+            self.lora_A: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
+            self.lora_B: nn.Module = nn.Linear(rank, layer.out_features, bias=False)
+        elif isinstance(layer, nn.Conv1d | nn.Conv3d):
+            kind: Any = type(layer)
+            self.lora_A = kind(layer.in_channels, rank, layer.kernel_size, layer.stride, layer.padding, bias=False)
+            self.lora_B = kind(rank, layer.out_channels, 1, bias=False)
+        else:
+            raise TypeError(f"no adapter for a {type(layer).__name__}")
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # type: ignore[arg-type]
+        nn.init.zeros_(self.lora_B.weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lora_B(self.lora_A(x))
+
+
+def targets(unet: VideoUNet, part: str, temporal_conv: bool) -> list[str]:
+    """Names of the layers that get an adapter.
+
+    theta_S: q, k, v and out of the spatial transformers (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters). theta_T: v, out, feed-forward and the
+    projections of the temporal transformers, and the temporal convolutions if `temporal_conv`; not q and k, whose gradient on single images is exactly zero.
+    """
+    out = []
+    for name, module in unet.named_modules():
+        if isinstance(module, SpatialTransformer) and part != "temporal":
+            ends: tuple[str, ...] = (".to_q", ".to_k", ".to_v", ".to_out.0")
+        elif isinstance(module, TemporalTransformer) and part != "spatial":
+            ends = (".to_v", ".to_out.0", ".ff.net.0.proj", ".ff.net.2", "proj_in", "proj_out")
+        elif isinstance(module, TemporalConv) and part != "spatial" and temporal_conv:
+            ends = ("conv1.2", "conv2.3", "conv3.3", "conv4.3")
+        else:
+            continue
+        out += [f"{name}.{below}" for below, _ in module.named_modules() if below.endswith(ends)]
+    return out
+
+
+def inject(unet: VideoUNet, part: str, rank: int, temporal_conv: bool) -> list[str]:
+    """Freeze the UNet and hang adapters on its `targets`; returns their names."""
+    unet.requires_grad_(False)
+    names = targets(unet, part, temporal_conv)
+    for name in names:
+        layer = unet.get_submodule(name)
+        layer.adapter = Adapter(layer, rank)
+        layer.register_forward_hook(_add)
+    return names
+
+
+def _add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + layer.adapter(inputs[0])  # type: ignore[operator]
+
+
+def to_file(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adapters' parameters, by their names in the UNet -> the tensors of a LoRA file."""
+    out = {}
+    for name, tensor in weights.items():
+        if MARK not in name:
+            continue
+        layer, kind = name.split(MARK)
+        out[f"{PREFIX}{layer}.{kind}"] = tensor
+        if kind == "lora_A.weight":
+            out[f"{PREFIX}{layer}.alpha"] = torch.tensor(float(tensor.shape[0]))
+    return out
+
+
+def split(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(the network's own tensors, the adapters')"""
+    return {n: t for n, t in weights.items() if MARK not in n}, {n: t for n, t in weights.items() if MARK in n}

@@ -1,0 +1,36 @@
+"""A look at the first batch as the network gets it: most mistakes with data show there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from ..autoencoder import SCALE_FACTOR
+from ..grid import side_by_side
+from ..pipeline import to_pixels
+from ..video_io import write_video
+from .data.batches import Batch
+from .diffusion import DiffusionObjective
+from .objective import Objective
+
+log = logging.getLogger(__name__)
+SHOWN = 8
+
+
+@torch.no_grad()
+def write(objective: Objective, batch: object, folder: Path) -> None:
+    """`first-batch.mp4` with captions, decoded where it holds latents."""
+    if not isinstance(batch, Batch) or not isinstance(objective, DiffusionObjective):
+        return
+    clips = []
+    for frames in batch.frames[:SHOWN]:
+        if frames.dtype == torch.uint8:
+            clips.append(frames.permute(0, 2, 3, 1).numpy())
+        else:
+            z = frames.chunk(2, 1)[0].float().transpose(0, 1).to(objective.device)
+            clips.append(to_pixels(objective.autoencoder, z * SCALE_FACTOR))
+    labels = [f"{caption or '(no caption)'} · fps {int(fps)}" for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)]
+    # As a video for pictures too: one name to look for.
+    log.info("the first batch is in %s", write_video(folder / "first-batch.mp4", side_by_side(clips, labels, 4), 8))
