@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size clean
+.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size bench-training clean
 
 demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
@@ -31,6 +31,7 @@ workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbn
 miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hours on two cores, and the same command resumes it
 	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/autoencoder.yaml
+	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
 	cp runs/tiny-motion/model.safetensors models/vc2-tiny.safetensors
@@ -45,6 +46,9 @@ bench-long: $(INSTALLED)  ## do long clips hang together, and what do they cost?
 
 bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load time and memory; writes docs/full_size.md
 	$(RUN) -m bench.full_size $(ARGS)
+
+bench-training: $(INSTALLED)  ## a step's time and memory against a plain loop over the official UNet (VIDEOCRAFTER_PATH=...); writes docs/training.md
+	$(RUN) -m bench.training $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -48,8 +48,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
-    args = parse()
+def run_command(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 130 where a signal stopped a run, 2 for what the user can put right, which one line says."""
+    args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         return run(args)
@@ -95,4 +96,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command())

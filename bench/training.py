@@ -1,0 +1,167 @@
+"""Time a step and peak memory of the trainer, against a plain loop over the official UNet in the same run. Writes docs/training.md.
+
+    VIDEOCRAFTER_PATH=/path/to/VideoCrafter make bench-training
+
+The plain loop is what one would write without this package: the official `openaimodel3d.UNetModel` (its code is read from VIDEOCRAFTER_PATH, nothing of it is
+kept here), AdamW, MSE on epsilon, random latents already in memory. The trainer does the same step with everything that it adds: prepared data from disk, the
+joint objective, the average of the weights, checks, logging. Each runs in a process of its own, in turns, so that a busy machine is busy for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+# Everything of VideoCrafter2 but its width.
+SHAPE = {"model_channels": 64, "num_head_channels": 16, "context_dim": 64}
+BATCH, FRAMES, SIDE = 2, 16, 16
+ROUNDS, STEPS, WARM_UP = 3, 6, 2
+REAL = {"F-base": "training/recipes/F-base.yaml", "F-Spa-DIR": "training/recipes/F-Spa-DIR.yaml", "F-Spa-LORA": "training/recipes/F-Spa-LORA.yaml"}
+
+
+def plain() -> dict[str, float]:
+    """A training loop over the official UNet."""
+    sys.path.insert(0, os.environ["VIDEOCRAFTER_PATH"])
+    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # imported over there for something else
+    from lvdm.modules.networks.openaimodel3d import UNetModel
+
+    torch.manual_seed(0)
+    unet = UNetModel(
+        in_channels=4, out_channels=4, num_res_blocks=2, attention_resolutions=[4, 2, 1], channel_mult=[1, 2, 4, 4], transformer_depth=1, use_linear=True,
+        use_checkpoint=False, temporal_conv=True, temporal_attention=True, temporal_selfatt_only=True, use_relative_position=False,
+        use_causal_attention=False, temporal_length=16, addition_attention=True, fps_cond=True, **SHAPE,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(unet.parameters(), 5e-5)
+    x, context = torch.randn(BATCH, 4, FRAMES, SIDE, SIDE), torch.randn(BATCH, 77, SHAPE["context_dim"])
+    times = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        t = torch.randint(1000, (BATCH,))
+        eps = unet(torch.randn_like(x), t, context=context, fps=torch.full((BATCH,), 8))
+        torch.nn.functional.mse_loss(eps, torch.randn_like(x)).backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    return {"seconds": min(times[WARM_UP:]), "peak": peak(), "parameters": sum(p.numel() for p in unet.parameters())}
+
+
+def ours(folder: Path, changes: dict) -> dict[str, float]:
+    """The trainer on the same shapes."""
+    from tests import standin
+    from vc2.training.config import Recipe
+    from vc2.training.loop import Trainer
+    from vc2.training.prepare import prepare
+
+    parts = str(standin.write(folder / "parts.safetensors"))
+    recipe = Recipe.model_validate(
+        {
+            "name": "bench", "steps": STEPS, "batch": BATCH, "trackers": [], "validation": {"every": 0}, "save_every": 1000,
+            "init": {"autoencoder": parts, "text": parts}, "networks": {"unet": SHAPE},
+            "data": {"clips": {"kind": "procedural", "count": 20, "prepared": "moments and text"}, "width": 8 * SIDE, "height": 8 * SIDE,
+                     "lengths": [[FRAMES, 1, 1]], "workers": 0, "held_out": 0},
+            **changes,
+        }
+    )  # fmt: skip
+    prepare(recipe, folder / "cache")
+    trainer = Trainer(recipe, folder / "run", folder / "cache")
+    batches, times = trainer.objective.batches(0, 0, 1), []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        trainer.train_step(next(batches))
+        times.append(time.perf_counter() - start)
+    return {"seconds": min(times[WARM_UP:]), "peak": peak(), "parameters": sum(p.numel() for p in trainer.network.parameters())}
+
+
+def peak() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+KINDS = {
+    "ours": {},
+    "ours, gradient checkpointing": {"compute": {"gradient_checkpointing": True}},
+    "ours, spatial only": {"learn": {"part": "spatial"}},
+    "ours, spatial LoRA": {"learn": {"part": "spatial", "how": "lora"}},
+}
+
+
+def measure(kind: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.training", "--only", kind]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{kind}: {result.stderr.strip()[-500:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="measure one kind in this process, and print it as JSON")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.md")
+    args = parser.parse_args()
+    if not (Path(os.environ.get("VIDEOCRAFTER_PATH", "")) / "lvdm").is_dir():
+        sys.exit("VIDEOCRAFTER_PATH must be a checkout of https://github.com/AILab-CVC/VideoCrafter, the code to compare with")
+    if args.only:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))
+        return
+    kinds = ["plain", *KINDS]
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    for _ in range(ROUNDS):
+        for kind in kinds:
+            found[kind].append(measure(kind))
+    # The least of the rounds: what another program took from the machine can only add.
+    least = {kind: {key: min(row[key] for row in rows) for key in rows[0]} for kind, rows in found.items()}
+    base = least["plain"]
+    rows = "\n".join(
+        f"| {'official UNet, plain loop' if kind == 'plain' else kind} | {v['parameters'] / 1e6:.1f} M | {v['seconds']:.2f} s | "
+        f"{v['seconds'] / base['seconds']:.2f}x | {v['peak']:.0f} MiB | {v['peak'] / base['peak']:.2f}x |"
+        for kind, v in least.items()
+    )
+    args.out.write_text(
+        f"""# What a training step takes
+
+Made by `make bench-training` ({platform.machine()}, a CPU with {torch.get_num_threads()} threads, torch {torch.__version__}): {BATCH} clips of {FRAMES} frames of
+{SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, float32. The least of {ROUNDS} rounds taken in turns; peak is the whole process's.
+
+| | parameters | step | | peak memory | |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of what learns), and
+checks loss and gradient before each step.
+
+At real sizes, counted on the network (`python -m vc2.training check`), not measured: no GPU was at hand.
+
+{real_sizes()}
+"""
+    )
+    print(args.out.read_text())
+
+
+def real_sizes() -> str:
+    from vc2.training.config import load_recipe
+    from vc2.training.cost import estimate, memory
+
+    lines = ["| recipe | TFLOP a sample | A100-hours | memory a GPU, about |", "| --- | --- | --- | --- |"]
+    for name, path in REAL.items():
+        recipe = load_recipe(ROOT / path)
+        cost, gpus = estimate(recipe), 32 if name.endswith("base") else 8
+        lines.append(f"| {name} on {gpus} | {cost.flops / 1e12:.1f} | {cost.a100_hours:,.0f} | {memory(recipe, cost, gpus) / 1e9:.0f} GB |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""What a person types: prepare, check, run, export, merge."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.test_data import broken_folder
+from vc2 import checkpoint, lora
+from vc2.checkpoint import UNET
+from vc2.training import __main__ as command
+from vc2.training.config import RecipeError, load_recipe
+from vc2.training.data.cache import Prepared
+from vc2.training.data.sources import SourceError
+from vc2.training.loop import Trainer
+from vc2.training.partition import temporal_names
+from vc2.training.prepare import prepare
+from vc2.unet import VideoUNet
+
+
+def say(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = command.run_command([str(a) for a in arguments])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.fixture
+def trained(recipe, recipe_file, folder, parts):
+    """A finetuned run of a whole checkpoint, and how to name it on the command line."""
+
+    def train(**changes):
+        path = recipe_file(steps=3, init={"unet": parts["text"]}, optimizer={"lr": 0.01, "warmup": 0}, **changes)
+        Trainer(load_recipe(path), folder).run()
+        return path
+
+    return train
+
+
+# prepare
+
+
+def test_prepared_moments_are_the_autoencoder_s_own(recipe, folder, cache):
+    trainer = Trainer(recipe(), folder)
+    stream = trainer.objective.streams["clips"]
+    assert isinstance(stream.listing, Prepared)
+    from vc2.training.data.procedural import World
+
+    world = World("clean", "clips", 40)
+    for index in (0, 7, 39):
+        pixels, caption = world.sample(index)
+        stored = stream.listing.sample(index)
+        assert stored.caption == caption
+        assert not stored.frozen
+        assert stored.frames.dtype == torch.float16
+        assert torch.allclose(stored.frames.float(), trainer.objective.moments(pixels), atol=2e-2)
+        assert torch.allclose(stored.text.float(), trainer.objective.text([caption])[0], atol=1e-2)
+    assert torch.allclose(stream.listing.empty_text.float(), trainer.objective.text([""])[0], atol=1e-2)
+
+
+def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
+    from vc2.training import prepare as module
+
+    monkeypatch.setattr(module, "SHARD", 8)
+    settings, whole, parted = recipe(data={"clips": None}), tmp_path / "whole", tmp_path / "parted"
+    [expected] = prepare(settings, whole)
+    real, written = module._write_tar, []
+
+    def interrupted(path, *rest):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(module, "_write_tar", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(settings, parted)
+    with pytest.raises(SourceError, match="of which 3 tars are there"):
+        Trainer(settings, tmp_path / "run", parted)
+    monkeypatch.setattr(module, "_write_tar", real)
+    before = {path: path.stat().st_mtime_ns for path in written}
+    [found] = prepare(settings, parted)
+    assert {path: path.stat().st_mtime_ns for path in written} == before  # not again
+    assert found.name == expected.name
+    for tar in expected.glob("*.tar"):
+        a, b = Prepared(expected, whole / "index"), Prepared(found, parted / "index")
+        assert len(a) == len(b) == 40
+        assert all(torch.equal(a.sample(i).frames, b.sample(i).frames) for i in range(0, 40, 7)), tar
+    assert not list(found.glob("*.tmp"))
+
+
+def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path):
+    images = {"kind": "folder", "path": str(broken_folder(tmp_path, 12, 4)), "prepared": "moments"}
+    settings = recipe(data={"clips": None, "images": images, "broken_share": 0.5, "held_out": 0})
+    [folder] = prepare(settings, tmp_path / "cache")
+    assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
+    assert len((folder / "skipped-0.txt").read_text().splitlines()) == 4
+    Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
+    with pytest.raises(SourceError, match="4 samples of data.images could not be used, more than data.broken_share allows"):
+        prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
+
+
+def test_nothing_to_prepare_says_so(recipe, tmp_path):
+    with pytest.raises(RecipeError, match="prepares nothing"):
+        prepare(recipe(data={"clips": None, "images": {"kind": "procedural"}}), tmp_path)
+
+
+# check
+
+
+def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, capsys):
+    code, out, _ = say(capsys, "check", recipe_file(), "--runs", folder.parent)
+    assert code == 0
+    for word in ("40 procedural samples", "M parameters", "TFLOP a clip", "A100-hours", "GB a process"):
+        assert word in out
+    photos = {"kind": "folder", "path": str(broken_folder(tmp_path, 0, 4))}
+    code, _, err = say(capsys, "check", recipe_file(data={"clips": None, "images": photos}), "--runs", folder.parent)
+    assert (code, "none of 8 samples could be used" in err) == (2, True)
+    code, _, err = say(capsys, "check", recipe_file(), "--runs", folder.parent, "init.text=absent.ckpt")
+    assert (code, err.strip()) == (2, "error: absent.ckpt: no such checkpoint file")
+
+
+# export and merge
+
+
+def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, folder, parts, capsys, tmp_path):
+    path = trained(learn={"part": "spatial", "how": "lora", "rank": 2})
+    assert say(capsys, "export", path, "--runs", folder.parent, "--form", "lora", "--dtype", "fp32", "-o", tmp_path / "lora.safetensors")[0] == 0
+    assert say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0] == 0
+    assert say(capsys, "merge", parts["text"], tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0] == 0
+    full, merged = load_file(tmp_path / "full.safetensors"), load_file(tmp_path / "merged.safetensors")
+    start = load_file(parts["text"])
+    assert any(not torch.equal(full[name], start[name].float()) for name in full if name.startswith(UNET))
+    for name in full:
+        assert torch.allclose(full[name], merged[name].float(), rtol=2e-3, atol=1e-5), name  # the merged file is in the start's half precision
+    config = checkpoint.load(tmp_path / "full.safetensors").config
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight", ".alpha")) for name in lora.load(tmp_path / "lora.safetensors", config))
+    assert (folder / "lora.safetensors").is_file()  # the run itself left one
+
+
+def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, folder, parts, capsys, tmp_path):
+    path = trained(learn={"part": "spatial"}, data={"clips": None})
+    for form in ("spatial", "full"):
+        assert say(capsys, "export", path, "--runs", folder.parent, "--form", form, "--dtype", "fp32", "-o", tmp_path / f"{form}.safetensors")[0] == 0
+    change, start = load_file(tmp_path / "spatial.safetensors"), checkpoint.load(parts["text"])
+    unet = VideoUNet(start.config, device="meta")
+    changed = {name.removeprefix("diffusion_model.").rsplit(".", 1)[0] for name in change}
+    assert changed
+    assert not changed & {name.rsplit(".", 1)[0] for name in temporal_names(unet)}
+    merged = lora.merge({n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config))
+    full = checkpoint.load(tmp_path / "full.safetensors").unet
+    assert all(torch.allclose(merged[name], full[name], atol=1e-6) for name in full)
+
+
+def test_raw_is_the_last_step_and_not_the_average(trained, folder, capsys, tmp_path):
+    path = trained(learn={"part": "spatial"})
+    say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "--raw", "-o", tmp_path / "raw.safetensors")
+    state = torch.load(next((folder / "checkpoints").glob("*3.pt")), weights_only=True)
+    raw = load_file(tmp_path / "raw.safetensors")
+    assert all(torch.equal(raw[UNET + name], tensor) for name, tensor in state["model"].items())
+    assert any(not torch.equal(raw[UNET + name], tensor) for name, tensor in state["ema"]["shadow"].items())
+    assert json.loads(checkpoint.load(tmp_path / "raw.safetensors").metadata["step"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("learn", "form", "says"),
+    [
+        ({"part": "spatial"}, "lora", "learns directly and has no LoRA"),
+        ({"part": "temporal"}, "spatial", "is temporal and has changed too"),
+    ],
+)
+def test_an_export_that_would_lose_something_is_refused(trained, folder, capsys, learn, form, says):
+    path = trained(learn=learn)
+    code, _, err = say(capsys, "export", path, "--runs", folder.parent, "--form", form)
+    assert code == 2
+    assert says in err
+    assert not (folder / f"{form}.safetensors").exists()
+
+
+def test_an_export_of_nothing_says_what_to_run(recipe_file, folder, capsys):
+    code, _, err = say(capsys, "export", recipe_file(), "--runs", folder.parent)
+    assert (code, "holds no checkpoint; run the recipe first" in err) == (2, True)
+
+
+def test_overrides_may_stand_behind_options(capsys):
+    with pytest.raises(SystemExit):
+        command.parse(["run", "x.yaml", "--runs", "r", "--stepps", "3"])
+    assert "unrecognized arguments: --stepps" in capsys.readouterr().err
+    assert command.parse(["run", "x.yaml", "a=1", "--runs", "r", "b=2"]).overrides == ["a=1", "b=2"]
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs():
+    yield
+    logging.getLogger().handlers.clear()
