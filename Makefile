@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size bench-training clean
+.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size bench-host bench-training clean
 
 demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
@@ -36,7 +36,7 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hour
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
 	cp runs/tiny-motion/model.safetensors models/vc2-tiny.safetensors
 
-bench: bench-tiny bench-long bench-full-size  ## everything in docs/ that is measured
+bench: bench-tiny bench-long bench-full-size bench-host  ## everything in docs/ that is measured
 
 bench-tiny: $(INSTALLED)  ## does the miniature show what it is asked for? writes docs/tiny.md
 	$(RUN) -m bench.tiny $(ARGS)
@@ -46,6 +46,9 @@ bench-long: $(INSTALLED)  ## do long clips hang together, and what do they cost?
 
 bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load time and memory; writes docs/full_size.md
 	$(RUN) -m bench.full_size $(ARGS)
+
+bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.compile; writes docs/host.md
+	$(RUN) -m bench.host $(ARGS)
 
 bench-training: $(INSTALLED)  ## a step's time and memory against a plain loop over the official UNet (VIDEOCRAFTER_PATH=...); writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)
