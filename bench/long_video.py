@@ -1,7 +1,8 @@
 """Long clips with the miniature, through a real ComfyUI: do frames follow one another as they do within 16, and what do they cost? Writes docs/long.md.
 
 Continuity is measured on pixels, as the mean absolute difference of neighbouring frames (0..255): its mean over a clip, and its largest value, which is where a
-seam would show. The yardstick is the same model's 16-frame clips, of the same prompts and seeds, in the same run.
+seam would show. The yardstick is the same model's 16-frame clips, of the same prompts and seeds, in the same run. Cost is the server's processor time, which
+does not mind what else the machine does.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from tqdm import tqdm
 
 from scripts.client import Client
@@ -23,6 +24,8 @@ from vc2.video_io import read_video, write_video
 
 PROMPTS = ("a red circle moving right", "a blue square moving up")
 METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
+# Overlapping windows start from unrelated noise: each shows its own movement, and where one movement ends and the next begins there is a larger step.
+SEAMLESS = ("FreeNoise", "FIFO")
 LENGTHS = (64, 128)
 
 
@@ -70,6 +73,12 @@ class Peak:
         return int(line.split()[1]) / 1024
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed so far."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
@@ -86,14 +95,14 @@ def main() -> None:
         run(None, 16, 0)  # everything is loaded
         for method, frames in tqdm([(None, 16), *((m, n) for m in METHODS for n in LENGTHS)], unit="setting"):
             peak.reset()
-            start, before = time.monotonic(), server.rss / 2**20
+            start, before = processor_time(server.pid), server.rss / 2**20
             clips = [run(method, frames, i) for i in range(len(PROMPTS))]
-            seconds, memory = (time.monotonic() - start) / len(PROMPTS), peak.read() - before
+            seconds, memory = (processor_time(server.pid) - start) / len(PROMPTS), peak.read() - before
             mean = float(np.mean([steps(clip).mean() for clip in clips]))
             largest = float(np.mean([steps(clip).max() for clip in clips]))
             if method is None:
                 yard_mean, yard_max, yard_seconds = mean, largest, seconds
-            elif mean > yard_mean or largest > yard_max:
+            elif method in SEAMLESS and (mean > yard_mean or largest > yard_max):
                 worse.append(f"{method} {frames}")
             if frames == LENGTHS[0]:
                 shown += clips[:2]
@@ -106,11 +115,14 @@ def main() -> None:
 
 Made by `make bench-long` ({platform.machine()}, a CPU): the miniature through ComfyUI, {len(PROMPTS)} prompts, 64x64 pixels. The step is the mean absolute
 difference of neighbouring frames (0..255), its mean over a clip and its largest value; in brackets as a ratio to plain 16-frame clips of the same prompts.
-Time a frame is a ratio to those too. Memory is what the server's resident peak rose by during the runs.
+Time is the server's processor time a frame, as a ratio to those too. Memory is what the server's resident peak rose by during the runs.
 
 | method | frames | mean step | largest step | time a frame | memory |
 | --- | --- | --- | --- | --- | --- |
 {table}
+
+FreeNoise and FIFO hold together like a short clip. `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and
+where one ends and the next begins the object jumps back (the largest step). They are for models and loops that need them; for one long take use FreeNoise.
 
 64 frames each, two prompts a method ({", ".join(METHODS)}):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def test_every_name_and_shape_of_the_full_size_fits():
     video = VideoUNet(UNetConfig.vc2(), device="meta")
     assert len(video.state_dict()) - len(temporal_names(video)) == 686
     assert len(temporal_names(video)) == 798
+
+
+def test_theta_t_is_what_the_rule_on_official_names_says():
+    """Prefix init_attn or fps_embedding; a temporal convolution; the transformer after a spatial one. 798 tensors of 547.37 M, against 865.91 M."""
+    rule = re.compile(r"init_attn\.|fps_embedding\.|.*\.temopral_conv\.|middle_block\.2\.|(input|output)_blocks\.\d+\.2\.(?!conv\.)")
+    video = VideoUNet(UNetConfig.vc2(), device="meta")
+    state = video.state_dict()
+    temporal = temporal_names(video)
+    assert temporal == {name for name in state if rule.match(name)}
+    assert sum(state[name].numel() for name in temporal) == pytest.approx(547.37e6, rel=1e-5)
+    assert sum(t.numel() for name, t in state.items() if name not in temporal) == pytest.approx(865.91e6, rel=1e-5)
+    names = {name.removeprefix(UNET) for name in MANIFEST["sd21_unet"]}
+    moved = {re.sub(r"^(middle_block\.|output_blocks\.[58]\.)2\.", r"\g<1>3.", name) for name in names}
+    assert moved == {name for name in state if name not in temporal}
 
 
 def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_is_loaded(reference, tmp_path):
