@@ -8,18 +8,24 @@ What is used, and what to do when it goes:
 - `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder. Follow how SD 2.1 is loaded.
 - `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a function of `samplers.py` with progress and previews.
 - `comfy.conds`: how conditions are batched.
-- `comfy.context_windows.create_prepare_sampling_wrapper`: memory is then estimated for one window; without it, for all.
+- `comfy.context_windows.IndexListContextHandler`: what the stock windows node leaves on a model. Without it that node does not work here.
 - `comfy.patcher_extension`, OUTER_SAMPLE wrappers: FreeNoise's noise. Without them shuffle the noise in our own samplers.
+- `comfy.patcher_extension`, PREPARE_SAMPLING wrappers: memory is then reserved for one window; without them, for all frames.
+- `comfy.diffusers_convert`: the text encoder's official names, for the stock CheckpointSave. Follow how SD 2.1 is saved.
+- `comfy.lora.calculate_weight`: whether patches make a model a T2V-Turbo one.
 """
 
 from __future__ import annotations
 
 import logging
+import uuid
 from dataclasses import replace
 
 import comfy.conds
 import comfy.context_windows
+import comfy.diffusers_convert
 import comfy.latent_formats
+import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -37,7 +43,7 @@ from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ..vc2.checkpoint import Checkpoint
+from ..vc2.checkpoint import TEXT, UNET, Checkpoint, schedule_buffers
 from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
 from ..vc2.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ..vc2.schedule import NoiseSchedule
@@ -45,7 +51,7 @@ from ..vc2.unet import VideoUNet
 from ..vc2.windows import reschedule_noise
 from .patches import HostHooks
 from .samplers import DISTILLED
-from .windows import ContextWindows, clip_length
+from .windows import ChosenFrames, ContextWindows, clip_length
 
 log = logging.getLogger(__name__)
 
@@ -122,26 +128,25 @@ class HostUNet(VideoUNet):
     def _forward(self, x, timesteps, context=None, control=None, transformer_options=None, fps=None, num_video_frames=None, shared_context=False, **ignored):
         """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
         frames = num_video_frames or x.shape[0]
-        if x.shape[0] % frames:
-            raise ValueError(
-                f"the batch holds {x.shape[0]} frames, which are not whole clips of {frames}; "
-                "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames"
-            )
         video = x.unflatten(0, (-1, frames)).transpose(1, 2)
-        self._options = transformer_options or {}
-        hooks = HostHooks(control, self._options, self.config.model_channels, x.shape)
+        options = transformer_options or {}
+        hooks = HostHooks(control, options, self.config.model_channels, x.shape)
         # Patches of the text attention expect a context for every frame, as image models have it.
         context = context[::frames] if shared_context and not hooks.patches_text else context.unflatten(0, (-1, frames))
-        out = super().forward(
-            video,
-            timesteps.unflatten(0, (-1, frames)),
-            context,
-            None if fps is None else fps[::frames],
-            hooks=hooks,
-            temporal=self._options.get(TEMPORAL, "full"),
-            window=self._options.get(WINDOW),
-            **self._options.get(DISTILLED, {}),
-        )
+        self._options = options
+        try:
+            out = super().forward(
+                video,
+                timesteps.unflatten(0, (-1, frames)),
+                context,
+                None if fps is None else fps[::frames],
+                hooks=hooks,
+                temporal=options.get(TEMPORAL, "full"),
+                window=options.get(WINDOW),
+                **options.get(DISTILLED, {}),
+            )
+        finally:
+            self._options = {}  # every clone of the model shares this network, and a run's options hold its tensors
         return out.transpose(1, 2).flatten(0, 1)
 
 
@@ -156,15 +161,30 @@ class HostModel(comfy.model_base.BaseModel):
         """What is kept while inpainting, at noise level sigma; not `noise_scaling`, which takes an empty latent for a start from the prior."""
         return latent_image + noise * comfy.model_sampling.reshape_sigma(sigma, noise.ndim)
 
+    def state_dict_for_saving(self, *args, **kwargs):
+        """For the stock ModelSave and CheckpointSave: the file loads as what was saved, by its tensors' names and with its own rescale."""
+        state = super().state_dict_for_saving(*args, **kwargs)
+        added = f"{UNET}{GUIDANCE_LAYER}.weight"
+        if not self.model_config.distilled and not state[added].float().any():  # else T2V-Turbo's LoRA gave it weights
+            del state[added]
+        schedule = self.model_config.schedule
+        return {**state, "scale_arr": schedule.scale, **schedule_buffers(schedule)}  # a plain schedule too, whatever the family's default
+
     def extra_conds(self, **kwargs):
         out = super().extra_conds(**kwargs)
-        frames = kwargs["noise"].shape[0]
-        out["num_video_frames"] = comfy.conds.CONDConstant(kwargs.get("frames_per_clip") or frames)
+        total = kwargs["noise"].shape[0]
+        frames = kwargs.get("frames_per_clip") or total
+        if total % frames:
+            raise ValueError(
+                f"the latent holds {total} frames, which are not whole clips of {frames}; "
+                "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames, or to 0 for one clip"
+            )
+        out["num_video_frames"] = comfy.conds.CONDConstant(frames)
         out["fps"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("fps", DEFAULT_FPS))]))
         text = kwargs.get("cross_attn")
         if text is not None:
-            if text.shape[0] not in (1, out["num_video_frames"].cond):
-                raise ValueError(f"the prompts travel over {text.shape[0]} frames but a clip has {out['num_video_frames'].cond}; set both to the same number")
+            if text.shape[0] not in (1, frames):
+                raise ValueError(f"the prompts travel over {text.shape[0]} frames but a clip has {frames}; set both to the same number")
             width = self.model_config.vc2_config.context_dim
             if text.shape[-1] != width:
                 raise ValueError(
@@ -200,6 +220,9 @@ class ModelConfig(comfy.supported_models_base.BASE):
     def get_model(self, state_dict, prefix="", device=None):
         return HostModel(self, device=device)
 
+    def process_clip_state_dict_for_saving(self, state_dict):
+        return comfy.diffusers_convert.convert_text_enc_state_dict_v20({TEXT + name.removeprefix("clip_h."): t for name, t in state_dict.items()})
+
 
 # --- loading ----------------------------------------------------------------------------------------------------------------------------
 
@@ -222,6 +245,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
     model.diffusion_model.load_state_dict(state, strict=True)
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", adopt_stock_windows)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "vc2_window_memory", reserve_for_windows)
     return patcher
 
 
@@ -233,8 +257,13 @@ def apply_lora(model: comfy.model_patcher.ModelPatcher, tensors: dict[str, Tenso
 
 def is_turbo(model: comfy.model_patcher.ModelPatcher) -> bool:
     """Whether the model reads the guidance scale as a condition: its file has the layer, or a LoRA gives it weights. (Another clone's LoRA may lie in the
-    weights themselves.)"""
-    return model.model.model_config.distilled or f"diffusion_model.{GUIDANCE_LAYER}.weight" in model.patches
+    weights themselves, so they are no answer; and a stock merge patches all weights, here with zeros.)"""
+    name = f"diffusion_model.{GUIDANCE_LAYER}.weight"
+    patches = model.patches.get(name, [])
+    if model.model.model_config.distilled or not patches:
+        return model.model.model_config.distilled
+    base = torch.zeros(model.model.model_config.vc2_config.model_channels, GUIDANCE_WIDTH)
+    return bool(comfy.lora.calculate_weight(patches, base, name).any())
 
 
 def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
@@ -345,7 +374,13 @@ def has_windows(model: comfy.model_patcher.ModelPatcher) -> bool:
 
 def set_context_windows(model: comfy.model_patcher.ModelPatcher, length: int, stride: int, looped: bool) -> None:
     model.model_options["context_handler"] = ContextWindows(length, stride, looped, check_interrupt)
-    comfy.context_windows.create_prepare_sampling_wrapper(model)
+
+
+def choose_frames(model: comfy.model_patcher.ModelPatcher, frames: int, window: int) -> comfy.model_patcher.ModelPatcher:
+    """A clone for `samplers.sample_fifo`, which hands in `window` of a clip's frames at a time."""
+    model = model.clone()
+    model.model_options["context_handler"] = ChosenFrames(frames, window)
+    return model
 
 
 def adopt_stock_windows(executor, *args, **kwargs):
@@ -361,6 +396,23 @@ def adopt_stock_windows(executor, *args, **kwargs):
     return executor(*args, **kwargs)
 
 
+def reserve_for_windows(executor, model, noise_shape, conds, *args, model_options=None, **kwargs):
+    """The host reserves memory for all frames; the model sees a window of each clip at a time. The stock wrapper, which knows of no clips, is then left out."""
+    options = dict(model_options or {})
+    handler = options.get("context_handler")
+    if isinstance(handler, (ContextWindows, ChosenFrames)):
+        del options["context_handler"]
+        total = noise_shape[0]
+        clips = max(1, total // frames_per_clip(conds, total))
+        noise_shape = [min(total, clips * handler.context_length), *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, model_options=options, **kwargs)
+
+
+def frames_per_clip(conds: dict, total: int) -> int:
+    """As set in conditions that `HostModel.extra_conds` has not seen yet."""
+    return next((c["frames_per_clip"] for group in conds.values() for c in group if c.get("frames_per_clip")), total)
+
+
 def set_free_noise(model: comfy.model_patcher.ModelPatcher, length: int, stride: int) -> None:
     """FreeNoise: windows of temporal attention inside the UNet, and initial noise that repeats."""
 
@@ -373,8 +425,8 @@ def set_free_noise(model: comfy.model_patcher.ModelPatcher, length: int, stride:
 
 def reschedule_clips(noise: Tensor, conds: dict, window: tuple[int, int]) -> Tensor:
     """`windows.reschedule_noise` for each clip in `[clips * T, 4, h, w]`. The order is always the same; the seed decides the noise itself."""
-    frames = next((c["frames_per_clip"] for group in conds.values() for c in group if c.get("frames_per_clip")), noise.shape[0])
-    return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(0)) for clip in noise.split(frames)])
+    clips = noise.split(frames_per_clip(conds, noise.shape[0]))
+    return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(0)) for clip in clips])
 
 
 def add_temporal_guidance(model: comfy.model_patcher.ModelPatcher, scale: float) -> None:
@@ -383,7 +435,9 @@ def add_temporal_guidance(model: comfy.model_patcher.ModelPatcher, scale: float)
     def guide(args: dict) -> Tensor:
         options = comfy.model_patcher.create_model_options_clone(args["model_options"])
         options["transformer_options"] = {**options.get("transformer_options", {}), TEMPORAL: "conv"}
-        (frames_apart,) = comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)
+        # Caches (EasyCache) keep a pass by its condition's id, and this is not the condition's pass.
+        cond = [{**c, "uuid": uuid.uuid5(c["uuid"], TEMPORAL)} for c in args["cond"]]
+        (frames_apart,) = comfy.samplers.calc_cond_batch(args["model"], [cond], args["input"], args["sigma"], options)
         return args["denoised"] + scale * (args["cond_denoised"] - frames_apart)
 
     model.set_model_sampler_post_cfg_function(guide)
@@ -398,7 +452,7 @@ def add_guidance_rescale(model: comfy.model_patcher.ModelPatcher, multiplier: fl
     def rescale(args: dict) -> Tensor:
         sampling: RescaledSampling = args["model"].model_sampling
         x, sigma = args["input"], args["sigma"]
-        frames = clip_length([args["cond"]], x)
+        frames = min(clip_length([args["cond"]], x), x.shape[0])  # FIFO hands in part of a clip
 
         def per_frame(values: Tensor) -> Tensor:
             return values[:, None, None, None]
@@ -443,7 +497,9 @@ def sampler(function, **options) -> comfy.samplers.KSAMPLER:
 
 def run_sampler(model, sampler, sigmas: Tensor, seed: int, guidance: float, positive, negative, latent: dict) -> dict:
     """What the stock custom sampling nodes do: noise from the seed, progress, previews, interrupt; returns the new latent."""
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    samples = latent["samples"]
+    if samples.ndim != 4 or samples.shape[1] != 4:
+        raise ValueError(f"the latent must be [frames, 4, height / 8, width / 8], found {list(samples.shape)}; make it with VC2EmptyLatentVideo or VAEEncode")
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
     samples = comfy.sample.sample_custom(

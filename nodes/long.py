@@ -95,6 +95,7 @@ class VC2FIFOSampler(io.ComfyNode):
             )
         if latent["samples"].any() or latent.get("noise_mask") is not None:
             raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
+        model = host.choose_frames(model, len(latent["samples"]), window)
         sigmas = table[fifo.levels(window, partitions)].flip(0)
         sampler = host.sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
         return io.NodeOutput(host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
 from ..vc2.ddim import ddim_timesteps
 from . import host
 from .samplers import sample_ddim
+
+log = logging.getLogger(__name__)
 
 STEPS = {
     "default": 50,
@@ -43,6 +47,8 @@ def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tenso
     table = host.sampling_of(model, asked_by).sigmas.cpu()
     if not 0 <= denoise <= 1:
         raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
+    if host.is_turbo(model):
+        log.warning("%s: this model was distilled (T2V-Turbo) for few steps without guidance; VC2TurboSampler is its sampler", asked_by)
     timesteps = ddim_timesteps(steps)
     kept = round(len(timesteps) * denoise)
     if kept == 0:

@@ -14,10 +14,11 @@ from tqdm.auto import trange
 
 from ..vc2 import fifo, turbo
 from ..vc2.ddim import ddim_sigma
-from .windows import ChosenFrames, clip_length
+from .windows import clip_length
 
 if TYPE_CHECKING:
     from .host import RescaledSampling
+    from .windows import ChosenFrames
 
 DISTILLED = "vc2_distilled"  # the key in transformer_options under which T2V-Turbo's scales reach `VideoUNet.forward`
 
@@ -102,12 +103,11 @@ def sample_turbo(
 
 @torch.no_grad()
 def sample_fifo(
-    model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, window: int = 16, partitions: int = 4, eta: float = 1.0
+    model, x: Tensor, sigmas: Tensor, extra_args: dict, callback=None, disable=None, window: int = 16, partitions: int = 4, eta: float = 1.0
 ) -> Tensor:
-    """`vc2.fifo` in the host's sampling space: x_t = c x~ with c = s sqrt(abar)."""
+    """`vc2.fifo` in the host's sampling space: x_t = c x~ with c = s sqrt(abar). For a model from `host.choose_frames`."""
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
-    handler, options = ChosenFrames(x.shape[0]), (extra_args or {}).get("model_options", {})
-    arguments = {**(extra_args or {}), "model_options": {**options, "context_handler": handler}}
+    handler: ChosenFrames = extra_args["model_options"]["context_handler"]
     table, total = sampling.sigmas.to(x), len(sigmas) - 1
     schedule = sampling.schedule
     gain = (schedule.alphas_cumprod.sqrt() * schedule.scale).to(x)
@@ -116,7 +116,7 @@ def sample_fifo(
         handler.index = frames
         sigma, c = table[t[0]], gain[t[0]][:, None, None, None]
         x = x_t[0].transpose(0, 1) / c
-        eps = (x - model(x, sigma, **arguments)) / sigma[:, None, None, None]
+        eps = (x - model(x, sigma, **extra_args)) / sigma[:, None, None, None]
         return eps.transpose(0, 1)[None]
 
     with trange(total, disable=disable) as bar:
@@ -129,6 +129,6 @@ def sample_fifo(
                 callback({"x": frames, "i": max(0, done - 1), "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": frames})
 
         x_T = (x * sampling.input_scale(sigmas[0])).transpose(0, 1)[None]
-        generator = torch.Generator().manual_seed(step_seed(arguments))
+        generator = torch.Generator().manual_seed(step_seed(extra_args))
         z = fifo.sample(denoise, x_T, schedule, window, partitions, eta, generator, report)
     return z[0].transpose(0, 1)

@@ -6,7 +6,7 @@ The host's own handler fails for models whose frames are the batch: it compares 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,14 +23,14 @@ def clip_length(conds: list, x: Tensor) -> int:
     return x.shape[0]
 
 
-def select_frames(group: list | None, index: Tensor, frames: int) -> list | None:
-    """Conditions for the frames `index` of one or several clips of `frames`: whatever has an entry for each frame keeps those, and clips get len(index) frames.
+def select_frames(conds: Sequence[list | None], index: Tensor, frames: int) -> list[list | None]:
+    """Groups of conditions for the frames `index` of one or several clips of `frames`: whatever has an entry for each frame keeps those, and clips get
+    len(index) frames.
 
     `index` counts through the whole batch; it holds the same frames of every clip.
     """
-    if group is None:
-        return None
     within = index[index < frames]
+    controls: dict[int, Any] = {}
 
     def pick(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim and value.shape[0] > 1:
@@ -40,17 +40,17 @@ def select_frames(group: list | None, index: Tensor, frames: int) -> list | None
                 return value[index.to(value.device)]
         return value
 
-    out = []
-    for cond in group:
+    def select(cond: dict) -> dict:
         cond = {key: pick(value) for key, value in cond.items()}
         conds = {key: _with(value, pick(value.cond)) for key, value in cond.get("model_conds", {}).items()}
         if "num_video_frames" in conds:
             conds["num_video_frames"] = _with(conds["num_video_frames"], len(within))
         cond["model_conds"] = conds
         if cond.get("control") is not None:
-            cond["control"] = _select_control(cond["control"], pick)
-        out.append(cond)
-    return out
+            cond["control"] = _select_control(cond["control"], index, controls)
+        return cond
+
+    return [None if group is None else [select(cond) for cond in group] for group in conds]
 
 
 def _with(condition: Any, value: Any) -> Any:
@@ -59,19 +59,24 @@ def _with(condition: Any, value: Any) -> Any:
     return changed
 
 
-def _select_control(control: Any, pick: Callable[[Any], Any]) -> Any:
-    """A ControlNet, and those before it, whose hint images are picked; the network itself is shared."""
-    control = copy.copy(control)
-    control.cond_hint_original, control.cond_hint = pick(control.cond_hint_original), None
-    if control.previous_controlnet is not None:
-        control.previous_controlnet = _select_control(control.previous_controlnet, pick)
-    return control
+def _select_control(control: Any, index: Tensor, selected: dict[int, Any]) -> Any:
+    """A ControlNet, and those before it, with the hints of the frames `index`; the network itself is shared. Hints that are fewer than the frames start over,
+    as they do without windows. `selected` holds the copies already made: the host batches conditions only where they have the very same ControlNet."""
+    if id(control) not in selected:
+        chosen, hints = copy.copy(control), control.cond_hint_original
+        if hints is not None and len(hints) > 1:
+            hints = hints[index.to(hints.device) % len(hints)]
+        chosen.cond_hint_original, chosen.cond_hint = hints, None
+        if control.previous_controlnet is not None:
+            chosen.previous_controlnet = _select_control(control.previous_controlnet, index, selected)
+        selected[id(control)] = chosen
+    return selected[id(control)]
 
 
 class ContextWindows:
     """A context handler, as the host's samplers call it. Conditions in memory at a time are those of one window."""
 
-    dim = 0  # where the frames are; the host sizes its memory estimate by dim and context_length
+    dim = 0  # where the frames are
 
     def __init__(self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None]):
         self.context_length, self.stride, self.looped, self.check_interrupt = length, stride, looped, check_interrupt
@@ -89,7 +94,7 @@ class ContextWindows:
             index = (starts[:, None] + window).flatten()
             weight = windows.weights(len(window)).repeat(len(starts)).to(x_in)[:, None, None, None]
             at = index.to(x_in.device)
-            parts = calc_cond_batch(model, [select_frames(group, index, frames) for group in conds], x_in[at], timestep[at], model_options)
+            parts = calc_cond_batch(model, select_frames(conds, index, frames), x_in[at], timestep[at], model_options)
             for whole, part in zip(out, parts, strict=True):
                 whole[at] += weight * part
             total[at] += weight
@@ -97,13 +102,15 @@ class ContextWindows:
 
 
 class ChosenFrames:
-    """A context handler for a sampler that hands in only some of a clip's frames: `index` says which, and the conditions follow."""
+    """A context handler for a sampler that hands in only some of a clip's frames, `context_length` at a time: `index` says which, and the conditions follow."""
 
-    def __init__(self, frames: int):
-        self.frames, self.index = frames, torch.arange(frames)
+    dim = 0
+
+    def __init__(self, frames: int, context_length: int):
+        self.frames, self.context_length, self.index = frames, context_length, torch.arange(frames)
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         return True
 
     def execute(self, calc_cond_batch, model, conds, x_in: Tensor, timestep: Tensor, model_options) -> list[Tensor]:
-        return calc_cond_batch(model, [select_frames(group, self.index, self.frames) for group in conds], x_in, timestep, model_options)
+        return calc_cond_batch(model, select_frames(conds, self.index, self.frames), x_in, timestep, model_options)

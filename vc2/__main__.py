@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,10 +26,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--negative", help="negative prompt (default: empty)")
     p.add_argument("--frames", type=int, help="frames in the clip (default: the checkpoint's, 16)")
     p.add_argument("--size", metavar="WxH", help="e.g. 512x320 (default: the checkpoint's)")
-    p.add_argument("--steps", type=int, help="DDIM steps (default: the checkpoint's, 50)")
-    p.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's, 12)")
+    p.add_argument("--steps", type=int, help="denoising steps (default: the checkpoint's, 50; T2V-Turbo: 4)")
+    p.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's, 12; T2V-Turbo: 7.5)")
     p.add_argument("--eta", type=float, help="fresh noise at each step, 0..1 (default: 1)")
-    p.add_argument("--fps", type=float, help="frame rate as a condition (default: the checkpoint's, 28)")
+    p.add_argument("--fps", type=float, help="frame rate as a condition (default: the checkpoint's, 28; T2V-Turbo: 16)")
     p.add_argument("--save-fps", type=float, default=10, help="playback rate of the file (default: 10)")
     p.add_argument("--seed", type=int, default=0, help="the n-th prompt of a file uses seed + n")
     p.add_argument("--format", choices=list(FORMATS), default="mp4", help="file format with --prompts")
@@ -41,6 +42,8 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, Path, int]]:
     """(prompt, file, seed) of every clip asked for. Raises ValueError for what cannot be done."""
     if (args.prompt is None) == (args.prompts is None):
         raise ValueError("give either a prompt or --prompts FILE")
+    if not 0 < args.save_fps < math.inf:
+        raise ValueError(f"--save-fps must be positive, found {args.save_fps}")
     if args.prompts is None:
         format_of(args.out)
         return [(args.prompt, args.out, args.seed)]
@@ -75,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         from .video_io import write_video
 
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        device = args.device or _best_device(torch, int(os.environ.get("LOCAL_RANK", 0)))
+        device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
         dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
         if not args.checkpoint.exists() and args.checkpoint == TINY:
             raise FileNotFoundError(f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint")
@@ -104,9 +107,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _best_device(torch, local_rank: int) -> str:
+def device_of(name: str, local_rank: int) -> str:
+    """`name`, where "cuda" alone is this process's own GPU."""
+    return f"cuda:{local_rank}" if name == "cuda" else name
+
+
+def _best_device(torch) -> str:
     if torch.cuda.is_available():
-        return f"cuda:{local_rank}"
+        return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 

@@ -195,7 +195,11 @@ def main(argv: list[str] | None = None) -> int:
             unet = merge(model.unet, tensors, args.strength)
             # T2V-Turbo was distilled on the plain schedule; without buffers in the file that is what its family gets.
             schedule = None if f"{GUIDANCE_LAYER}.weight" in unet else model.schedule
-            checkpoint.save(args.target, unet=unet, vae=model.vae, text=model.text, schedule=schedule, metadata=model.metadata)
+            metadata = dict(model.metadata)
+            if schedule is None and "sampling" in metadata:  # the undistilled model's steps and guidance are not this one's
+                own = json.loads(metadata["sampling"])
+                metadata["sampling"] = json.dumps({name: value for name, value in own.items() if name not in ("steps", "guidance")})
+            checkpoint.save(args.target, unet=unet, vae=model.vae, text=model.text, schedule=schedule, metadata=metadata)
         else:
             save(args.target, tensors)
         log.info("%s: %d tensors for %d layers", args.target, len(tensors), len({name.rsplit(".lora_", 1)[0] for name in tensors if "alpha" not in name}))

@@ -1,9 +1,10 @@
-"""Text to video in one object: text encoder, guided DDIM, autoencoder."""
+"""Text to video in one object: text encoder, guided DDIM (T2V-Turbo models: their own few steps), autoencoder."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoint, ddim
+from . import checkpoint, ddim, turbo
 from .autoencoder import SCALE_FACTOR, AutoencoderKL
 from .checkpoint import CheckpointError
 from .schedule import NoiseSchedule
@@ -20,6 +21,8 @@ from .text import TextEncoder
 from .unet import VideoUNet
 
 log = logging.getLogger(__name__)
+
+DISTILLED = {"steps": 4, "guidance": 7.5, "fps": 16}  # what T2V-Turbo was made for
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,24 @@ class Settings:
     negative: str = ""
 
     @classmethod
-    def of(cls, metadata: dict[str, str]) -> Settings:
-        """The settings that a checkpoint recommends for itself."""
+    def of(cls, metadata: dict[str, str], distilled: bool = False) -> Settings:
+        """The settings that a checkpoint recommends for itself; where it does not, T2V-Turbo's for a `distilled` one."""
         known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in json.loads(metadata.get("sampling", "{}")).items() if k in known})
+        own = {k: v for k, v in json.loads(metadata.get("sampling", "{}")).items() if k in known}
+        return cls(**{**(DISTILLED if distilled else {}), **own})
 
     def check(self, factor: int = 8) -> None:
-        """Raise ValueError for a size or count that cannot be sampled."""
+        """Raise ValueError for what cannot be sampled."""
         for name in ("width", "height"):
             if getattr(self, name) < factor or getattr(self, name) % factor:
                 raise ValueError(f"{name} must be a positive multiple of {factor}, found {getattr(self, name)}")
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, found {self.frames}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be between 0 and 1, found {self.eta}")
+        for name in ("guidance", "fps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0, found {getattr(self, name)}")
         ddim.ddim_timesteps(self.steps)
 
 
@@ -62,7 +71,10 @@ class TextToVideo:
         if loaded.vae is None or loaded.text is None:
             raise CheckpointError(f"{path} holds only a UNet; text to video needs a whole checkpoint, with first_stage_model.* and cond_stage_model.*")
         self.device = torch.device(device)
-        self.settings = Settings.of(loaded.metadata)
+        self.distilled = loaded.config.time_cond_proj_dim is not None
+        if self.distilled:
+            log.info("%s is a T2V-Turbo model: guidance is a condition, and negative prompt and eta do nothing", path)
+        self.settings = Settings.of(loaded.metadata, self.distilled)
         self.schedule: NoiseSchedule = loaded.schedule
         self.dtype = dtype or next(iter(loaded.unet.values())).dtype
         if self.device.type == "cpu" and self.dtype == torch.float16:
@@ -87,9 +99,8 @@ class TextToVideo:
         s.check(self.vae.config.downsampling)
         if len(prompts) != len(seeds):
             raise ValueError(f"every prompt needs a seed: found {len(prompts)} prompts and {len(seeds)} seeds")
-        cond, uncond = self.text(list(prompts)), self.text([s.negative] * len(prompts))
+        cond = self.text(list(prompts))
         fps = torch.full((len(prompts),), float(s.fps), device=self.device)
-        denoise = Guided(self.unet, cond, uncond, fps, s.guidance)
 
         # Noise is drawn on the CPU so that a seed means the same clip on every device.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -99,18 +110,27 @@ class TextToVideo:
             return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
 
         report = (lambda k, count, x0: progress(k + 1, count)) if progress else None
-        z = ddim.sample(denoise, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report)
-        return self.decode(z)
+        if self.distilled:
+
+            def denoise(x: Tensor, t: Tensor) -> Tensor:
+                motion = turbo.MOTION_GUIDANCE if t[0] >= turbo.MOTION_FROM else 0.0
+                return self.unet(x.to(cond.dtype), t, cond, fps, guidance=s.guidance, motion_guidance=motion).float()
+
+            return self.decode(turbo.sample(denoise, fresh_noise(), s.steps, step_noise=fresh_noise, callback=report))
+        guided = Guided(self.unet, cond, self.text([s.negative] * len(prompts)), fps, s.guidance)
+        return self.decode(ddim.sample(guided, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
-        """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`, one frame at a time."""
-        clips = []
-        for clip in z:
-            frames = [self.vae.decode((frame[None] / SCALE_FACTOR).to(self.dtype))[0] for frame in clip.unbind(1)]
-            pixels = ((torch.stack(frames).float().clamp(-1, 1) + 1) * 127.5).round().byte()
-            clips.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        return np.stack(clips)
+        """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`."""
+        return np.stack([to_pixels(self.vae, clip) for clip in z])
+
+
+def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:
+    """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`, one frame at a time."""
+    dtype = next(vae.parameters()).dtype
+    frames = torch.cat([vae.decode((frame[None] / SCALE_FACTOR).to(dtype)).float() for frame in z.unbind(1)])
+    return ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 class Guided:

@@ -17,7 +17,7 @@ from .schedule import TIMESTEPS, NoiseSchedule
 
 PLAIN = NoiseSchedule(None)
 # While t is above this, motion guidance is on (`percentage` 0.3 of the official pipeline).
-MOTION_FROM = 700
+MOTION_FROM, MOTION_GUIDANCE = 700, 0.05
 
 
 def turbo_timesteps(steps: int, original: int = 200) -> list[int]:

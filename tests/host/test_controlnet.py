@@ -14,6 +14,7 @@ from scripts.comfyui import comfyui_tree
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
+from tests.host.test_long import fifo_node
 from vc2.config import UNetConfig
 
 SIDE, FRAMES = 8, 4
@@ -45,21 +46,21 @@ def files(server):
     silent = {name: torch.zeros_like(t) if name.startswith(("zero_convs", "middle_block_out")) else t for name, t in state.items()}
     save_file(silent, path.with_name("silent.safetensors"))
     (server.base / "input").mkdir(exist_ok=True)
-    for i in range(2 * FRAMES):  # a hint a frame
-        Image.new("RGB", (8 * SIDE, 8 * SIDE), (30 * i, 255 - 30 * i, 90)).save(server.base / "input" / f"hint_{i}.png")
+    for i in range(2 * FRAMES + 2):  # a hint a frame, and two more
+        Image.new("RGB", (8 * SIDE, 8 * SIDE), (25 * i, 255 - 25 * i, 90)).save(server.base / "input" / f"hint_{i}.png")
 
 
-def controlled(client, net=None, hints=range(FRAMES), frames=FRAMES, clips=1, patch=None):
+def controlled(client, net=None, hints=range(FRAMES), frames=FRAMES, clips=1, patch=None, sampler=None):
     graph = graphs.base("standin_controlled.safetensors", frames, 8 * SIDE, clips=clips, frames_per_clip=frames)
-    graph["sampler"] = graphs.vc2_sampler(steps=3, eta=0.0)
+    graph["sampler"] = sampler or graphs.vc2_sampler(steps=3, eta=0.0)
     if net:
         batch = None
-        for i in hints:
+        for count, i in enumerate(hints):
             graph[f"hint{i}"] = graphs.node("LoadImage", image=f"hint_{i}.png")
             source = [f"hint{i}", 0]
             if batch:
-                graph[f"batch{i}"] = graphs.node("ImageBatch", image1=batch, image2=source)
-                source = [f"batch{i}", 0]
+                graph[f"batch{count}"] = graphs.node("ImageBatch", image1=batch, image2=source)
+                source = [f"batch{count}", 0]
             batch = source
         graph["net"] = graphs.node("ControlNetLoader", control_net_name=net)
         graph["control"] = graphs.node(
@@ -96,3 +97,17 @@ def test_hints_follow_context_windows(client, files):
     windows = controlled(client, "narrow.safetensors", range(2 * FRAMES), 2 * FRAMES, patch=patch)
     clips = controlled(client, "narrow.safetensors", range(2 * FRAMES), FRAMES, clips=2)
     assert relative_rms(windows, clips) < 1e-4
+
+
+@pytest.mark.parametrize("hints", [2, 3, 2 * FRAMES + 2])
+@pytest.mark.parametrize("how", ["windows", "fifo", None])
+def test_fewer_or_more_hints_than_frames(client, files, how, hints):
+    """They start over, or the rest is left out, whatever part of the clip the model sees: the hint of frame i is i modulo their number."""
+
+    def run(hints):
+        windows = graphs.node("VC2ContextWindows", model=["load", 0], mode="overlap", length=FRAMES, overlap=0)
+        fifo = fifo_node(window=FRAMES, partitions=1)
+        options = {"windows": {"patch": windows}, "fifo": {"sampler": fifo}, None: {}}[how]
+        return controlled(client, "narrow.safetensors", hints, 2 * FRAMES, **options)
+
+    assert relative_rms(run(range(hints)), run([i % hints for i in range(2 * FRAMES)])) < 1e-5

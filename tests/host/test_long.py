@@ -80,12 +80,21 @@ def test_windows_are_what_the_model_sees(client, checkpoint):
     assert relative_rms(apart, clips) < 1e-4
 
 
+@pytest.mark.parametrize("mode", [None, "overlap", "looped", "FreeNoise"])
+def test_frames_that_are_not_whole_clips_are_refused(client, checkpoint, mode):
+    """12 frames in clips of 8: with the conditions batched that would be three clips, the second half prompted and half not."""
+    with pytest.raises(PromptError, match="holds 12 frames, which are not whole clips of 8"):
+        sampled(client, checkpoint, 12, windowed(mode) if mode else None, frames_per_clip=8)
+
+
+STOCK_WINDOWS = graphs.node(
+    "ContextWindowsManual", model=["load", 0], context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
+    closed_loop=False, fuse_method="pyramid", dim=0,
+)  # fmt: skip
+
+
 def test_the_stock_windows_node_works(client, checkpoint):
-    stock = graphs.node(
-        "ContextWindowsManual", model=["load", 0], context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
-        closed_loop=False, fuse_method="pyramid", dim=0,
-    )  # fmt: skip
-    assert relative_rms(sampled(client, checkpoint, 7, stock), sampled(client, checkpoint, 7, windowed("overlap"))) < 1e-6
+    assert relative_rms(sampled(client, checkpoint, 7, STOCK_WINDOWS), sampled(client, checkpoint, 7, windowed("overlap"))) < 1e-6
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_sde", "uni_pc"])
@@ -111,9 +120,42 @@ def test_fifo_reproduces_ours(client, checkpoint, ours):
     assert relative_rms(found, expected[0].transpose(0, 1)) < 1e-3
 
 
-def test_fifo_starts_from_noise_alone(client, checkpoint):
+def test_fifo_refuses_an_odd_window(client, checkpoint):
     with pytest.raises(PromptError, match="window must be even"):
         sampled(client, checkpoint, 7, sampler=fifo_node(window=5))
+
+
+@pytest.mark.parametrize("mode", ["FreeNoise", "overlap", "stock"])
+def test_fifo_refuses_other_windows(client, checkpoint, mode):
+    patch = STOCK_WINDOWS if mode == "stock" else windowed(mode)
+    with pytest.raises(PromptError, match="has windows of its own"):
+        sampled(client, checkpoint, 7, patch, fifo_node())
+
+
+@pytest.mark.parametrize("conditions", [{"clips": 2, "frames_per_clip": 7}, {"frames_per_clip": 4}])
+def test_fifo_refuses_several_clips(client, checkpoint, conditions):
+    with pytest.raises(PromptError, match="samples one clip"):
+        sampled(client, checkpoint, 7, sampler=fifo_node(), **conditions)
+
+
+def test_fifo_starts_from_noise_alone(client, checkpoint):
+    """Neither from frames nor with a mask."""
+    graph = graphs.base(checkpoint.name, 7, 8 * SIDE) | {"source": graphs.vc2_sampler(steps=1)}
+    graph["mask"] = graphs.node("SolidMask", value=1.0, width=8 * SIDE, height=8 * SIDE)
+    graph["masked"] = graphs.node("SetLatentNoiseMask", samples=["latent", 0], mask=["mask", 0])
+    for latent in ("source", "masked"):
+        with pytest.raises(PromptError, match="starts from noise alone"):
+            graphs.run_for_latent(client, graph | {"sampler": fifo_node(latent=[latent, 0])})
+
+
+@pytest.mark.parametrize("patch", [("VC2GuidanceRescale", {"multiplier": 0.7}), ("VC2TemporalGuidance", {"scale": 1.5})])
+def test_fifo_with_guidance_nodes(client, checkpoint, patch):
+    """They see a window of the clip at a time, and take effect."""
+    kind, inputs = patch
+    plain = sampled(client, checkpoint, 7, sampler=fifo_node(guidance=4.0))
+    guided = sampled(client, checkpoint, 7, graphs.node(kind, model=["load", 0], **inputs), fifo_node(guidance=4.0))
+    assert torch.isfinite(guided).all()
+    assert relative_rms(guided, plain) > 1e-3
 
 
 def travelling(client, checkpoint, prompts, frames=6, patch=None, sampler=None, between="blend", travel_frames=None):

@@ -161,6 +161,15 @@ def test_wrong_input_is_an_error_at_its_node(client, models, change, node_type, 
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(("kind", "inputs"), [("EmptySD3LatentImage", {"batch_size": 4}), ("EmptyHunyuanLatentVideo", {"length": 13, "batch_size": 1})])
+def test_latents_of_other_models_are_refused(client, models, kind, inputs):
+    """16 channels, and frames in a dimension of their own."""
+    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
+    graph["latent"] = node(kind, width=64, height=64, **inputs)
+    with pytest.raises(PromptError, match=r"must be \[frames, 4, height / 8, width / 8\], found \[.*16.*VC2EmptyLatentVideo"):
+        run_for_latent(client, graph)
+
+
 def test_a_replaced_model_sampling_is_noticed(client, models):
     """Stock ModelSamplingDiscrete drops the rescale; our sampler says so instead of sampling wrongly."""
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}

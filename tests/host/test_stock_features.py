@@ -116,6 +116,16 @@ def test_caches_with_threshold_zero_change_nothing(client, narrow, kind):
         assert (relative_rms(found, plain) < 1e-5) == same
 
 
+def test_temporal_guidance_beside_a_cache(client, narrow):
+    """EasyCache keeps passes by the condition's id; the guidance's own pass must not be taken for the prompt's. This threshold skips no step."""
+    graph = base(narrow) | {"guided": node("VC2TemporalGuidance", model=["load", 0], scale=1.5)}
+    graph["cache"] = node("EasyCache", model=["guided", 0], reuse_threshold=1e-6, start_percent=0.0, end_percent=1.0, verbose=False)
+    for cfg in (1.0, 4.0):
+        expected = run_for_latent(client, graph | {"sampler": ksampler(steps=6, cfg=cfg, model=["guided", 0])})
+        found = run_for_latent(client, graph | {"sampler": ksampler(steps=6, cfg=cfg, model=["cache", 0])})
+        assert relative_rms(found, expected) < 1e-5
+
+
 @pytest.mark.parametrize("sampler", [ksampler, vc2_sampler])
 @pytest.mark.parametrize("empty", [False, True])
 def test_inpainting_keeps_what_is_masked_out(client, narrow, sampler, empty):

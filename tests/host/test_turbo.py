@@ -92,6 +92,25 @@ def test_two_turbo_clips_in_a_batch_stay_two(client, model, turbo_lora):
     assert relative_rms(both[:FRAMES], alone) < 1e-4
 
 
+def test_turbo_frames_that_are_not_whole_clips_are_refused(client, model, turbo_lora):
+    graph = graph_with(model, turbo_lora.name)
+    graph["latent"]["inputs"]["frames"], graph["condition"]["inputs"]["frames_per_clip"] = 12, 8
+    with pytest.raises(PromptError, match="holds 12 frames, which are not whole clips of 8"):
+        graphs.run_for_latent(client, graph)
+
+
+def test_a_turbo_model_in_another_sampler_is_warned_of(client, server, model, turbo_lora):
+    """Guided DDIM runs on it; what comes out is not what it was distilled for."""
+    graph = graph_with(model, turbo_lora.name) | {"sampler": graphs.vc2_sampler(steps=1)}
+    before = len(server.log)
+    graphs.run_for_latent(client, graph)
+    assert "VC2TurboSampler" not in server.log[before:]
+    graph["sampler"]["inputs"]["model"] = ["lora", 0]
+    graphs.run_for_latent(client, graph)
+    assert "VC2Sampler: this model was distilled" in server.log[before:]
+    assert "VC2TurboSampler" in server.log[before:]
+
+
 def test_a_model_that_was_not_distilled_is_refused(client, model):
     with pytest.raises(PromptError, match="put VC2LoadLoRA with T2V-Turbo's"):
         graphs.run_for_latent(client, graph_with(model))

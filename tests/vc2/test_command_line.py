@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests import standin
-from vc2.__main__ import main
-from vc2.pipeline import Settings, TextToVideo, override
+from vc2 import turbo
+from vc2.__main__ import device_of, main
+from vc2.pipeline import Guided, Settings, TextToVideo, override
 from vc2.video_io import read_metadata, read_video
 
 SMALL = ["--frames", "3", "--size", "32x24", "--steps", "2"]
@@ -71,15 +74,54 @@ def test_prompt_file_is_shared_among_processes(checkpoint, tmp_path):
         (["a cat", "-o", "x.mp4", "--steps", "0"], "between 1 and 1000"),
         (["a cat", "-o", "x.mp4", "--checkpoint", "absent.ckpt"], "absent.ckpt"),
         (["--prompts", "absent.txt", "-o", "x"], "no such prompt file"),
+        (["a cat", "-o", "x.mp4", "--save-fps", "0"], "--save-fps must be positive, found 0"),
+        (["a cat", "-o", "x.mp4", "--save-fps", "nan"], "--save-fps must be positive, found nan"),
+        (["a cat", "-o", "x.mp4", "--eta", "1.5"], "eta must be between 0 and 1, found 1.5"),
+        (["a cat", "-o", "x.mp4", "--guidance", "-1"], "guidance must be a number from 0, found -1"),
+        (["a cat", "-o", "x.mp4", "--fps", "inf"], "fps must be a number from 0, found inf"),
     ],
 )
 def test_wrong_arguments(checkpoint, tmp_path, monkeypatch, capsys, arguments, says):
+    """They are told before anything is sampled."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TextToVideo, "__call__", lambda *_: pytest.fail("it sampled"))
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", str(checkpoint)]
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("asked", "found"), [("cuda", "cuda:3"), ("cuda:1", "cuda:1"), ("cpu", "cpu"), ("mps", "mps")])
+def test_every_process_takes_its_own_gpu(asked, found):
+    """`--device cuda` under accelerate launch."""
+    assert device_of(asked, local_rank=3) == found
+
+
+def test_a_turbo_model_is_sampled_as_one(tmp_path, caplog):
+    """In four steps of its own, its guidance as a condition, whatever the negative prompt and eta."""
+    config = replace(standin.unet_config("vc2_tiny"), time_cond_proj_dim=256)
+    path = standin.write(tmp_path / "turbo.safetensors", config=config)
+    with caplog.at_level("INFO"):
+        model = TextToVideo(path)
+    assert "T2V-Turbo model" in caplog.text
+    assert (model.settings.steps, model.settings.guidance, model.settings.fps) == (4, 7.5, 16)
+    settings = override(model.settings, width=32, height=24, frames=2)
+    found = model(["a cat"], [5], settings)
+
+    context, generator = model.text(["a cat"]), torch.Generator().manual_seed(5)
+
+    def noise(_=0):
+        return torch.randn(1, 4, 2, 3, 4, generator=generator)
+
+    def denoise(x, t):
+        return model.unet(x, t, context, torch.tensor([16.0]), guidance=7.5, motion_guidance=0.05 if t[0] >= 700 else 0.0)
+
+    with torch.no_grad():
+        expected = model.decode(turbo.sample(denoise, noise(), 4, step_noise=noise))
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    assert np.array_equal(model(["a cat"], [5], override(settings, negative="a dog", eta=0.0)), found)
+    assert not np.array_equal(model(["a cat"], [5], override(settings, guidance=12.0)), found)
 
 
 def test_a_clip_depends_on_its_prompt_and_seed_alone(checkpoint):
@@ -92,10 +134,6 @@ def test_a_clip_depends_on_its_prompt_and_seed_alone(checkpoint):
 
 def test_one_pass_or_two(checkpoint):
     """Guidance in one batch, or in two passes once memory has run out, is the same."""
-    import torch
-
-    from vc2.pipeline import Guided
-
     model = TextToVideo(checkpoint)
     cond, uncond = model.text(["a cat"]), model.text([""])
     x, t, fps = torch.randn(1, 4, 2, 4, 4), torch.tensor([500]), torch.tensor([28.0])

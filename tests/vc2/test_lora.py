@@ -14,6 +14,7 @@ from tests.standin import unet_config
 from vc2 import checkpoint, lora
 from vc2.checkpoint import CheckpointError
 from vc2.config import UNetConfig
+from vc2.pipeline import Settings
 from vc2.unet import VideoUNet
 
 CONFIG = unet_config("vc2_tiny")
@@ -130,7 +131,8 @@ def test_a_list_of_another_length(tmp_path):
 
 def test_the_command_converts_and_merges(tmp_path):
     unet = fill_module(VideoUNet(CONFIG))
-    checkpoint.save(tmp_path / "model.safetensors", unet=unet.state_dict())
+    sampling = {"width": 64, "fps": 8, "steps": 25, "guidance": 4.0}
+    checkpoint.save(tmp_path / "model.safetensors", unet=unet.state_dict(), metadata={"sampling": json.dumps(sampling)})
     torch.save(turbo_list(CONFIG), tmp_path / "unet_lora.pt")
     source, model = str(tmp_path / "unet_lora.pt"), ["--model", str(tmp_path / "model.safetensors")]
     assert lora.main([source, str(tmp_path / "out.safetensors"), *model]) == 0
@@ -140,5 +142,6 @@ def test_the_command_converts_and_merges(tmp_path):
     assert merged.config.time_cond_proj_dim == 256
     assert merged.config.family == "T2V-Turbo"
     assert not merged.schedule.rescaled
+    assert Settings.of(merged.metadata, distilled=True) == Settings(width=64, fps=8, steps=4, guidance=7.5)  # not the undistilled model's steps
     assert lora.main([source, str(tmp_path / "out.pt")]) == 2
     assert lora.main([str(tmp_path / "none.pt"), str(tmp_path / "o.safetensors")]) == 2
