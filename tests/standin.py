@@ -23,10 +23,12 @@ def unet_config(case: str) -> UNetConfig:
     return UNetConfig(**next(c["config"] for c in cases("unet") if c["name"] == case))
 
 
-def write(path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None, config: UNetConfig | None = None) -> Path:
+def write(
+    path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None, config: UNetConfig | None = None, dtype: torch.dtype = torch.float16
+) -> Path:
     """A whole checkpoint around a fixture's UNet (or one of another `config`).
 
-    In half precision: the host keeps text encoders so on a CPU, and would round other weights.
+    In half precision by default: the host keeps text encoders so on a CPU, and would round other weights.
     """
     return checkpoint.save(
         path,
@@ -34,5 +36,5 @@ def write(path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = N
         vae=fill_module(AutoencoderKL(AUTOENCODER)).state_dict(),
         text=fill_module(TextEncoder(TEXT)).state_dict(),
         schedule=schedule or NoiseSchedule(),
-        dtype=torch.float16,
+        dtype=dtype,
     )

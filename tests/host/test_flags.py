@@ -13,11 +13,12 @@ from tests import standin
 from tests.host import graphs
 
 
-@pytest.mark.parametrize("flag", ["--force-fp16", "--bf16-unet", "--fp8_e4m3fn-unet"])
-def test_precision_flags(tmp_path: Path, flag: str) -> None:
-    """Whatever precision a user's command line asks for, the stand-in samples finite latents."""
+@pytest.mark.parametrize(("flag", "dtype"), [("--force-fp16", "float16"), ("--bf16-unet", "bfloat16"), ("--fp8_e4m3fn-unet", "float8_e4m3fn")])
+def test_precision_flags(tmp_path: Path, flag: str, dtype: str) -> None:
+    """Weights have whatever precision a user's command line asks for, not the file's, and the stand-in samples finite latents."""
     (tmp_path / "models" / "checkpoints").mkdir(parents=True)
-    standin.write(tmp_path / "models" / "checkpoints" / "standin.safetensors")
+    standin.write(tmp_path / "models" / "checkpoints" / "standin.safetensors", dtype=torch.float32)
     with Server(cpu=True, base=tmp_path, extra_args=[flag]) as server:
         graph = graphs.base("standin.safetensors", 4, 32) | {"sampler": graphs.vc2_sampler(steps=2)}
         assert torch.isfinite(graphs.run_for_latent(Client(server.url), graph)).all()
+        assert f"model weight dtype torch.{dtype}," in server.log
