@@ -1,4 +1,4 @@
-"""The pack as a guest: what it adds to ComfyUI's start-up, whether memory grows over a hundred prompts, and torch.compile. Writes docs/host.md. `make bench-host`."""
+"""The pack as a guest: what it adds to ComfyUI's start-up, whether memory grows over a hundred prompts, and torch.compile. `make bench-host`."""
 
 from __future__ import annotations
 

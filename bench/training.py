@@ -133,15 +133,15 @@ def main() -> None:
     args.out.write_text(
         f"""# What a training step takes
 
-Made by `make bench-training` ({platform.machine()}, a CPU with {torch.get_num_threads()} threads, torch {torch.__version__}): {BATCH} clips of {FRAMES} frames of
-{SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, float32. The least of {ROUNDS} rounds taken in turns; peak is the whole process's.
+Made by `make bench-training` ({platform.machine()}, a CPU with {torch.get_num_threads()} threads, torch {torch.__version__}): {BATCH} clips of {FRAMES}
+frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
 
 | | parameters | step | | peak memory | |
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of what learns), and
-checks loss and gradient before each step.
+The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of
+what learns), and checks loss and gradient before each step.
 
 At real sizes, counted on the network (`python -m vc2.training check`), not measured: no GPU was at hand.
 

@@ -99,7 +99,7 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path):
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
     assert len((folder / "skipped-0.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
-    with pytest.raises(SourceError, match="4 samples of data.images could not be used, more than data.broken_share allows"):
+    with pytest.raises(SourceError, match=r"4 samples of data.images could not be used, more than data.broken_share allows"):
         prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
 
 

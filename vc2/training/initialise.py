@@ -33,7 +33,7 @@ def start_unet(init: Init, shape: dict[str, Any]) -> VideoUNet:
 
 
 def load_spatial(unet: VideoUNet, path: Path) -> None:
-    """theta_S from Stable Diffusion 2.1's UNet, in the LDM layout (with or without `model.diffusion_model.`) or diffusers'; all of it (686 tensors), or an error.
+    """theta_S from Stable Diffusion 2.1's UNet, LDM layout (with or without `model.diffusion_model.`) or diffusers'; all of it (686 tensors), or an error.
 
     Together with `zero_outputs` the UNet then computes exactly what SD 2.1 does, on every frame.
     """

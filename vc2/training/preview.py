@@ -31,6 +31,8 @@ def write(objective: Objective, batch: object, folder: Path) -> None:
         else:
             z = frames.chunk(2, 1)[0].float().transpose(0, 1).to(objective.device)
             clips.append(to_pixels(objective.autoencoder, z * SCALE_FACTOR))
-    labels = [f"{caption or '(no caption)'} · fps {int(fps)}" for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)]
+    zoom = max(1, 256 // clips[0].shape[2])  # captions want room
+    clips = [clip.repeat(zoom, 1).repeat(zoom, 2) for clip in clips]
+    labels = [f"{caption or '(no caption)'} | fps {int(fps)}" for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)]
     # As a video for pictures too: one name to look for.
     log.info("the first batch is in %s", write_video(folder / "first-batch.mp4", side_by_side(clips, labels, 4), 8))
