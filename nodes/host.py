@@ -167,8 +167,7 @@ class HostModel(comfy.model_base.BaseModel):
         added = f"{UNET}{GUIDANCE_LAYER}.weight"
         if not self.model_config.distilled and not state[added].float().any():  # else T2V-Turbo's LoRA gave it weights
             del state[added]
-        schedule = self.model_config.schedule
-        return {**state, "scale_arr": schedule.scale, **schedule_buffers(schedule)}  # a plain schedule too, whatever the family's default
+        return {**state, **schedule_buffers(self.model_config.schedule)}
 
     def extra_conds(self, **kwargs):
         out = super().extra_conds(**kwargs)

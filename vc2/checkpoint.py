@@ -290,9 +290,9 @@ def schedule_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
         "posterior_mean_coef1": betas * previous.sqrt() / (1 - abar),
         "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - abar),
     }
-    if schedule.rescaled:
-        # The official files carry 1400 entries; those after the first 1000 repeat the last and mean nothing.
-        buffers["scale_arr"] = torch.cat([schedule.scale, schedule.scale[-1:].expand(1400 - TIMESTEPS)])
+    # The official files carry 1400 entries; those after the first 1000 repeat the last and mean nothing. A plain schedule's are written too (ones): without
+    # them the file would be taken for what its family was trained with.
+    buffers["scale_arr"] = torch.cat([schedule.scale, schedule.scale[-1:].expand(1400 - TIMESTEPS)])
     return {name: tensor.float() for name, tensor in buffers.items()}
 
 
