@@ -99,8 +99,22 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path):
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
     assert len((folder / "skipped-0.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
-    with pytest.raises(SourceError, match=r"4 samples of data.images could not be used, more than data.broken_share allows"):
-        prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
+    for _ in range(2):  # the same command again does not make it right
+        with pytest.raises(SourceError, match=r"4 samples of data\.images could not be used, more than data\.broken_share allows"):
+            prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
+
+
+def test_other_files_are_another_cache(recipe, tmp_path):
+    source = broken_folder(tmp_path, 12, 0)
+    settings = recipe(data={"clips": None, "images": {"kind": "folder", "path": str(source), "prepared": "moments and text"}, "held_out": 0})
+    [first] = prepare(settings, tmp_path / "cache")
+    assert prepare(settings, tmp_path / "cache") == [first]
+    (source / "003.txt").write_text("another caption")
+    with pytest.raises(SourceError, match="not finished"):
+        Trainer(settings, tmp_path / "run", tmp_path / "cache")
+    [second] = prepare(settings, tmp_path / "cache")
+    assert second != first
+    assert Prepared(second, tmp_path / "cache" / "index").sample(3).caption == "another caption"
 
 
 def test_nothing_to_prepare_says_so(recipe, tmp_path):

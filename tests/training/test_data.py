@@ -147,7 +147,7 @@ def test_webvid_is_read_from_its_csv(tmp_path):
     with open(tmp_path / "train.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["videoid", "contentUrl", "duration", "page_dir", "name"])
-        table.writerows([[i, "https://", "PT1S", f"page{i}", f'A "{i}", and more'] for i in range(3)])
+        table.writerows([[i, "https://", "PT1S", f"page{i}", f'A "{i}",\nand more'] for i in range(3)])
     data = recipe({"clips": {"kind": "webvid", "csv": str(tmp_path / "train.csv"), "videos": str(videos)}})
     stream = Stream(data, "clips", tmp_path)
     assert len(stream.listing) == 3
@@ -161,11 +161,13 @@ def test_webvid_is_read_from_its_csv(tmp_path):
 def test_journeydb_is_read_from_its_lines(tmp_path):
     (tmp_path / "000").mkdir()
     (tmp_path / "000" / "a.png").write_bytes(picture(3))
-    lines = [{"img_path": "./000/a.png", "prompt": "a castle", "Task2": {"Caption": "x"}}, {"prompt": "no path"}]
+    lines = [{"img_path": "./000/a.png", "prompt": "a castle", "Task2": {"Caption": "x"}}, {"prompt": "no path"}, {"img_path": "a.png", "prompt": None}]
     (tmp_path / "anno.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     stream = Stream(recipe({"images": {"kind": "journeydb", "jsonl": str(tmp_path / "anno.jsonl"), "images": str(tmp_path)}}), "images", tmp_path)
-    assert len(stream.listing) == 2
+    assert len(stream.listing) == 3
     assert stream.read(0, 1, (1, 1), random(0)).caption == "a castle"
+    with pytest.raises(BrokenSample, match=r"line 3 has None for a caption"):
+        stream.read(2, 1, (1, 1), random(0))
     with pytest.raises(BrokenSample, match=r"anno\.jsonl line 2 is not a JSON object with img_path and prompt"):
         stream.read(1, 1, (1, 1), random(0))
 
@@ -292,12 +294,21 @@ def test_all_frames_of_a_clip_are_cropped_alike(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "I;16", "LA", "1"])
-def test_pictures_of_every_mode_are_rgb(tmp_path, mode):
-    image = Image.fromarray(skimage.data.astronaut()[:64, :64])
-    image = Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)) if mode == "I;16" else image.convert(mode)
+def test_pictures_of_every_mode_show_what_they_show(tmp_path, mode):
+    photo = Image.fromarray(skimage.data.astronaut()[:64, :64]).convert("L")
+    image = Image.fromarray(np.asarray(photo).astype(np.uint16) * 257) if mode == "I;16" else photo.convert("RGB").convert(mode)
     path = tmp_path / f"x.{'jpg' if mode == 'CMYK' else 'png'}"
     image.save(path)
-    assert media.read_image(Record("x", "", path, path.suffix)).shape == (64, 64, 3)
+    found = media.read_image(Record("x", "", path, path.suffix))
+    assert found.shape == (64, 64, 3)
+    assert np.abs(found.astype(float).mean() - np.asarray(photo).mean()) < (20 if mode == "1" else 3)
+
+
+def test_photos_that_a_camera_turned_stand_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(skimage.data.astronaut()[:200, :300]).save(tmp_path / "x.jpg", exif=exif)
+    assert media.read_image(Record("x", "", tmp_path / "x.jpg", ".jpg")).shape == (300, 200, 3)
 
 
 @given(total=st.integers(1, 400), frames=st.integers(1, 24), low=st.integers(1, 4), more=st.integers(0, 7), a=st.floats(0, 0.9999), b=st.floats(0, 0.9999))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vc2 import checkpoint
 from vc2.checkpoint import UNET
@@ -74,6 +75,23 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(recipe, folder):
     Trainer(recipe(steps=99, data={"workers": 1}), folder)  # longer, and read by others, is fine
     with pytest.raises(RecipeError, match="another seed, optimizer"):
         Trainer(recipe(seed=5, optimizer={"lr": 1.0}), folder)
+
+
+def test_other_weights_beside_what_learns_are_noticed(recipe, folder, parts, tmp_path):
+    settings = {"learn": {"part": "spatial", "how": "lora", "rank": 2}}
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(Path(parts["text"]).read_bytes())
+    Trainer(recipe(init={"unet": str(start)}, **settings), folder).save()
+    state = load_file(start)
+    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 1}, start)
+    with pytest.raises(RecipeError, match=r"the weights that .* started from \(init\) are not those in the files now"):
+        Trainer(recipe(init={"unet": str(start)}, **settings), folder)
+
+
+def test_the_share_of_broken_samples_counts_every_image_of_a_step(recipe, folder):
+    trainer = Trainer(recipe(diffusion={"image_share": 1.0}, data={"lengths": [[8, 1, 1]]}), folder)
+    train(trainer, 3)
+    assert trainer.counts["read"] == 3 * 2 * 8
 
 
 def test_it_learns(recipe, folder):
@@ -309,8 +327,6 @@ def test_a_cache_belongs_to_its_autoencoder(recipe, recipe_file, folder, tmp_pat
     state = load_file(parts["autoencoder"])
     name = next(name for name in state if name.startswith("first_stage_model."))
     state[name] = state[name] + 0.01
-    from safetensors.torch import save_file
-
     save_file(state, tmp_path / "other.safetensors")
     assert load_autoencoder(tmp_path / "other.safetensors")
     tree = yaml.safe_load(recipe_file().read_text())

@@ -34,15 +34,16 @@ def unet():
 
 def test_full_size_targets():
     full = VideoUNet(UNetConfig.vc2(), device="meta")
-    assert len(lora.targets(full, "spatial", True)) == 128
-    temporal = lora.targets(full, "temporal", False)
+    assert len(lora.targets(full, "spatial")) == 128
+    temporal = lora.targets(full, "temporal", no_convolutions=True)
     assert {name.split(".")[-1] for name in temporal} == {"to_v", "0", "proj", "2", "proj_in", "proj_out"}
     assert not [name for name in temporal if name.endswith((".to_q", ".to_k"))]
-    convs = set(lora.targets(full, "temporal", True)) - set(temporal)
+    convs = set(lora.targets(full, "temporal")) - set(temporal)
     assert len(convs) == 4 * sum(".conv1.2.weight" in name for name in full.state_dict())
     names = temporal_names(full)
     assert all(f"{name}.weight" in names for name in [*temporal, *convs])
-    assert set(lora.targets(full, "all", True)) == {*lora.targets(full, "spatial", True), *temporal, *convs}
+    assert set(lora.targets(full, "all")) == {*lora.targets(full, "spatial"), *temporal, *convs}
+    assert lora.targets(full, "temporal", no_transformers=True, no_convolutions=True) == []
 
 
 @pytest.mark.parametrize("part", ["spatial", "temporal", "all"])
@@ -50,7 +51,7 @@ def test_full_size_targets():
 def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
     plain = unet(*inputs())
     state = {name: t.clone() for name, t in unet.state_dict().items()}
-    names = lora.inject(unet, part, rank=4, temporal_conv=True)
+    names = lora.inject(unet, part, rank=4)
     assert torch.equal(unet(*inputs()), plain)  # B is zero
     learning = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     assert len(learning) == 2 * len(names)
@@ -68,7 +69,7 @@ def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
 
 def test_on_single_images_every_adapter_gets_a_gradient(unet):
     """A temporal LoRA on q and k alone would learn nothing from them: with one frame their gradient is exactly zero."""
-    lora.inject(unet, "temporal", rank=4, temporal_conv=False)
+    lora.inject(unet, "temporal", rank=4, no_convolutions=True)
     for name, p in unet.named_parameters():
         if name.endswith("lora_B.weight"):
             torch.nn.init.normal_(p, std=0.1)

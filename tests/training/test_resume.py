@@ -123,7 +123,7 @@ def test_through_the_command_with_signals(recipe_file, folder):
     recipe = recipe_file(steps=40, save_every=1000, data={"workers": 1})
     command = [sys.executable, "-m", "vc2.training", "run", "--runs", str(folder.parent), str(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr
     for line in process.stderr:
         if " 3/40" in line:  # the progress bar
@@ -133,7 +133,7 @@ def test_through_the_command_with_signals(recipe_file, folder):
     while not (saved := last_step(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert 3 <= saved < 40
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as launchers and terminals do: to its readers too
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert "the same command goes on" in words

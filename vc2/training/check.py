@@ -31,7 +31,7 @@ def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
             yield _source(recipe, medium, cache)
     load_autoencoder(recipe.init.autoencoder_file)
     load_text(recipe.init.text_file)
-    start_unet(recipe.init, recipe.networks.unet)
+    start_unet(recipe)
     yield f"weights: {_start(recipe)}"
     yield from describe(recipe, processes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ log = logging.getLogger(__name__)
 SUFFIX = ".pt"
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor as one, on the CPU, also where its parts lie on several processes (then every process must ask)."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+def whole(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those that do not `keep` them get none."""
+    out = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            out[name] = full.detach().cpu()
+    return out
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
@@ -33,13 +39,11 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     return distribute_tensor(tensor, model.device_mesh, model.placements) if isinstance(model, DTensor) and tensor.shape == model.shape else tensor
 
 
-def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it."""
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Any]:
+    """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it, and those that do not `keep` it get nothing."""
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    states = {
-        name: {k: whole(v) if isinstance(v, Tensor) else v for k, v in optimizer.state[p].items()} for name, p in learning.items() if p in optimizer.state
-    }
-    return {"model": {name: whole(p) for name, p in learning.items()}, "optimizer": states}
+    states = {name: whole(optimizer.state[p], keep) for name, p in learning.items() if p in optimizer.state}
+    return {"model": whole(learning, keep), "optimizer": states}
 
 
 @torch.no_grad()
@@ -50,7 +54,7 @@ def scatter(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str,
             continue
         p.copy_(like(state["model"][name], p))
         if name in state["optimizer"]:
-            optimizer.state[p] = {k: like(v, p) if isinstance(v, Tensor) else v for k, v in state["optimizer"][name].items()}
+            optimizer.state[p] = {k: like(v, p) for k, v in state["optimizer"][name].items()}
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:

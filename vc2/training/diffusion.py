@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import checkpoint
-from .. import lora as lora_files
 from ..autoencoder import SCALE_FACTOR
 from ..schedule import TIMESTEPS, NoiseSchedule
 from ..unet import Block, VideoUNet
@@ -19,6 +16,7 @@ from . import lora
 from .config import Recipe
 from .data.batches import MEDIA, NOISE, Batch, Sample, Stream, load_batches, torch_generator
 from .data.cache import fingerprint_of
+from .export import write_full, write_lora
 from .initialise import load_autoencoder, load_text, start_unet
 from .partition import freeze_except, untouched_by_images
 
@@ -29,7 +27,8 @@ def mark_what_learns(unet: VideoUNet, recipe: Recipe) -> None:
     """Freeze everything but what the recipe trains, adapters included."""
     temporal = recipe.diffusion.image_temporal
     if recipe.learn.how == "lora":
-        lora.inject(unet, recipe.learn.part, recipe.learn.rank, temporal_conv=temporal == "full" or not recipe.image_only)
+        # Adapters go on what will be computed: on images alone not all temporal layers are.
+        lora.inject(unet, recipe.learn.part, recipe.learn.rank, recipe.image_only and temporal == "bypass", recipe.image_only and temporal != "full")
     else:
         freeze_except(unet, recipe.learn.part, untouched_by_images(unet, temporal) if recipe.image_only else frozenset())
 
@@ -41,9 +40,9 @@ class DiffusionObjective:
         self.open_networks(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
         self.streams = {medium: Stream(recipe, medium, cache, self.networks) for medium in MEDIA if getattr(recipe.data, medium)}
-        self.model = start_unet(recipe.init, recipe.networks.unet)
+        self.model = start_unet(recipe)
         mark_what_learns(self.model, recipe)
-        self.frozen = {name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters() if not p.requires_grad} if self._reduced else {}
+        self.frozen = fingerprint_of({name: p for name, p in self.model.named_parameters() if not p.requires_grad})
         self._prepare_network()
         self.place_networks()
 
@@ -52,7 +51,7 @@ class DiffusionObjective:
         self.recipe, self.device = recipe, device
         self.frozen_dtype = torch.bfloat16 if recipe.compute.precision == "bf16" else torch.float32
         self.autoencoder, self.text = load_autoencoder(recipe.init.autoencoder_file), load_text(recipe.init.text_file)
-        self.networks = {"autoencoder": fingerprint_of(self.autoencoder), "text": fingerprint_of(self.text)}
+        self.networks = {"autoencoder": fingerprint_of(self.autoencoder.state_dict()), "text": fingerprint_of(self.text.state_dict())}
 
     def place_networks(self) -> None:
         self.autoencoder.to(self.device)
@@ -142,25 +141,9 @@ class DiffusionObjective:
         """Samples for validation, by medium."""
         return {medium: stream.held_out(self.recipe.data.held_out) for medium, stream in self.streams.items()}
 
-    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The UNet's tensors from trained `weights`: with frozen ones as they were read, and adapters merged in."""
-        own, adapters = lora.split({**self.model.state_dict(), **weights})
-        own |= self.frozen
-        return lora_files.merge(own, {name: t.cpu() for name, t in lora.to_file(adapters).items()}) if adapters else own
-
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> list[Path]:
+    def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """`model.safetensors`, a whole checkpoint in half precision; for LoRA `lora.safetensors` too."""
-        metadata = {"recipe": self.recipe.model_dump_json(), "sampling": json.dumps(self.recipe.sampling)}
-        out = [
-            checkpoint.save(
-                folder / "model.safetensors", unet={n: t.cpu() for n, t in self.whole(weights).items()}, schedule=self.schedule,
-                vae=self.autoencoder.state_dict(), text=self._text_state(), dtype=torch.float16, metadata=metadata,
-            )
-        ]  # fmt: skip
+        out = [write_full(folder / "model.safetensors", self.recipe, weights, step, torch.float16)]
         if self.recipe.learn.how == "lora":
-            out.append(lora_files.save(folder / "lora.safetensors", lora.to_file({n: t.float().cpu() for n, t in weights.items()})))
+            out.append(write_lora(folder / "lora.safetensors", weights, torch.float32))
         return out
-
-    def _text_state(self) -> dict[str, Tensor]:
-        """As it was read: the one in use may be rounded."""
-        return checkpoint.load_part(self.recipe.init.text_file, checkpoint.TEXT, "init.text") if self._reduced else self.text.state_dict()

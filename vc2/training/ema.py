@@ -24,9 +24,9 @@ class EMA:
         live = [_local(parameters[name].detach()).float() for name in self.shadow]
         torch._foreach_lerp_([_local(tensor) for tensor in self.shadow.values()], live, 1 - decay)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The averages, whole, on the CPU. Every process must call it."""
-        return {name: whole(tensor) for name, tensor in self.shadow.items()}
+    def weights(self, keep: bool = True) -> dict[str, Tensor]:
+        """The averages, whole, on the CPU. Every process must call it, and those that do not `keep` them get none."""
+        return whole(self.shadow, keep)
 
     @torch.no_grad()
     def swap(self, module: nn.Module) -> None:
@@ -38,8 +38,8 @@ class EMA:
                 live.copy_(average)
                 average.copy_(kept)
 
-    def state_dict(self) -> dict:
-        return {"step": self.step, "shadow": self.weights()}
+    def state_dict(self, keep: bool = True) -> dict:
+        return {"step": self.step, "shadow": self.weights(keep)}
 
     def load_state_dict(self, state: dict) -> None:
         self.step = state["step"]

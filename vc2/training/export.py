@@ -38,22 +38,38 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
     if form == "lora":
         if not adapters:
             raise RecipeError(f"{recipe.name} learns directly and has no LoRA; export it as full or spatial")
-        return lora_files.save(target, {n: t.to(DTYPES[dtype]) for n, t in lora.to_file(adapters).items()})
-    start = start_unet(recipe.init, recipe.networks.unet)
-    before, temporal = start.state_dict(), temporal_names(start)
-    after = lora_files.merge(before, lora.to_file(adapters)) if adapters else {**before, **trained}
+        return write_lora(target, trained, DTYPES[dtype])
     if form == "spatial":
-        return _difference(target, before, after, temporal, dtype)
+        return _difference(target, recipe, trained, dtype)
+    return write_full(target, recipe, trained, state["step"], DTYPES[dtype])
+
+
+def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
+    """A whole checkpoint in the official layout. What did not learn is read again from where the run started."""
     parts = {
         "vae": files.load_part(recipe.init.autoencoder_file, files.VAE, "init.autoencoder"),
         "text": files.load_part(recipe.init.text_file, files.TEXT, "init.text"),
     }
-    metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(recipe.sampling), "step": str(state["step"])}
-    return files.save(target, unet=after, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=DTYPES[dtype], metadata=metadata, **parts)
+    unet = with_trained(start_unet(recipe).state_dict(), trained)
+    metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(recipe.sampling), "step": str(step)}
+    return files.save(target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts)
 
 
-def _difference(target: Path, before: dict[str, Tensor], after: dict[str, Tensor], temporal: frozenset[str], dtype: str) -> Path:
-    out = {}
+def write_lora(target: Path, trained: dict[str, Tensor], dtype: torch.dtype) -> Path:
+    """A LoRA run's adapters."""
+    return lora_files.save(target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()})
+
+
+def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A UNet's tensors, from those it started with and what a run has trained: adapters merged in, others in their place."""
+    own, adapters = lora.split(trained)
+    return lora_files.merge({**start, **own}, lora.to_file(adapters))
+
+
+def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], dtype: str) -> Path:
+    start = start_unet(recipe)
+    before, temporal = start.state_dict(), temporal_names(start)
+    after, out = with_trained(before, trained), {}
     for name, tensor in after.items():
         change = tensor.float() - before[name].float()
         if not change.any():

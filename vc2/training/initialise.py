@@ -15,18 +15,21 @@ from ..config import AutoencoderConfig, TextConfig, UNetConfig, as_config
 from ..layers import ResBlock, TemporalConv, Transformer
 from ..text import TextEncoder
 from ..unet import VideoUNet
-from .config import Init
+from .config import Recipe
 from .partition import temporal_names
 
 
-def start_unet(init: Init, shape: dict[str, Any]) -> VideoUNet:
-    """A float32 UNet as `init` says; `shape` (fields of UNetConfig) where its file does not tell. Raises CheckpointError, or OSError for a missing file."""
+def start_unet(recipe: Recipe) -> VideoUNet:
+    """The float32 UNet that a recipe starts from, the same every time it is asked for. Raises CheckpointError, or OSError for a missing file."""
+    init = recipe.init
     if init.unet:
         loaded = checkpoint.load(init.unet)
         # Copies, since what is memory-mapped cannot be trained in place.
         weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in loaded.unet.items()}
         return checkpoint.assemble(VideoUNet(loaded.config, device="meta"), weights)
-    unet = zero_outputs(VideoUNet(as_config(UNetConfig, shape)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        unet = zero_outputs(VideoUNet(as_config(UNetConfig, recipe.networks.unet)))
     if init.sd:
         load_spatial(unet, init.sd)
     return unet

@@ -53,6 +53,7 @@ class Trainer:
         if state := checkpoint.latest(self.checkpoints):
             self.load_state_dict(state)
             log.info("%s goes on from step %d", recipe.name, self.step)
+        self._check_together()
 
     @property
     def checkpoints(self) -> Path:
@@ -103,7 +104,8 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "skipped.txt", "a", encoding="utf-8") as file:
                 file.writelines(f"step {self.step}: {name}\n" for name in skipped)
-        self.counts["read"] += self.recipe.batch + broken
+        step = getattr(batch, "step", None)
+        self.counts["read"] += (step.count if step else self.recipe.batch) + broken
         self.counts["broken"] += broken
         share = self.counts["broken"] / self.counts["read"]
         if self.counts["read"] >= self.ENOUGH and share > self.recipe.data.broken_share:
@@ -184,9 +186,9 @@ class Trainer:
 
     def export(self) -> None:
         """Write the averaged weights; see the objective for the files."""
-        weights = self.ema.weights()
+        weights = self.ema.weights(keep=self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
-            for path in self.objective.export(self.folder, weights):
+            for path in self.objective.export(self.folder, weights, self.step):
                 log.info("wrote %s", path)
         self.accelerator.wait_for_everyone()
 
@@ -209,22 +211,32 @@ class Trainer:
         return bool(self.accelerator.reduce(torch.tensor(float(failure), device=self.accelerator.device), "sum").item())
 
     def state_dict(self) -> dict:
+        keep = self.accelerator.is_main_process
         return {
             "step": self.step,
             "recipe": self.recipe.model_dump_json(),
             "counts": dict(self.counts),
             "in_a_row": self.in_a_row,
-            "ema": self.ema.state_dict(),
-            **checkpoint.gather(self.network, self.optimizer),
+            "frozen": self.objective.frozen,
+            "ema": self.ema.state_dict(keep),
+            **checkpoint.gather(self.network, self.optimizer, keep),
         }
 
     def load_state_dict(self, state: dict) -> None:
         changed = self.recipe.differences(state["recipe"])
         if changed:
             raise RecipeError(f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another name (name=...)")
+        if state["frozen"] != self.objective.frozen:
+            raise RecipeError(f"the weights that {self.folder} started from (init) are not those in the files now; put them back, or train under another name")
         self.step, self.counts, self.in_a_row = state["step"], dict(state["counts"]), state["in_a_row"]
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
+
+    def _check_together(self) -> None:
+        """Every process must have found the same checkpoint, which folders that are not shared would prevent."""
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise RecipeError(f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must see the same folder")
 
     def _on_signal(self, number: int, frame) -> None:
         if number == signal.SIGUSR1:

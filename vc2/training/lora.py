@@ -39,19 +39,20 @@ class Adapter(nn.Module):
         return self.lora_B(self.lora_A(x))
 
 
-def targets(unet: VideoUNet, part: str, temporal_conv: bool) -> list[str]:
+def targets(unet: VideoUNet, part: str, no_transformers: bool = False, no_convolutions: bool = False) -> list[str]:
     """Names of the layers that get an adapter.
 
     theta_S: q, k, v and out of the spatial transformers (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters). theta_T: v, out, feed-forward and the
-    projections of the temporal transformers, and the temporal convolutions if `temporal_conv`; not q and k, whose gradient on single images is exactly zero.
+    projections of the temporal transformers, and the temporal convolutions; not q and k, whose gradient on single images is exactly zero. `no_transformers` and
+    `no_convolutions` leave out temporal ones that training will pass by.
     """
     out = []
     for name, module in unet.named_modules():
         if isinstance(module, SpatialTransformer) and part != "temporal":
             ends: tuple[str, ...] = (".to_q", ".to_k", ".to_v", ".to_out.0")
-        elif isinstance(module, TemporalTransformer) and part != "spatial":
+        elif isinstance(module, TemporalTransformer) and part != "spatial" and not no_transformers:
             ends = (".to_v", ".to_out.0", ".ff.net.0.proj", ".ff.net.2", "proj_in", "proj_out")
-        elif isinstance(module, TemporalConv) and part != "spatial" and temporal_conv:
+        elif isinstance(module, TemporalConv) and part != "spatial" and not no_convolutions:
             ends = ("conv1.2", "conv2.3", "conv3.3", "conv4.3")
         else:
             continue
@@ -59,10 +60,10 @@ def targets(unet: VideoUNet, part: str, temporal_conv: bool) -> list[str]:
     return out
 
 
-def inject(unet: VideoUNet, part: str, rank: int, temporal_conv: bool) -> list[str]:
+def inject(unet: VideoUNet, part: str, rank: int, no_transformers: bool = False, no_convolutions: bool = False) -> list[str]:
     """Freeze the UNet and hang adapters on its `targets`; returns their names."""
     unet.requires_grad_(False)
-    names = targets(unet, part, temporal_conv)
+    names = targets(unet, part, no_transformers, no_convolutions)
     for name in names:
         layer = unet.get_submodule(name)
         layer.adapter = Adapter(layer, rank)

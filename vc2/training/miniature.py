@@ -25,6 +25,8 @@ from .data.batches import SAMPLE, torch_generator
 class _Procedural:
     """A batch is the generator that it is drawn from."""
 
+    frozen = ""
+
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.recipe, self.device = recipe, device
 
@@ -66,7 +68,7 @@ class AutoencoderObjective(_Procedural):
         psnr = 10 * torch.log10(4 / mse.detach())
         return F.l1_loss(out, x) + mse + self.KL_WEIGHT * kl, {"psnr": psnr, "kl": kl.detach()}
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> list[Path]:
+    def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         model = AutoencoderKL(self.model.config)
         model.load_state_dict(weights)
         normalise_latents(model, self.frames(512, torch_generator(self.recipe.seed)))
@@ -103,7 +105,7 @@ class TextObjective(_Procedural):
             right.append((logits.argmax(-1) == target).float().mean())
         return loss, {"accuracy": torch.stack(right).mean()}
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> list[Path]:
+    def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         state = {name.removeprefix("text."): t for name, t in weights.items() if name.startswith("text.")}
         return [checkpoint.save_part(folder / "model.safetensors", checkpoint.TEXT, state)]
 

@@ -18,6 +18,7 @@ from .config import Recipe
 
 class Objective(Protocol):
     model: nn.Module  # what learns
+    frozen: str  # a fingerprint of the weights beside it
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
         """This process's share of the batches from step `start` on."""
@@ -28,7 +29,7 @@ class Objective(Protocol):
     def loss(self, model: nn.Module, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of a part through `model` (the network, perhaps wrapped), and figures to log."""
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> list[Path]:
+    def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """Write the trained weights as files that the next recipe, or ComfyUI, loads."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -12,14 +15,18 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from ..unet import Block
 from .config import Recipe, RecipeError
 
+# Others wait while the first process writes a checkpoint; by default they give up after ten minutes.
+PATIENCE = timedelta(hours=2)
 
-def start(recipe: Recipe, folder) -> Accelerator:
+
+def start(recipe: Recipe, folder: Path) -> Accelerator:
     """Joins the other processes, if any. Raises RecipeError where the batch does not divide among them."""
     # On a step of images the temporal layers that they pass by have no gradient.
     both = recipe.data.clips is not None and recipe.data.images is not None
     some_unused = both and recipe.learn.part != "spatial" and recipe.diffusion.image_temporal != "full"
     ddp = DistributedDataParallelKwargs(find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp], log_with=list(recipe.trackers) or None, project_dir=folder)
+    handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=list(recipe.trackers) or None, project_dir=folder)
     world = accelerator.num_processes
     share, rest = divmod(recipe.batch, world)
     micro = recipe.compute.micro_batch or share
@@ -40,7 +47,8 @@ def distribute(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn
     for module in model.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # Resharded too, which the outermost is not by default: after a validation its parameters would not be those that the optimizer knows.
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     return model
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -63,12 +65,13 @@ def prepare(recipe: Recipe, cache: Path) -> list[Path]:
     media = [medium for medium in MEDIA if getattr(recipe.data, medium) and getattr(recipe.data, medium).prepared != "no"]
     if not media:
         raise RecipeError(f"{recipe.name} prepares nothing: no source has prepared: moments, or moments and text")
-    accelerator = Accelerator()
+    # One process may have hours of tars left where another has none.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))])
     encoder = Encoder(recipe, cache, accelerator.device)
     folders = []
     for medium in media:
         stream = Stream(recipe, medium, cache)
-        folder = cache_folder(recipe, medium, len(stream.listing), cache, encoder.networks)
+        folder = cache_folder(recipe, medium, stream.listing.identity(), cache, encoder.networks)
         if not (folder / INDEX).is_file():
             _prepare(recipe, stream, folder, encoder, accelerator)
         folders.append(folder)
@@ -82,17 +85,18 @@ def _prepare(recipe: Recipe, stream: Stream, folder: Path, encoder: Encoder, acc
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, total, SHARD)
     mine = list(starts)[accelerator.process_index :: accelerator.num_processes]
-    broken: list[str] = []
+    skipped = folder / f"skipped-{accelerator.process_index}.txt"
     todo = {start: range(start, min(start + SHARD, total)) for start in mine if not _tar(folder, start).is_file()}
     count = sum(len(indices) for indices in todo.values())
     with tqdm(total=count, unit="sample", desc=f"preparing {stream.medium}", disable=not accelerator.is_main_process) as bar:
         for start, indices in todo.items():
-            broken += _write_tar(_tar(folder, start), stream, indices, encoder, with_text, bar)
+            broken = _write_tar(_tar(folder, start), stream, indices, encoder, with_text, bar)
+            with open(skipped, "a", encoding="utf-8") as file:
+                file.writelines(f"{name}\n" for name in broken)
+    broken = skipped.read_text(encoding="utf-8").splitlines() if skipped.is_file() else []
     if broken:
-        with open(folder / f"skipped-{accelerator.process_index}.txt", "a", encoding="utf-8") as file:
-            file.writelines(f"{name}\n" for name in broken)
-        log.warning("%d samples could not be used; %s names them", len(broken), folder / f"skipped-{accelerator.process_index}.txt")
-    if broken and len(broken) > recipe.data.broken_share * count:
+        log.warning("%d samples could not be used; %s names them", len(broken), skipped)
+    if len(broken) > recipe.data.broken_share * sum(min(SHARD, total - start) for start in mine):
         raise SourceError(f"{len(broken)} samples of data.{stream.medium} could not be used, more than data.broken_share allows; the first: {broken[0]}")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

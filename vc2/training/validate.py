@@ -43,8 +43,9 @@ def held_out_loss(objective: DiffusionObjective, model: nn.Module, accelerator: 
         t = torch.full((len(part),), int(quantiles[q] * TIMESTEPS))
         text = None if part[0].text is None else torch.stack([sample.text for sample in part])  # type: ignore[misc]
         fps = torch.tensor([round(sample.fps) for sample in part])
+        frames = torch.stack([s.frames for s in part])
         with autocast(objective.recipe, accelerator):
-            errors = objective.errors(model, torch.stack([s.frames for s in part]), [s.caption for s in part], text, fps, t, generators)
+            errors = objective.errors(model, frames, [s.caption for s in part], text, fps, t, generators)
         if mine < len(jobs):
             totals[kind, q] += torch.stack([errors.sum(), torch.tensor(float(len(part)), device=errors.device)])
     train_what_learns(model)

@@ -6,6 +6,7 @@ exactly what one process would: every sample once an epoch, none twice.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ class Stream:
         else:
             self.listing = open_listing(source, medium, cache / "index")
         if source.prepared != "no" and networks is not None:
-            self.listing = Prepared.find(recipe, medium, len(self.listing), cache, networks)
+            self.listing = Prepared.find(recipe, medium, self.listing.identity(), cache, networks)
         self.order = Order(len(self.listing), recipe.data.held_out, recipe.seed, self.listing.blocks)
         if not len(self.order):
             raise SourceError(f"data.{medium}: the source is empty")
@@ -179,10 +180,13 @@ class Stream:
             stride, first = media.choose_frames(len(pixels), frames, strides, uniform)
             chosen = torch.stack([media.fit(frame.permute(1, 2, 0).numpy(), data.width, data.height, place) for frame in pixels[first::stride][:frames]])
             return Sample(chosen, caption, SOURCE_FPS / stride)
-        record = listing.record(index)
-        if self.medium == "images":
-            return Sample(media.fit(media.read_image(record), data.width, data.height, place)[None], record.caption, 0.0)
-        clip, fps = media.read_clip(record, frames, strides, uniform, data.width, data.height, place)
+        try:
+            record = listing.record(index)
+            if self.medium == "images":
+                return Sample(media.fit(media.read_image(record), data.width, data.height, place)[None], record.caption, 0.0)
+            clip, fps = media.read_clip(record, frames, strides, uniform, data.width, data.height, place)
+        except OSError as error:
+            raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {error}") from error
         return Sample(clip, record.caption, fps)
 
     def draw(self, step: Step, slot: int) -> Sample:
@@ -277,7 +281,6 @@ def load_batches(recipe: Recipe, streams: dict[str, Stream], start: int, rank: i
 
 
 def quiet(_: int) -> None:
-    """Ctrl-C is the trainer's to answer: it finishes the step, saves and stops its readers."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals are the trainer's to answer: it finishes the step, saves and stops its readers. Launchers and terminals send them to readers too."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)

@@ -1,7 +1,8 @@
 """Encoded samples on disk: latent moments, and captions' features if asked for, in WebDataset tars.
 
-The folder's name carries a fingerprint of everything that its content depends on: the source, the size, the autoencoder and the text encoder. Change one of
-them and the cache is another; it can never be read with the wrong networks. It stores moments and not samples, so that training still draws from them.
+The folder's name carries a fingerprint of everything that its content depends on: the source's files (names, sizes, times), the picture size, the autoencoder
+and the text encoder. Change one of them and the cache is another; it can never be read with the wrong networks. It stores moments and not samples, so that
+training still draws from them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..config import Procedural, Recipe
-from .sources import BrokenSample, SourceError, Tars, fingerprint, read_range
+from .sources import BrokenSample, SourceError, Tars, fingerprint, identity_of, read_range
 
 SHARD = 512  # samples a tar
 MOMENTS, TEXT, TABLE = ".moments.npy", ".text.npy", ".json"
@@ -40,13 +42,13 @@ class Prepared:
 
     def __init__(self, folder: Path, index_folder: Path):
         self.tars = Tars(str(folder), ((MOMENTS,), (TEXT,), (TABLE,)), index_folder)
-        self.blocks = self.tars.blocks
+        self.blocks: Sequence[int] | None = self.tars.blocks
         self.about = json.loads((folder / INDEX).read_text())
         self.empty_text = torch.from_numpy(np.load(folder / EMPTY)) if (folder / EMPTY).is_file() else None
 
     @classmethod
-    def find(cls, recipe: Recipe, medium: str, count: int, cache: Path, networks: dict[str, str]) -> Prepared:
-        folder = cache_folder(recipe, medium, count, cache, networks)
+    def find(cls, recipe: Recipe, medium: str, identity: str, cache: Path, networks: dict[str, str]) -> Prepared:
+        folder = cache_folder(recipe, medium, identity, cache, networks)
         if not (folder / INDEX).is_file():
             part = f", of which {len(list(folder.glob('*.tar')))} tars are there" if folder.is_dir() else ""
             raise SourceError(
@@ -56,6 +58,9 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.tars)
+
+    def identity(self) -> str:
+        return identity_of(self.tars.shards)
 
     def sample(self, index: int) -> Stored:
         def load(group: int) -> bytes | None:
@@ -72,10 +77,10 @@ class Prepared:
         return Stored(frames, about["caption"], about["fps"], about["frozen"], features)
 
 
-def cache_folder(recipe: Recipe, medium: str, count: int, cache: Path, networks: dict[str, str]) -> Path:
-    """Where the prepared samples of a recipe's source lie. `networks`: fingerprints of "autoencoder" and "text"."""
+def cache_folder(recipe: Recipe, medium: str, identity: str, cache: Path, networks: dict[str, str]) -> Path:
+    """Where the prepared samples of a recipe's source lie. `identity`: the listing's; `networks`: fingerprints of "autoencoder" and "text"."""
     data, source = recipe.data, getattr(recipe.data, medium)
-    parts = [source.model_dump(mode="json"), count, data.width, data.height, data.crop, networks["autoencoder"]]
+    parts = [source.model_dump(mode="json"), identity, data.width, data.height, data.crop, networks["autoencoder"]]
     if source.prepared == "moments and text":
         parts.append(networks["text"])
     if medium == "clips" and not isinstance(source, Procedural):
@@ -83,10 +88,10 @@ def cache_folder(recipe: Recipe, medium: str, count: int, cache: Path, networks:
     return cache / f"{source.kind}-{medium}-{fingerprint(*parts)}"
 
 
-def fingerprint_of(module: torch.nn.Module) -> str:
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
     """Sixteen hexadecimal digits of a network's weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(float(tensor)).encode())
     return digest.hexdigest()[:16]

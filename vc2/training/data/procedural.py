@@ -90,6 +90,9 @@ class World:
     def __len__(self) -> int:
         return len(self.order)
 
+    def identity(self) -> str:
+        return f"{len(self.order)} of {len(self.scenes)}"
+
     def scene(self, index: int) -> Scene:
         return self.scenes[self.order[index]][0]
 

@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -63,6 +64,20 @@ class Listing(Protocol):
     def record(self, index: int) -> Record:
         """Raises BrokenSample where the listing itself is broken there."""
 
+    def identity(self) -> str:
+        """Other files, another identity: by names, sizes and times, of captions too."""
+
+
+def identity_of(paths: Iterable[Path]) -> str:
+    return fingerprint(*((str(path), path.stat().st_size, int(path.stat().st_mtime)) for path in paths))
+
+
+def caption_of(text: object, name: str) -> str:
+    """Raises BrokenSample where it is none."""
+    if not isinstance(text, str):
+        raise BrokenSample(f"{name} has {text!r} for a caption")
+    return text.strip()
+
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
     with open(path, "rb") as file:
@@ -90,6 +105,9 @@ class FolderListing:
     def __len__(self) -> int:
         return len(self.files)
 
+    def identity(self) -> str:
+        return identity_of(path for file in self.files for path in (file, file.with_suffix(".txt")))
+
     def record(self, index: int) -> Record:
         path = self.files[index]
         caption = path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").strip()
@@ -97,29 +115,32 @@ class FolderListing:
 
 
 class Lines:
-    """Random access to the lines of a text file: only where each begins is kept, so that ten million of them take 80 MB."""
+    """Random access to the records of a text file: only where each begins is kept, so that ten million of them take 80 MB.
 
-    def __init__(self, path: Path, skip: int = 0):
+    A record is a line, or with `quoted` as many as an open quotation mark runs over (CSV). Empty lines are none.
+    """
+
+    def __init__(self, path: Path, quoted: bool = False, skip: int = 0):
         if not path.is_file():
             raise SourceError(f"{path}: no such file")
         self.path = path
+        starts, position, inside = [], 0, False
         with open(path, "rb") as file:
-            starts, position = [], 0
             for line in file:
-                if line.strip():
+                if line.strip() and not inside:
                     starts.append(position)
                 position += len(line)
-        self.starts = np.array(starts[skip:], dtype=np.int64)
-        if not len(self.starts):
+                inside ^= quoted and line.count(b'"') % 2 == 1
+        self.starts = np.array([*starts[skip:], position], dtype=np.int64)
+        if not len(self):
             raise SourceError(f"{path} lists nothing")
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.starts) - 1
 
-    def line(self, index: int) -> str:
-        with open(self.path, "rb") as file:
-            file.seek(int(self.starts[index]))
-            return file.readline().decode("utf-8", errors="replace")
+    def record(self, index: int) -> str:
+        start, end = int(self.starts[index]), int(self.starts[index + 1])
+        return read_range(self.path, start, end - start).decode("utf-8", errors="replace")
 
 
 class WebVidListing:
@@ -130,7 +151,7 @@ class WebVidListing:
         self.root = source.videos
         if not self.root.is_dir():
             raise SourceError(f"{self.root}: no such folder (data.clips.videos)")
-        self.lines = Lines(source.csv, skip=1)
+        self.lines = Lines(source.csv, quoted=True, skip=1)
         with open(source.csv, encoding="utf-8", newline="") as file:
             self.header = next(csv.reader(file))
         missing = [name for name in self.NEEDED if name not in self.header]
@@ -141,13 +162,16 @@ class WebVidListing:
         return len(self.lines)
 
     def record(self, index: int) -> Record:
-        row = next(csv.reader([self.lines.line(index)]))
+        row = next(csv.reader(io.StringIO(self.lines.record(index), newline="")))
         name = f"{self.lines.path} row {index + 1}"
         if len(row) != len(self.header):
             raise BrokenSample(f"{name} has {len(row)} fields, expected {len(self.header)}")
         fields = dict(zip(self.header, row, strict=True))
         path = self.root / fields["page_dir"] / f"{fields['videoid']}.mp4"
-        return Record(str(path), fields["name"].strip(), path, ".mp4")
+        return Record(str(path), " ".join(fields["name"].split()), path, ".mp4")
+
+    def identity(self) -> str:
+        return identity_of([self.lines.path])
 
 
 class JourneyDBListing:
@@ -165,11 +189,14 @@ class JourneyDBListing:
     def record(self, index: int) -> Record:
         name = f"{self.lines.path} line {index + 1}"
         try:
-            row = json.loads(self.lines.line(index))
+            row = json.loads(self.lines.record(index))
             path, caption = self.root / row["img_path"], row[self.caption]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise BrokenSample(f"{name} is not a JSON object with img_path and {self.caption}: {error!r}") from error
-        return Record(str(path), str(caption).strip(), path, path.suffix.lower())
+        return Record(str(path), caption_of(caption, name), path, path.suffix.lower())
+
+    def identity(self) -> str:
+        return identity_of([self.lines.path])
 
 
 class Tars:
@@ -215,12 +242,15 @@ class ShardListing:
         name = f"{place[0]}, sample {index} (a {ending} at byte {place[1]})"
         return Record(name, self._caption(index, name), place, ending)
 
+    def identity(self) -> str:
+        return identity_of(self.tars.shards)
+
     def _caption(self, index: int, name: str) -> str:
         text, table = self.tars.place(index, 1), self.tars.place(index, 2)
         if text:
             return read_range(*text[1]).decode("utf-8", errors="replace").strip()
         try:
-            return str(json.loads(read_range(*table[1]) if table else "{}")["caption"]).strip()
+            return caption_of(json.loads(read_range(*table[1]) if table else "{}")["caption"], name)
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenSample(f"{name} has neither a .txt nor a .json with a caption ({error!r})") from error
 
@@ -249,10 +279,9 @@ def tar_index(path: Path, groups: tuple[tuple[str, ...], ...], folder: Path) -> 
             rows.append(row)
     table = np.array(rows, dtype=np.int64).reshape(-1, len(groups), 3)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:  # several processes, perhaps on several machines, may write it at once
         np.save(file, table)
-    temporary.replace(cached)
+    os.replace(file.name, cached)
     return table
 
 
