@@ -68,26 +68,21 @@ def last_step(folder: Path) -> int:
 
 
 def test_killed_at_twenty_random_points_it_ends_with_the_same_bits(recipe, folder):
-    """SIGKILL, twenty times in one run, that saves at every step: many of them fall into the saving itself."""
-    settings = recipe(steps=STEPS, save_every=1, learn={"part": "all"})
+    """SIGKILL, twenty times in one run, which saves at every step: kills fall into computing and into saving, before the first step and after."""
+    settings = recipe(steps=64, save_every=1, batch=1, data={"clips": None})
     straight = folder.parent / "straight"
-    begin = time.monotonic()
     assert ended(start(settings, straight)) == 0
-    duration = time.monotonic() - begin
-    rng, kills, halves, at = random.Random(0), 0, 0, []
-    while kills < 20:
-        child = start(settings, folder)
-        # From before the first step to about four steps on; a process that ended by itself was not killed.
-        time.sleep(rng.uniform(0.05, 0.3) * duration)
+    rng, at = random.Random(0), []
+    for _ in range(20):
+        child, before = start(settings, folder), last_step(folder)
+        wanted, deadline = before + rng.randint(0, 2), time.monotonic() + 60
+        while last_step(folder) < wanted and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3))  # a step and its saving take about as long
         os.kill(child, signal.SIGKILL)
-        if ended(child) != -signal.SIGKILL:
-            for leftover in (folder / "checkpoints", folder / "model.safetensors"):
-                subprocess.run(["rm", "-rf", str(leftover)], check=True)
-            continue
-        kills += 1
-        halves += bool(list((folder / "checkpoints").glob(".step-*.tmp"))) if folder.exists() else 0
+        assert ended(child) == -signal.SIGKILL  # it was still at work
         at.append(last_step(folder))
-    assert len(set(at)) > 3  # it was killed in different places
+    assert len(set(at)) > 10
     assert ended(start(settings, folder)) == 0
     assert_same_bits(straight, folder)
     assert not list((folder / "checkpoints").glob(".step-*.tmp"))

@@ -79,9 +79,13 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         ) from error
     for old in all_steps(folder)[:-keep]:
         old.unlink()
-    for leftover in folder.glob(".step-*.tmp"):  # of a process that was killed while it saved
-        leftover.unlink()
     return path
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process left that was killed while it saved."""
+    for leftover in folder.glob(".step-*.tmp"):
+        leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -48,6 +48,8 @@ class Trainer:
         self.ema = EMA(self.network, recipe.optimizer.ema)
         self.step, self.in_a_row = 0, 0
         self.counts = {"read": 0, "broken": 0, "non_finite": 0}
+        if self.accelerator.is_main_process:
+            checkpoint.clean(self.checkpoints)
         self.asked_to_stop = self.asked_to_save = False  # by a signal to this process
         self.stopping = self.saving = False  # what all processes have agreed on
         if state := checkpoint.latest(self.checkpoints):
