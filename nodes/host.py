@@ -89,14 +89,19 @@ class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSampl
         return s / (1 + (s * sigma.float()) ** 2).sqrt()
 
     def calculate_input(self, sigma, noise):
-        return noise * comfy.model_sampling.reshape_sigma(self.input_scale(sigma), noise.ndim)
+        return noise * per_sample(self.input_scale(sigma), noise.ndim)
 
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
         """Start from `noise`. An empty latent means sampling from the prior, which is unit noise at the model's input, at whatever step one starts."""
         sigma = torch.as_tensor(sigma, device=noise.device)
         from_prior = max_denoise or not torch.any(latent_image)
         gain = 1 / self.input_scale(sigma) if from_prior else sigma
-        return noise * comfy.model_sampling.reshape_sigma(gain, noise.ndim) + latent_image
+        return noise * per_sample(gain, noise.ndim) + latent_image
+
+
+def per_sample(values: Tensor, ndim: int) -> Tensor:
+    """One value, or one a sample, to multiply a batch of `ndim` dimensions with. (ComfyUI 0.3.64 has no `reshape_sigma`.)"""
+    return values.view(()) if values.numel() == 1 else values.view(-1, *(1,) * (ndim - 1))
 
 
 # --- the UNet in the host ---------------------------------------------------------------------------------------------------------------
@@ -110,6 +115,7 @@ class HostUNet(VideoUNet):
         super().__init__(vc2_config, operations=operations, dtype=dtype, device=device)
         self._options: dict = {}  # of the forward pass that is running
         self.use_attention(self._attention)
+        self.eval()  # ComfyUI 0.3.64 does not, and the temporal convolutions have a dropout
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         # SD 2.1's attention overflows in half precision.
@@ -159,7 +165,7 @@ class HostModel(comfy.model_base.BaseModel):
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
         """What is kept while inpainting, at noise level sigma; not `noise_scaling`, which takes an empty latent for a start from the prior."""
-        return latent_image + noise * comfy.model_sampling.reshape_sigma(sigma, noise.ndim)
+        return latent_image + noise * per_sample(sigma, noise.ndim)
 
     def state_dict_for_saving(self, *args, **kwargs):
         """For the stock ModelSave and CheckpointSave: the file loads as what was saved, by its tensors' names and with its own rescale."""
