@@ -397,7 +397,8 @@ def adopt_stock_windows(executor, *args, **kwargs):
         overlap = 0 if apart else min(stock.context_overlap, stock.context_length - 1)
         log.info("context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows", stock.context_length, overlap)
         looped = stock.closed_loop and stock.context_schedule.name == comfy.context_windows.ContextSchedules.UNIFORM_LOOPED
-        options["context_handler"] = ContextWindows(stock.context_length, stock.context_length - overlap, looped, check_interrupt)
+        freenoise = getattr(stock, "freenoise", False)  # not before ComfyUI 0.8.0
+        options["context_handler"] = ContextWindows(stock.context_length, stock.context_length - overlap, looped, check_interrupt, freenoise)
     return executor(*args, **kwargs)
 
 

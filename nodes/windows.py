@@ -78,8 +78,10 @@ class ContextWindows:
 
     dim = 0  # where the frames are
 
-    def __init__(self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None]):
+    def __init__(self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None], freenoise: bool = False):
         self.context_length, self.stride, self.looped, self.check_interrupt = length, stride, looped, check_interrupt
+        # What the stock node's wrapper asks of the handler that stands in its place (ComfyUI 0.8.0): whether to shuffle the noise, and for which windows.
+        self.freenoise, self.context_overlap = freenoise, length - stride
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         return clip_length(conds, x_in) > self.context_length

@@ -248,7 +248,7 @@ def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dic
         raise CheckpointError(f"{asked_by} is not set; give a checkpoint that holds {prefix}*")
     state = take({name: t for name, t in read_tensors(path).items() if not name.startswith(IGNORED)}, prefix)
     if not state:
-        raise CheckpointError(f"{path} ({asked_by}) holds no tensors called {prefix}*")
+        raise CheckpointError(f"{path} holds no tensors called {prefix}*; {asked_by} must name a whole checkpoint that does")
     return {name: tensor.float() for name, tensor in state.items()}
 
 

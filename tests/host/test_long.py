@@ -87,14 +87,26 @@ def test_frames_that_are_not_whole_clips_are_refused(client, checkpoint, mode):
         sampled(client, checkpoint, 12, windowed(mode) if mode else None, frames_per_clip=8)
 
 
-STOCK_WINDOWS = graphs.node(
-    "ContextWindowsManual", model=["load", 0], context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
-    closed_loop=False, fuse_method="pyramid", dim=0,
-)  # fmt: skip
+def stock_windows(client, **changes):
+    """The stock node, with its defaults for inputs that later versions of ComfyUI have added."""
+    needed = client.object_info()["ContextWindowsManual"]["input"]["required"]
+    defaults = {name: spec[1]["default"] for name, spec in needed.items() if len(spec) > 1 and "default" in spec[1]}
+    mine = {"context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "fuse_method": "pyramid", "dim": 0}
+    return graphs.node("ContextWindowsManual", model=["load", 0], **(defaults | mine | changes))
 
 
 def test_the_stock_windows_node_works(client, checkpoint):
-    assert relative_rms(sampled(client, checkpoint, 7, STOCK_WINDOWS), sampled(client, checkpoint, 7, windowed("overlap"))) < 1e-6
+    found = sampled(client, checkpoint, 7, stock_windows(client))
+    assert relative_rms(found, sampled(client, checkpoint, 7, windowed("overlap"))) < 1e-6
+
+
+def test_the_stock_windows_node_s_own_freenoise(client, checkpoint):
+    """ComfyUI 0.8.0 has it: it shuffles the noise, and the windows stay ours."""
+    if "freenoise" not in stock_windows(client)["inputs"]:
+        pytest.skip("this ComfyUI's windows have no FreeNoise")
+    plain, shuffled = (sampled(client, checkpoint, 7, stock_windows(client, freenoise=on)) for on in (False, True))
+    assert torch.isfinite(shuffled).all()
+    assert relative_rms(shuffled, plain) > 0.01
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_sde", "uni_pc"])
@@ -127,7 +139,7 @@ def test_fifo_refuses_an_odd_window(client, checkpoint):
 
 @pytest.mark.parametrize("mode", ["FreeNoise", "overlap", "stock"])
 def test_fifo_refuses_other_windows(client, checkpoint, mode):
-    patch = STOCK_WINDOWS if mode == "stock" else windowed(mode)
+    patch = stock_windows(client) if mode == "stock" else windowed(mode)
     with pytest.raises(PromptError, match="has windows of its own"):
         sampled(client, checkpoint, 7, patch, fifo_node())
 

@@ -14,8 +14,10 @@ from vc2 import checkpoint, lora
 from vc2.checkpoint import UNET
 from vc2.training import __main__ as command
 from vc2.training.config import RecipeError, load_recipe
+from vc2.training.data import sources
 from vc2.training.data.cache import Prepared
 from vc2.training.data.sources import SourceError
+from vc2.training.initialise import sampling_of
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
@@ -92,15 +94,16 @@ def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
     assert not list(found.glob("*.tmp"))
 
 
-def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path):
+def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monkeypatch):
     images = {"kind": "folder", "path": str(broken_folder(tmp_path, 12, 4)), "prepared": "moments"}
     settings = recipe(data={"clips": None, "images": images, "broken_share": 0.5, "held_out": 0})
     [folder] = prepare(settings, tmp_path / "cache")
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
     assert len((folder / "skipped-0.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
+    monkeypatch.setattr(sources, "ENOUGH", 16)
     for _ in range(2):  # the same command again does not make it right
-        with pytest.raises(SourceError, match=r"4 samples of data\.images could not be used, more than data\.broken_share allows"):
+        with pytest.raises(SourceError, match=r"4 of 16 samples of data\.images could not be used, more than data\.broken_share allows; .*skipped-0\.txt"):
             prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
 
 
@@ -167,6 +170,26 @@ def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, 
     merged = lora.merge({n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config))
     full = checkpoint.load(tmp_path / "full.safetensors").unet
     assert all(torch.allclose(merged[name], full[name], atol=1e-6) for name in full)
+
+
+def test_a_run_s_folder_stands_for_its_recipe(trained, folder, capsys, tmp_path):
+    path = trained(learn={"part": "spatial"})
+    assert say(capsys, "export", folder, "-o", tmp_path / "a.safetensors")[0] == 0
+    assert say(capsys, "export", path, "--runs", folder.parent, "-o", tmp_path / "b.safetensors")[0] == 0
+    a, b = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    code, _, err = say(capsys, "export", tmp_path)
+    assert (code, "is no run: there are no checkpoints in it" in err) == (2, True)
+
+
+def test_sampling_settings_come_from_the_start_unless_the_recipe_has_its_own(recipe, parts, tmp_path):
+    state = checkpoint.load(parts["text"])
+    start = tmp_path / "start.safetensors"
+    sampling = {"width": 64, "steps": 7}
+    checkpoint.save(start, unet=state.unet, vae=state.vae, text=state.text, metadata={"sampling": json.dumps(sampling)})
+    assert sampling_of(recipe(init={"unet": str(start)})) == sampling
+    assert sampling_of(recipe(init={"unet": str(start)}, sampling={"steps": 3})) == {"width": 64, "steps": 3}
 
 
 def test_raw_is_the_last_step_and_not_the_average(trained, folder, capsys, tmp_path):

@@ -14,6 +14,7 @@ from vc2 import checkpoint
 from vc2.checkpoint import UNET
 from vc2.training import checkpoint as runs
 from vc2.training.config import RecipeError
+from vc2.training.data import sources
 from vc2.training.diffusion import DiffusionObjective
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import BrokenDataError, NonFiniteError, Trainer
@@ -218,7 +219,7 @@ def photos(folder, good: int, bad: int) -> dict:
 
 
 def test_broken_samples_are_counted_and_named_and_too_many_end_the_run(recipe, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "ENOUGH", 20)
+    monkeypatch.setattr(sources, "ENOUGH", 20)
     source = photos(tmp_path / "photos", good=12, bad=6)
     settings = {"clips": None, "images": source, "held_out": 0}
     patient = Trainer(recipe(steps=20, data={**settings, "broken_share": 0.9}), folder)

@@ -29,7 +29,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
     check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
-    export = on_recipe("export", "write a run's newest weights as a file")
+    export = on_recipe("export", "write a run's newest weights as a file; RECIPE may be the run's folder")
     export.add_argument("-o", "--output", type=Path, help="default: <form>.safetensors in the run's folder")
     export.add_argument("--form", choices=("full", "spatial", "lora"), default="full", help="whole checkpoint; change of theta_S as .diff; LoRA")
     export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     # argparse gives up on overrides that stand behind an option; they are overrides all the same.
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)} (changes to a recipe are written key=value, such as steps=20)")
     if rest:
         args.overrides += rest
     return args
@@ -54,6 +54,9 @@ def run_command(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         return run(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     except (ValueError, OSError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,8 +74,14 @@ def run(args: argparse.Namespace) -> int:
         from ..lora import main as merge
 
         return merge([str(args.lora), str(args.output), "--model", str(args.checkpoint), "--merge", "--strength", str(args.strength)])
-    recipe = load_recipe(args.recipe, args.overrides)
-    folder, cache = args.runs / recipe.name, args.runs / "cache"
+    if args.command == "export" and args.recipe.is_dir():
+        from .checkpoint import recipe_of
+
+        recipe, folder = recipe_of(args.recipe), args.recipe
+    else:
+        recipe = load_recipe(args.recipe, args.overrides)
+        folder = args.runs / recipe.name
+    cache = args.runs / "cache"
     if args.command == "check":
         from .check import check
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .config import Recipe, RecipeError
+
 log = logging.getLogger(__name__)
 
 SUFFIX = ".pt"
@@ -100,6 +102,14 @@ def _sync_folder(folder: Path) -> None:
 def all_steps(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first."""
     return sorted(folder.glob(f"step-*{SUFFIX}"))
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe that the run in a folder was trained with. Raises RecipeError where there is no checkpoint."""
+    state = latest(run / "checkpoints")
+    if state is None:
+        raise RecipeError(f"{run} is no run: there are no checkpoints in it")
+    return Recipe.model_validate_json(state["recipe"])
 
 
 def latest(folder: Path) -> dict[str, Any] | None:

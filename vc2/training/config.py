@@ -227,7 +227,8 @@ class Recipe(Section):
     compute: Compute = Compute()
     validation: Validation = Validation()
     samples: Samples = Samples()
-    sampling: dict[str, Any] = Field(default_factory=dict)  # settings (vc2.pipeline.Settings) that the exported file recommends for itself
+    # Settings (vc2.pipeline.Settings) for sample clips, which the exported file recommends for itself; over those of the file that the run starts from.
+    sampling: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("sampling")
     @classmethod

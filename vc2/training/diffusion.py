@@ -145,5 +145,5 @@ class DiffusionObjective:
         """`model.safetensors`, a whole checkpoint in half precision; for LoRA `lora.safetensors` too."""
         out = [write_full(folder / "model.safetensors", self.recipe, weights, step, torch.float16)]
         if self.recipe.learn.how == "lora":
-            out.append(write_lora(folder / "lora.safetensors", weights, torch.float32))
+            out.append(write_lora(folder / "lora.safetensors", weights, torch.float16))
         return out

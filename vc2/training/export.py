@@ -14,7 +14,7 @@ from .. import lora as lora_files
 from ..schedule import NoiseSchedule
 from . import checkpoint, lora
 from .config import Recipe, RecipeError
-from .initialise import start_unet
+from .initialise import sampling_of, start_unet
 from .partition import temporal_names
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: i
         "text": files.load_part(recipe.init.text_file, files.TEXT, "init.text"),
     }
     unet = with_trained(start_unet(recipe).state_dict(), trained)
-    metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(recipe.sampling), "step": str(step)}
+    metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(sampling_of(recipe)), "step": str(step)}
     return files.save(target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,17 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
     return unet
 
 
+def sampling_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's sampling settings, over those that its starting file recommends for itself."""
+    metadata = checkpoint.read_metadata(recipe.init.unet) if recipe.init.unet else {}
+    return {**json.loads(metadata.get("sampling", "{}")), **recipe.sampling}
+
+
 def load_autoencoder(path: Path | None) -> AutoencoderKL:
-    state = checkpoint.load_part(path, checkpoint.VAE, "init.autoencoder")
+    state = checkpoint.load_part(path, checkpoint.VAE, "init.autoencoder (else init.unet or init.sd)")
     return checkpoint.assemble(AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)
 
 
 def load_text(path: Path | None) -> TextEncoder:
-    state = checkpoint.load_part(path, checkpoint.TEXT, "init.text")
+    state = checkpoint.load_part(path, checkpoint.TEXT, "init.text (else init.unet or init.sd)")
     return checkpoint.assemble(TextEncoder(TextConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from . import checkpoint, objective, parallel, preview, validate
 from .config import Recipe, RecipeError, TrainingError
+from .data import sources
 from .data.batches import Sample
 from .diffusion import DiffusionObjective
 from .ema import EMA
@@ -35,7 +36,6 @@ class Trainer:
     """Runs a recipe in `folder`: `checkpoints/`, tracker events, `samples/`, `skipped.txt`, and at the end `model.safetensors` with averaged weights."""
 
     PATIENCE = 5  # non-finite steps in a row before the run stops
-    ENOUGH = 200  # samples read before their broken share says anything
 
     def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None):
         self.recipe, self.folder = recipe, folder
@@ -110,7 +110,7 @@ class Trainer:
         self.counts["read"] += (step.count if step else self.recipe.batch) + broken
         self.counts["broken"] += broken
         share = self.counts["broken"] / self.counts["read"]
-        if self.counts["read"] >= self.ENOUGH and share > self.recipe.data.broken_share:
+        if self.counts["read"] >= sources.ENOUGH and share > self.recipe.data.broken_share:
             raise BrokenDataError(
                 f"{self.counts['broken']} of {self.counts['read']} samples ({share:.0%}) could not be used, more than data.broken_share "
                 f"({self.recipe.data.broken_share:.0%}); {self.folder / 'skipped.txt'} names them"
@@ -163,14 +163,14 @@ class Trainer:
                     averages = meter.averages() | {"lr": self.learning_rate(self.step - 1), **{f"data/{k}": float(v) for k, v in self.counts.items()}}
                     bar.set_postfix({k: f"{v:.4g}" for k, v in averages.items() if k in SHOWN})
                     self.accelerator.log(averages, step=self.step)
-                if recipe.validation.every and samples and self.step % recipe.validation.every == 0:
+                if samples and self._due(recipe.validation.every):
                     assert isinstance(self.objective, DiffusionObjective)
                     found = validate.held_out_loss(self.objective, self.model, self.accelerator, samples)
                     self.accelerator.log(found, step=self.step)
                     if main:
                         summary = ", ".join(f"{medium} {found[f'validation/{medium}']:.4f}" for medium in samples)
                         tqdm.write(f"step {self.step}: held-out loss {summary}")
-                if recipe.samples.every and self.step % recipe.samples.every == 0 and isinstance(self.objective, DiffusionObjective):
+                if isinstance(self.objective, DiffusionObjective) and self._due(recipe.samples.every):
                     self.ema.swap(self.network)
                     try:
                         validate.sample_clips(self.objective, self.model, self.accelerator, self.folder / "samples" / f"step-{self.step:08d}")
@@ -185,6 +185,10 @@ class Trainer:
             log.info("stopped at step %d; the same command goes on from there", self.step)
         self.accelerator.end_training()  # and with it what the processes have between them
         return finished
+
+    def _due(self, every: int) -> bool:
+        """Every so many steps (0: never), and at the last."""
+        return every > 0 and (self.step % every == 0 or self.step == self.recipe.steps)
 
     def export(self) -> None:
         """Write the averaged weights; see the objective for the files."""

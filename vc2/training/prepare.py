@@ -22,6 +22,7 @@ from tqdm import tqdm
 from webdataset import TarWriter
 
 from .config import Recipe, RecipeError
+from .data import sources
 from .data.batches import MEDIA, SAMPLE, Sample, Stream, quiet, random
 from .data.cache import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
 from .data.procedural import SOURCE_FPS, SOURCE_FRAMES, World
@@ -96,8 +97,12 @@ def _prepare(recipe: Recipe, stream: Stream, folder: Path, encoder: Encoder, acc
     broken = skipped.read_text(encoding="utf-8").splitlines() if skipped.is_file() else []
     if broken:
         log.warning("%d samples could not be used; %s names them", len(broken), skipped)
-    if len(broken) > recipe.data.broken_share * sum(min(SHARD, total - start) for start in mine):
-        raise SourceError(f"{len(broken)} samples of data.{stream.medium} could not be used, more than data.broken_share allows; the first: {broken[0]}")
+    share = sum(min(SHARD, total - start) for start in mine)
+    if share >= sources.ENOUGH and len(broken) > recipe.data.broken_share * share:
+        raise SourceError(
+            f"{len(broken)} of {share} samples of data.{stream.medium} could not be used, more than data.broken_share allows; {skipped} names them. "
+            "Mend or remove them and prepare again, or raise data.broken_share"
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if with_text:

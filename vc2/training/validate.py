@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from ..unet import VideoUNet
 from ..video_io import write_video
 from .data.batches import MEDIA, VALIDATION, Sample, torch_generator
 from .diffusion import DiffusionObjective
+from .initialise import sampling_of
 from .parallel import autocast
 from .partition import train_what_learns
 
@@ -62,7 +64,7 @@ def held_out_loss(objective: DiffusionObjective, model: nn.Module, accelerator: 
 def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
     """An mp4 of each of the recipe's prompts, seeds 0, 1, ..."""
     recipe, vae = objective.recipe, objective.autoencoder
-    prompts, settings = recipe.samples.prompts, Settings(**recipe.sampling)
+    prompts, settings = recipe.samples.prompts, Settings.of({"sampling": json.dumps(sampling_of(recipe))})
     factor = vae.config.downsampling
     settings.check(factor)
     model.eval()

@@ -28,7 +28,8 @@ from .. import config
 log = logging.getLogger(__name__)
 
 VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+ENOUGH = 200  # samples before the share of broken ones says anything
 
 
 class SourceError(ValueError):
