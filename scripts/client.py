@@ -188,6 +188,10 @@ class Client:
         """Versions, devices and memory."""
         return self._get("/system_stats").json()
 
+    @property
+    def comfyui_version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.system_stats()["system"]["comfyui_version"].split("."))
+
     def upload(self, path: Path, subfolder: str = "") -> str:
         """Put a file (of any kind, despite the endpoint's name) into the input folder; returns the name that loader nodes take."""
         form = {"overwrite": "true", "subfolder": subfolder}

@@ -26,6 +26,8 @@ NOISE = (
     "Failed to load resource",
     "Content Security",
     "fetching file size",
+    "addSetting",  # in the stack of an error at the start of ComfyUI 0.3.64's front end
+    "graph that was never set up",  # ComfyUI 0.8.0's, when a graph is cleared
 )
 DROP = """([name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
@@ -43,12 +45,16 @@ class Canvas:
     def __init__(self, page: Page, url: str, nodes_2: bool = False):
         self.page, self.errors = page, []
         page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", self._fail)
         page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         page.request.post(f"{url}/settings", data={"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True})
         page.goto(url)
         page.wait_for_function(READY, timeout=120_000)
         page.evaluate("app.graph.clear()")
+
+    def _fail(self, error: Any) -> None:
+        if not any(noise in (error.stack or "") for noise in NOISE):
+            self.errors.append(str(error))
 
     def _listen(self, message: Any) -> None:
         if message.type == "error" and not any(noise in message.text for noise in NOISE):

@@ -27,7 +27,9 @@ def browser():
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "nodes2"])
-def canvas(request, browser, server):
+def canvas(request, browser, server, client):
+    if request.param and client.comfyui_version < (0, 3, 75):
+        pytest.skip("the Nodes 2.0 of this ComfyUI's front end are an early trial that shows no videos")
     page = browser.new_page(viewport={"width": 1920, "height": 1000})
     yield Canvas(page, server.url, nodes_2=request.param)
     page.close()
