@@ -133,14 +133,14 @@ def main() -> None:
     args.out.write_text(
         f"""# What a training step takes
 
-Made by `make bench-training` ({platform.machine()}, a CPU with {torch.get_num_threads()} threads, torch {torch.__version__}): {BATCH} clips of {FRAMES}
+Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch {torch.__version__}): {BATCH} clips of {FRAMES}
 frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
 
 | | parameters | step | | peak memory | |
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of
+The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of
 what learns), and checks loss and gradient before each step.
 
 At real sizes, counted on the network (`python -m vc2.training check`), not measured: no GPU was at hand.
