@@ -140,8 +140,8 @@ frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, i
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no average of the weights; the trainer reads latents and captions from disk, averages (one more copy of
-what learns), and checks loss and gradient before each step.
+The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no average of the weights; the trainer reads
+latents and captions from disk, averages (one more copy of what learns), and checks loss and gradient before each step.
 
 At real sizes, counted on the network (`python -m vc2.training check`), not measured: no GPU was at hand.
 
