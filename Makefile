@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size bench-host bench-training clean
+.PHONY: demo ui test lint workflows miniature bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu clean
 
 demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
@@ -52,6 +52,9 @@ bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.comp
 
 bench-training: $(INSTALLED)  ## a step's time and memory against a plain loop over the official UNet (VIDEOCRAFTER_PATH=...); writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)
+
+bench-training-gpu: $(INSTALLED)  ## throughput, MFU and memory of the recipes at full size, on one GPU; writes docs/training_gpu.md
+	$(RUN) -m bench.training_gpu $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
