@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
+from tests.training.processes import ended, fork
 from vc2.training import checkpoint as runs
 from vc2.training.config import RecipeError
 from vc2.training.loop import Trainer
@@ -33,28 +33,19 @@ def free_port() -> int:
 
 def together(world: int, work) -> None:
     """Run `work(rank)` in `world` processes that know of one another, as `accelerate launch --cpu` would start them."""
-    port, children = free_port(), []
-    for rank in range(world):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        code = 1
-        try:
-            if world > 1:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                os.environ["ACCELERATE_USE_CPU"] = "true"
-            for state in (AcceleratorState, GradientState, PartialState):
-                state._reset_state()
-            torch.set_num_threads(1)
-            work(rank)
-            code = 0
-        except Exception:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(code)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * world
+    port = free_port()
+
+    def begin(rank: int) -> None:
+        if world > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        torch.set_num_threads(1)
+        work(rank)
+
+    children = [fork(lambda rank=rank: begin(rank)) for rank in range(world)]
+    assert [ended(child) for child in children] == [0] * world
 
 
 def curve(recipe, folder: Path, world: int) -> list[float]:

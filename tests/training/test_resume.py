@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.processes import ended, fork
 from vc2.training import checkpoint as runs
 from vc2.training.loop import Trainer
 
@@ -35,7 +36,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     state = runs.latest(folder / "checkpoints")
     flat = {f"model {n}": t for n, t in state["model"].items()} | {f"ema {n}": t for n, t in state["ema"]["shadow"].items()}
     for name, moments in state["optimizer"].items():
-        flat |= {f"optimizer {name} {k}": v for k, v in moments.items()}
+        flat |= {f"optimizer {name} {k}": torch.as_tensor(v) for k, v in moments.items()}
     return flat | {f"file {n}": t for n, t in load_file(folder / "model.safetensors").items()}
 
 
@@ -46,20 +47,8 @@ def assert_same_bits(a: Path, b: Path) -> None:
 
 
 def start(recipe, folder: Path) -> int:
-    """A run in a process of its own: a copy of this one, so that it starts at once."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        code = 0 if Trainer(recipe, folder).run() else 130
-    finally:
-        os._exit(code)
-
-
-def ended(child: int) -> int:
-    """Its exit status; of one that was killed, minus the signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """A run in a process of its own."""
+    return fork(lambda: 0 if Trainer(recipe, folder).run() else 130)
 
 
 def last_step(folder: Path) -> int:
@@ -141,6 +130,22 @@ def test_through_the_command_with_signals(recipe_file, folder):
 
     Trainer(load_recipe(recipe, ["data.workers=0"]), other).run()
     assert_same_bits(folder, other)
+
+
+def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
+    """bitsandbytes keeps its moments in bytes, its scales in tables, and its step as a plain number."""
+    settings = recipe(optimizer={"kind": "adamw8bit"})
+    straight = folder.parent / "straight"
+    assert Trainer(settings, straight).run()
+    trainer = Trainer(settings, folder)
+    batches = trainer.objective.batches(0, 0, 1)
+    for _ in range(3):
+        trainer.train_step(next(batches))
+    trainer.save()
+    assert Trainer(settings, folder).run()
+    assert_same_bits(straight, folder)
+    moments = [m["state1"] for m in runs.latest(folder / "checkpoints")["optimizer"].values()]
+    assert {m.dtype for m in moments if m.numel() >= 4096} == {torch.uint8}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")

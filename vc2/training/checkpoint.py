@@ -8,7 +8,6 @@ The same file serves any number of processes, sharded or not.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,24 +19,25 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .config import Recipe, RecipeError
 
-log = logging.getLogger(__name__)
-
 SUFFIX = ".pt"
 
 
-def whole(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those that do not `keep` them get none."""
+def whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
+    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those that do not `keep` them get none.
+    Plain numbers, such as the step that bitsandbytes counts, stay as they are."""
     out = {}
-    for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    for name, value in values.items():
+        full = value.full_tensor() if isinstance(value, DTensor) else value
         if keep:
-            out[name] = full.detach().cpu()
+            out[name] = full.detach().cpu() if isinstance(full, Tensor) else full
     return out
 
 
-def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A copy of `tensor` on the device of `model`, and sharded as it is where it is."""
-    tensor = tensor.to(model.device, copy=True)
+def like(value: Any, model: Tensor) -> Any:
+    """A copy of a tensor on the device of `model`, and sharded as it is where it is; a plain number as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    tensor = value.to(model.device, copy=True)
     return distribute_tensor(tensor, model.device_mesh, model.placements) if isinstance(model, DTensor) and tensor.shape == model.shape else tensor
 
 
