@@ -13,7 +13,7 @@ from tests.training.test_data import broken_folder
 from vc2 import checkpoint, lora
 from vc2.checkpoint import UNET
 from vc2.training import __main__ as command
-from vc2.training.config import RecipeError, load_recipe
+from vc2.training.config import Recipe, RecipeError, load_recipe
 from vc2.training.data import sources
 from vc2.training.data.cache import Prepared
 from vc2.training.data.sources import SourceError
@@ -140,6 +140,18 @@ def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, ca
     assert (code, err.strip()) == (2, "error: absent.ckpt: no such checkpoint file")
 
 
+def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, capsys):
+    clips, photos = ({"kind": "folder", "path": str(tmp_path / name)} for name in ("clips", "photos"))
+    recipe = recipe_file(data={"clips": clips, "images": photos}, optimizer={"warmup": 6}, samples={"every": 2})
+    code, out, err = say(capsys, "check", recipe, "--runs", folder.parent, "init.text=absent.ckpt")
+    assert code == 2
+    assert err.startswith("error: 3 things are wrong:")
+    for word in ("clips: no such folder", "photos: no such folder", "absent.ckpt: no such checkpoint file"):
+        assert word in err
+    for word in ("optimizer.warmup is 6 of 6 steps", "samples.prompts is empty", "A100-hours"):  # and the rest of the report is there
+        assert word in out
+
+
 # export and merge
 
 
@@ -148,6 +160,7 @@ def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, 
     assert say(capsys, "export", path, "--runs", folder.parent, "--form", "lora", "--dtype", "fp32", "-o", tmp_path / "lora.safetensors")[0] == 0
     assert say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0] == 0
     assert say(capsys, "merge", parts["text"], tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0] == 0
+    assert Recipe.model_validate_json(checkpoint.read_metadata(tmp_path / "lora.safetensors")["recipe"]).learn.rank == 2
     full, merged = load_file(tmp_path / "full.safetensors"), load_file(tmp_path / "merged.safetensors")
     start = load_file(parts["text"])
     assert any(not torch.equal(full[name], start[name].float()) for name in full if name.startswith(UNET))

@@ -21,6 +21,14 @@ def test_the_paper_s_clip_costs_what_was_derived_for_it():
     assert cost.count_flops(unet, 16, 40, 64) / 1e12 == pytest.approx(37.7, rel=0.01)
 
 
+def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
+    recipe = load_recipe(RECIPES / "F-base.yaml", ["networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"])
+    found = cost.estimate(recipe)
+    assert 1.2 < found.flops / found.model_flops < 4 / 3
+    without = cost.estimate(load_recipe(RECIPES / "F-base.yaml", [f"networks.unet={recipe.networks.unet}", "compute.gradient_checkpointing=false"]))
+    assert without.flops == without.model_flops == found.model_flops
+
+
 def test_lora_learns_3_32_million_parameters():
     recipe = load_recipe(RECIPES / "F-Spa-LORA.yaml", ["init.unet=null"])
     unet = cost.network(recipe, UNetConfig.vc2())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,34 +14,37 @@ from .data.procedural import World
 from .data.sources import BrokenSample, SourceError
 from .initialise import load_autoencoder, load_text, start_unet
 
-log = logging.getLogger(__name__)
 PROBED = 8  # samples that are read of each source
 GB = 1e9
 
 
 def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
-    """Lines of a report; raises what a run would raise, at the first thing that is wrong."""
+    """Lines of a report. Raises RecipeError at its end, with everything that is wrong, each as a run would say it."""
     yield f"{recipe.name}: {recipe.about or recipe.objective}"
     if recipe.objective != "diffusion":
         yield "ok: procedural data, fresh weights"
         return
-    for medium in MEDIA:
-        if getattr(recipe.data, medium):
-            yield _source(recipe, medium, cache)
-    load_autoencoder(recipe.init.autoencoder_file)
-    load_text(recipe.init.text_file)
-    start_unet(recipe)
-    yield f"weights: {_start(recipe)}"
-    yield from describe(recipe, processes)
+    wrong: dict[str, None] = {}  # one cause may be met twice
+    sources = [_source(recipe, medium, cache) for medium in MEDIA if getattr(recipe.data, medium)]
+    for part in (*sources, _weights(recipe), _schedule(recipe), describe(recipe, processes)):
+        try:
+            yield from part
+        except (ValueError, OSError) as error:
+            wrong[str(error)] = None
+    if len(wrong) > 1:
+        raise RecipeError(f"{len(wrong)} things are wrong:" + "".join(f"\n- {message}" for message in wrong))
+    if wrong:
+        raise RecipeError(next(iter(wrong)))
 
 
 def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
-    """Cost and memory in words."""
+    """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, CheckpointError or OSError where the network is not known."""
     cost = estimate(recipe)
     noun = "image" if recipe.image_only else "clip"
     yield f"learns: {cost.learning / 1e6:.2f} M parameters, {cost.frozen / 1e6:.2f} M frozen"
-    yield f"compute: {cost.flops / 1e12:.1f} TFLOP a {noun}, forward and backward" + (
-        f", {cost.encode_flops / 1e12:.1f} to encode it" if cost.encode_flops else ""
+    again, encode = (cost.flops - cost.model_flops) / 1e12, cost.encode_flops / 1e12
+    yield f"compute: {cost.model_flops / 1e12:.1f} TFLOP a {noun}, forward and backward" + "".join(
+        f", {more:.1f} {what}" for more, what in ((again, "again for gradient checkpointing"), (encode, "to encode it")) if more
     )
     yield f"in all: {cost.a100_hours:,.1f} A100-hours (at 40 % of 312 TFLOP/s)"
     need = memory(recipe, cost, processes) / GB
@@ -56,17 +58,32 @@ def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
             )
 
 
-def _start(recipe: Recipe) -> str:
+def _weights(recipe: Recipe) -> Iterator[str]:
+    """Loads all that the recipe starts from, as a run would."""
     init = recipe.init
-    return f"UNet from {init.unet or init.sd or 'nothing'}, autoencoder from {init.autoencoder_file}, text encoder from {init.text_file}"
+    load_autoencoder(init.autoencoder_file)
+    load_text(init.text_file)
+    start_unet(recipe)
+    yield f"weights: UNet from {init.unet or init.sd or 'nothing'}, autoencoder from {init.autoencoder_file}, text encoder from {init.text_file}"
 
 
-def _source(recipe: Recipe, medium: str, cache: Path) -> str:
+def _schedule(recipe: Recipe) -> Iterator[str]:
+    """Settings that may stand beside one another and are hardly meant so."""
+    warmup = recipe.optimizer.warmup
+    if warmup >= recipe.steps:
+        yield f"note: optimizer.warmup is {warmup} of {recipe.steps} steps, so the learning rate does not reach {recipe.optimizer.lr:g}"
+    if recipe.samples.every and not recipe.samples.prompts:
+        yield "note: samples.every is set, and samples.prompts is empty, so there will be no sample clips"
+
+
+def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
+    """Reads some of a source."""
     stream = Stream(recipe, medium, cache)
     count = len(stream.listing)
-    frames, low, high = recipe.data.lengths[0] if medium == "clips" else (1, 1, 1)
+    frames, low, high = stream.lengths[0]
     if isinstance(stream.listing, World):
-        return f"data.{medium}: {count} procedural samples"
+        yield f"data.{medium}: {count} procedural samples"
+        return
     broken = []
     for place in range(PROBED):
         try:
@@ -76,9 +93,7 @@ def _source(recipe: Recipe, medium: str, cache: Path) -> str:
     if len(broken) == PROBED:
         raise SourceError(f"data.{medium}: none of {PROBED} samples could be used, the first: {broken[0]}")
     held = len(stream.order.held_out)
-    return f"data.{medium}: {count} samples, {held} of them held out; {PROBED - len(broken)} of {PROBED} tried can be read" + "".join(
-        f"\n  {b}" for b in broken
-    )
+    yield f"data.{medium}: {count} samples, {held} of them held out; {PROBED - len(broken)} of {PROBED} tried can be read" + "".join(f"\n  {b}" for b in broken)
 
 
 def matrix(folder: Path) -> Iterator[str]:

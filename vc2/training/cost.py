@@ -35,7 +35,8 @@ class Cost:
 
     learning: int  # parameters
     frozen: int
-    flops: float  # forward and backward
+    flops: float  # forward and backward, with what gradient checkpointing computes again
+    model_flops: float  # without; what MFU counts
     encode_flops: float  # the autoencoder's; 0 where latents are prepared
     total: float  # FLOP of the whole run
     static: float  # bytes: weights, gradients, optimizer, average, autoencoder, text encoder
@@ -55,12 +56,12 @@ def estimate(recipe: Recipe) -> Cost:
     state = 2 if recipe.optimizer.kind == "adamw8bit" else 8
     # Parameters of kl-f8 and of ViT-H/14's text tower, which every model of this width comes with.
     vae, text = (83.7e6, 354e6) if config.context_dim == 1024 else (0.0, 0.0)
-    longest = 1 if recipe.image_only else max(frames for frames, _, _ in recipe.data.lengths)
     return Cost(
         learning=learning,
         frozen=frozen,
-        flops=sample_flops(recipe, config, longest),
-        encode_flops=_encoding(recipe.data.clips or recipe.data.images, recipe, longest),
+        flops=sample_flops(recipe, config, recipe.longest),
+        model_flops=sample_flops(recipe, config, recipe.longest, again=False),
+        encode_flops=_encoding(recipe.data.clips or recipe.data.images, recipe, recipe.longest),
         total=_total(recipe, config),
         static=learning * (4 + 4 + state + 4) + frozen * (2 if bf16 else 4) + vae * 4 + text * (2 if bf16 else 4),
     )
@@ -84,9 +85,8 @@ def _encoding(source: Source | None, recipe: Recipe, frames: int) -> float:
 
 def memory(recipe: Recipe, cost: Cost, processes: int = 1) -> float:
     """Bytes that a process needs at its largest, about: what it holds, and what a micro-batch keeps for the backward pass."""
-    frames = 1 if recipe.image_only else max(frames for frames, _, _ in recipe.data.lengths)
     unet = network(recipe, unet_config(recipe))
-    kept = saved_bytes(unet, frames, recipe.data.height // 8, recipe.data.width // 8, recipe.compute.precision == "bf16")
+    kept = saved_bytes(unet, recipe.longest, recipe.data.height // 8, recipe.data.width // 8, recipe.compute.precision == "bf16")
     micro = recipe.compute.micro_batch or max(1, recipe.batch // processes)
     return (cost.static / processes if recipe.compute.sharding == "full" else cost.static) + micro * kept
 
@@ -98,14 +98,14 @@ def unet_config(recipe: Recipe) -> UNetConfig:
     return as_config(UNetConfig, recipe.networks.unet)
 
 
-def network(recipe: Recipe, config: UNetConfig) -> VideoUNet:
-    """The recipe's network without weights, that which learns marked so."""
+def network(recipe: Recipe, config: UNetConfig, checkpointing: bool | None = None) -> VideoUNet:
+    """The recipe's network without weights, that which learns marked so; `checkpointing` instead of the recipe's."""
     unet = VideoUNet(config, device="meta")
     with torch.device("meta"):
         mark_what_learns(unet, recipe)
     for module in unet.modules():
         if isinstance(module, Block):
-            module.use_checkpoint = recipe.compute.gradient_checkpointing
+            module.use_checkpoint = recipe.compute.gradient_checkpointing if checkpointing is None else checkpointing
     return unet.train()
 
 
@@ -155,20 +155,13 @@ def encode_flops(width: int, height: int) -> float:
     return float(counter.get_total_flops())
 
 
-def sample_flops(recipe: Recipe, config: UNetConfig, frames: int) -> float:
-    """Forward and backward of one sample of this many frames; each shape is counted once."""
-    key = (
-        config,
-        recipe.learn,
-        recipe.compute.gradient_checkpointing,
-        recipe.image_only,
-        recipe.diffusion.image_temporal,
-        frames,
-        recipe.data.height,
-        recipe.data.width,
-    )
+def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = True) -> float:
+    """Forward and backward of one sample of this many frames; with `again`, gradient checkpointing's second forward too. Each shape is counted once."""
+    checkpointing = again and recipe.compute.gradient_checkpointing
+    height, width = recipe.data.height // 8, recipe.data.width // 8
+    key = (config, recipe.learn, checkpointing, recipe.image_only, recipe.diffusion.image_temporal, frames, height, width)
     if key not in _counted:
-        _counted[key] = count_flops(network(recipe, config), frames, recipe.data.height // 8, recipe.data.width // 8)
+        _counted[key] = count_flops(network(recipe, config, checkpointing), frames, height, width)
     return _counted[key]
 
 

@@ -16,7 +16,11 @@ from .data.batches import Batch
 
 
 class Meter:
-    """Running means of a run's figures, its speed, and where the time goes."""
+    """Running means of a run's figures, its speed, and where the time goes.
+
+    `mfu` is model FLOPs utilisation (PaLM, appendix B): what the network's own forward and backward pass need, of what the devices could do.
+    Neither what gradient checkpointing computes again nor the autoencoder and the text encoder count.
+    """
 
     def __init__(self, recipe: Recipe, network: nn.Module, accelerator: Accelerator):
         self.recipe, self.network = recipe, network
@@ -32,7 +36,7 @@ class Meter:
         self.ready = time.perf_counter()
         self.samples += self.recipe.batch
         if self.peak and isinstance(batch, Batch) and isinstance(self.network, VideoUNet):
-            self.flops += batch.step.count * cost.sample_flops(self.recipe, self.network.config, batch.step.frames)
+            self.flops += batch.step.count * cost.sample_flops(self.recipe, self.network.config, batch.step.frames, again=False)
 
     def done(self, figures: dict[str, float]) -> None:
         now = time.perf_counter()
