@@ -11,7 +11,6 @@ import argparse
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from scripts.client import Client
 from scripts.comfyui import ROOT, Server
+from tests.host.graphs import Graph, base, node, vc2_sampler
 from vc2.grid import side_by_side
 from vc2.video_io import read_video, write_video
 
@@ -29,25 +29,17 @@ SEAMLESS = ("FreeNoise", "FIFO")
 LENGTHS = (64, 128)
 
 
-def graph(method: str | None, frames: int, prompt: str, seed: int) -> dict[str, dict[str, Any]]:
+def graph(method: str | None, frames: int, prompt: str, seed: int) -> Graph:
     """An API prompt; `method` None is the plain sampler."""
-
-    def node(kind: str, **inputs: Any) -> dict[str, Any]:
-        return {"class_type": kind, "inputs": inputs}
-
-    common = {"model": ["load", 0], "positive": ["fps", 0], "negative": ["fps", 1], "latent": ["latent", 0], "seed": seed, "guidance": 4.0}
-    out = {
-        "load": node("VC2LoadCheckpoint", ckpt_name="vc2-tiny.safetensors", weight_dtype="default"),
-        "prompt": node("CLIPTextEncode", clip=["load", 1], text=prompt),
-        "negative": node("CLIPTextEncode", clip=["load", 1], text=""),
-        "fps": node("VC2VideoConditioning", positive=["prompt", 0], negative=["negative", 0], fps=16, frames_per_clip=0),
-        "latent": node("VC2EmptyLatentVideo", width=64, height=64, frames=frames, clips=1),
-        "sampler": node("VC2Sampler", **common, steps=25, eta=0.0 if method else 1.0, denoise=1.0),
-        "decode": node("VAEDecode", samples=["sampler", 0], vae=["load", 2]),
-        "save": node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="long", format="mp4"),
-    }
+    settings = {"seed": seed, "guidance": 4.0}
+    out = base("vc2-tiny.safetensors", frames, 64, fps=16)
+    out["positive"]["inputs"]["text"] = prompt
+    out["sampler"] = vc2_sampler(**settings, steps=25, eta=0.0 if method else 1.0)
+    out["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
+    out["save"] = node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="long", format="mp4")
     if method == "FIFO":
-        out["sampler"] = node("VC2FIFOSampler", **common, partitions=4, window=16, eta=1.0)
+        links = {"model": ["load", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent": ["latent", 0]}
+        out["sampler"] = node("VC2FIFOSampler", **links, **settings, partitions=4, window=16, eta=1.0)
     elif method:
         out["windows"] = node("VC2ContextWindows", model=["load", 0], mode=method, length=16, overlap=12)
         out["sampler"]["inputs"]["model"] = ["windows", 0]

@@ -36,7 +36,7 @@ class VC2TurboSampler(io.ComfyNode):
                 io.Int.Input("original_steps", default=200, min=1, max=1000, tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code."),
                 io.Float.Input(
                     "motion_guidance",
-                    default=0.05,
+                    default=turbo.MOTION_GUIDANCE,
                     min=-1.0,
                     max=1.0,
                     step=0.01,

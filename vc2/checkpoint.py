@@ -237,9 +237,9 @@ def save(
     return _write(Path(path), tensors, metadata)
 
 
-def save_part(path: str | os.PathLike, prefix: str, state: Mapping[str, Tensor]) -> Path:
-    """Write one part by itself (`prefix` is UNET, VAE or TEXT) in float32. Atomic."""
-    return _write(Path(path), {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, None)
+def save_part(path: str | os.PathLike, prefix: str, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write one part by itself (`prefix` is UNET, VAE or TEXT), in the precision that it has. Atomic."""
+    return _write(Path(path), {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, metadata)
 
 
 def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dict[str, Tensor]:

@@ -67,9 +67,9 @@ def load(path: str | Path, config: UNetConfig | None = None) -> dict[str, Tensor
     return out
 
 
-def save(path: str | Path, tensors: dict[str, Tensor]) -> Path:
+def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
     """Write tensors of `load`'s layout as safetensors, for the stock LoRA loader. Atomic."""
-    return checkpoint.save_part(path, "", tensors)
+    return checkpoint.save_part(path, "", tensors, metadata)
 
 
 def _from_list(path: Path, content: list, config: UNetConfig) -> dict[str, Tensor]:

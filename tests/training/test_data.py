@@ -172,6 +172,18 @@ def test_journeydb_is_read_from_its_lines(tmp_path):
         stream.read(1, 1, (1, 1), random(0))
 
 
+def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
+    for name, caption in (("a", "a castle"), ("b", None), ("c", " \n")):
+        (tmp_path / f"{name}.png").write_bytes(picture(0))
+        if caption is not None:
+            (tmp_path / f"{name}.txt").write_text(caption)
+    listing = sources.FolderListing(tmp_path, sources.IMAGE_ENDINGS)
+    assert f"1 of 3 files have no .txt with a caption beside them and are left out: {tmp_path / 'b.png'}" in caplog.text
+    assert listing.record(0).caption == "a castle"
+    with pytest.raises(BrokenSample, match=r"c\.png has ' \\n' for a caption"):
+        listing.record(1)
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [

@@ -35,6 +35,11 @@ def named(folder: Path) -> dict[str, Recipe]:
     return {path.stem: load_recipe(path) for path in folder.glob("*.yaml") if not path.stem.startswith("_")}
 
 
+def test_yaml_s_words_mean_what_they_say():
+    recipe = load_recipe(TINY / "base.yaml", ["data.clips.prepared=no", "compute.gradient_checkpointing=yes", "optimizer.lr=1e-4", "data.crop=random"])
+    assert (recipe.data.clips.prepared, recipe.compute.gradient_checkpointing, recipe.optimizer.lr) == ("no", True, 1e-4)
+
+
 @pytest.mark.parametrize("row", TABLE)
 def test_every_row_of_table_3_has_its_recipe(row):
     start, part, how, data = TABLE[row]

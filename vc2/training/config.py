@@ -249,6 +249,11 @@ class Recipe(Section):
     def image_only(self) -> bool:
         return self.data.clips is None
 
+    @property
+    def longest(self) -> int:
+        """Frames of the longest sample."""
+        return 1 if self.image_only else max(frames for frames, _, _ in self.data.lengths)
+
     def image_share(self, frames: int) -> float:
         """The chance that a step is on images, given how many frames a clip would have."""
         if self.data.clips is None or self.data.images is None:
@@ -297,9 +302,15 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a number: 5e-5 is one (YAML 1.1, which PyYAML follows, takes it for a word)."""
+    """YAML 1.2's idea of numbers and of truth: 5e-5 is a number and `no` a word. To YAML 1.1, which PyYAML follows, 5e-5 is a word and `no` is false."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789."))
 
 

@@ -51,7 +51,10 @@ class DiffusionObjective:
         self.recipe, self.device = recipe, device
         self.frozen_dtype = torch.bfloat16 if recipe.compute.precision == "bf16" else torch.float32
         self.autoencoder, self.text = load_autoencoder(recipe.init.autoencoder_file), load_text(recipe.init.text_file)
-        self.networks = {"autoencoder": fingerprint_of(self.autoencoder.state_dict()), "text": fingerprint_of(self.text.state_dict())}
+        # Seconds for the real ones, and only caches are named by them.
+        prepared = any(source and source.prepared != "no" for source in (recipe.data.clips, recipe.data.images))
+        parts = {"autoencoder": self.autoencoder, "text": self.text}
+        self.networks = {name: fingerprint_of(part.state_dict()) for name, part in parts.items()} if prepared else {}
 
     def place_networks(self) -> None:
         self.autoencoder.to(self.device)
@@ -145,5 +148,5 @@ class DiffusionObjective:
         """`model.safetensors`, a whole checkpoint in half precision; for LoRA `lora.safetensors` too."""
         out = [write_full(folder / "model.safetensors", self.recipe, weights, step, torch.float16)]
         if self.recipe.learn.how == "lora":
-            out.append(write_lora(folder / "lora.safetensors", weights, torch.float16))
+            out.append(write_lora(folder / "lora.safetensors", self.recipe, weights, step, torch.float16))
         return out

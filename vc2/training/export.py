@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from .config import Recipe, RecipeError
 from .initialise import sampling_of, start_unet
 from .partition import temporal_names
 
-log = logging.getLogger(__name__)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 FORMS = ("full", "spatial", "lora")
 
@@ -38,9 +36,9 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
     if form == "lora":
         if not adapters:
             raise RecipeError(f"{recipe.name} learns directly and has no LoRA; export it as full or spatial")
-        return write_lora(target, trained, DTYPES[dtype])
+        return write_lora(target, recipe, trained, state["step"], DTYPES[dtype])
     if form == "spatial":
-        return _difference(target, recipe, trained, dtype)
+        return _difference(target, recipe, trained, state["step"], DTYPES[dtype])
     return write_full(target, recipe, trained, state["step"], DTYPES[dtype])
 
 
@@ -51,13 +49,18 @@ def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: i
         "text": files.load_part(recipe.init.text_file, files.TEXT, "init.text"),
     }
     unet = with_trained(start_unet(recipe).state_dict(), trained)
-    metadata = {"recipe": recipe.model_dump_json(), "sampling": json.dumps(sampling_of(recipe)), "step": str(step)}
+    metadata = {**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))}
     return files.save(target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts)
 
 
-def write_lora(target: Path, trained: dict[str, Tensor], dtype: torch.dtype) -> Path:
+def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
     """A LoRA run's adapters."""
-    return lora_files.save(target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()})
+    return lora_files.save(target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()}, _origin(recipe, step))
+
+
+def _origin(recipe: Recipe, step: int) -> dict[str, str]:
+    """What a file says of where it comes from."""
+    return {"recipe": recipe.model_dump_json(), "step": str(step)}
 
 
 def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +69,7 @@ def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[s
     return lora_files.merge({**start, **own}, lora.to_file(adapters))
 
 
-def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], dtype: str) -> Path:
+def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
     start = start_unet(recipe)
     before, temporal = start.state_dict(), temporal_names(start)
     after, out = with_trained(before, trained), {}
@@ -77,7 +80,7 @@ def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], dtype:
         if name in temporal:
             raise RecipeError(f"{target}: {name} is temporal and has changed too; a spatial file would lose that. Export the run as full")
         stem, _, leaf = name.rpartition(".")
-        out[f"{lora_files.PREFIX}{stem}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.to(DTYPES[dtype])
+        out[f"{lora_files.PREFIX}{stem}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.to(dtype)
     if not out:
         raise RecipeError(f"{target}: no spatial weight has changed")
-    return lora_files.save(target, out)
+    return lora_files.save(target, out, _origin(recipe, step))

@@ -87,8 +87,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One message between the processes a step: the loss of all, how much data was broken, and whether one of them was asked to save or to stop.
-        skipped = getattr(batch, "skipped", [])
-        message = [loss.detach(), *(torch.tensor(float(v), device=loss.device) for v in (len(skipped), self.asked_to_save, self.asked_to_stop))]
+        message = [loss.detach(), *(torch.tensor(float(v), device=loss.device) for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop))]
         mean_loss, broken, save, stop = self.accelerator.reduce(torch.stack(message), "mean").tolist()
         self.saving, self.stopping = save > 0, stop > 0
         self.asked_to_save = self.asked_to_save and not self.saving
@@ -96,18 +95,17 @@ class Trainer:
             self.optimizer.step()
             self.ema.update(self.network)
         self.optimizer.zero_grad()
-        self._count(finite, batch, skipped, round(broken * self.accelerator.num_processes), mean_loss, float(norm))
+        self._count(finite, batch, round(broken * self.accelerator.num_processes), mean_loss, float(norm))
         self.step += 1
         return {"loss": mean_loss, "grad_norm": float(norm), **{name: float(value) for name, value in figures.items()}}
 
-    def _count(self, finite: bool, batch: Any, skipped: list[str], broken: int, loss: float, norm: float) -> None:
+    def _count(self, finite: bool, batch: Any, broken: int, loss: float, norm: float) -> None:
         """Keep the tally of broken samples and of steps that were skipped, and stop the run where there are too many."""
-        if skipped:
+        if batch.skipped:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "skipped.txt", "a", encoding="utf-8") as file:
-                file.writelines(f"step {self.step}: {name}\n" for name in skipped)
-        step = getattr(batch, "step", None)
-        self.counts["read"] += (step.count if step else self.recipe.batch) + broken
+                file.writelines(f"step {self.step}: {name}\n" for name in batch.skipped)
+        self.counts["read"] += batch.count + broken
         self.counts["broken"] += broken
         share = self.counts["broken"] / self.counts["read"]
         if self.counts["read"] >= sources.ENOUGH and share > self.recipe.data.broken_share:
@@ -124,7 +122,7 @@ class Trainer:
         if self.in_a_row >= self.PATIENCE:
             path = self.folder / f"non-finite-step{self.step}-process{self.accelerator.process_index}.pt"
             self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({k: v for k, v in vars(batch).items() if k != "step"} if hasattr(batch, "slots") else {}, path)
+            torch.save(batch.content(), path)
             raise NonFiniteError(
                 f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is in {path}. "
                 "Lower optimizer.lr or look at that data; the checkpoints are from before"

@@ -6,6 +6,7 @@ They run in one process; their batches are drawn from (seed, step) like all othe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,31 @@ from .data import procedural as world
 from .data.batches import SAMPLE, torch_generator
 
 
-class _Procedural:
-    """A batch is the generator that it is drawn from."""
+@dataclass
+class Draw:
+    """A batch that is yet to be drawn, from `generator`. Nothing of the procedural world is broken, so none is skipped."""
 
+    generator: torch.Generator
+    count: int
+    skipped: tuple[str, ...] = ()
+
+    def content(self) -> dict[str, object]:
+        return {"generator": self.generator.get_state()}
+
+
+class _Procedural:
     frozen = ""
 
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.recipe, self.device = recipe, device
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator[torch.Generator]:
+    def batches(self, start: int, rank: int, world: int) -> Iterator[Draw]:
         if world > 1:
             raise RecipeError(f"{self.recipe.name}: the {self.recipe.objective} objective trains in one process, found {world}")
         for step in range(start, self.recipe.steps):
-            yield torch_generator(self.recipe.seed, SAMPLE, step)
+            yield Draw(torch_generator(self.recipe.seed, SAMPLE, step), self.recipe.batch)
 
-    def parts(self, batch: torch.Generator) -> list[torch.Generator]:
+    def parts(self, batch: Draw) -> list[Draw]:
         return [batch]
 
 
@@ -57,10 +68,10 @@ class AutoencoderObjective(_Procedural):
         indices = torch.randint(len(self.world), (count,), generator=generator).tolist()
         return torch.cat([self.world.sample(index)[0] for index in indices]).float() / 127.5 - 1
 
-    def loss(self, model: nn.Module, part: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        x = self.frames(self.recipe.batch, part).to(self.device)
+    def loss(self, model: nn.Module, part: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.frames(part.count, part.generator).to(self.device)
         side = world.SIZE // self.model.config.downsampling
-        noise = torch.randn(len(x), self.model.config.embed_dim, side, side, generator=part).to(self.device)
+        noise = torch.randn(len(x), self.model.config.embed_dim, side, side, generator=part.generator).to(self.device)
         mean, log_variance = self.model.encode(x).chunk(2, 1)
         out = self.model.decode(mean + (0.5 * log_variance).exp() * noise)
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -87,11 +98,11 @@ class TextObjective(_Procedural):
         self.heads = nn.ModuleList(nn.Linear(self.text.config.width, len(w)) for w in words)
         self.model = nn.ModuleDict({"text": self.text, "heads": self.heads}).to(device)
 
-    def loss(self, model: nn.Module, part: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, part: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         labels, prompts = [], []
-        for _ in range(self.recipe.batch):
-            ids = [int(torch.randint(len(w), (), generator=part)) for w in self.words]
-            template = self.TEMPLATES[int(torch.randint(len(self.TEMPLATES), (), generator=part))]
+        for _ in range(part.count):
+            ids = [int(torch.randint(len(w), (), generator=part.generator)) for w in self.words]
+            template = self.TEMPLATES[int(torch.randint(len(self.TEMPLATES), (), generator=part.generator))]
             prompts.append(template.format(*(w[i] for w, i in zip(self.words, ids, strict=True))))
             labels.append(ids)
         tokens = self.text.tokenize(prompts).to(self.device)

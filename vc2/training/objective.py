@@ -21,7 +21,7 @@ class Objective(Protocol):
     frozen: str  # a fingerprint of the weights beside it
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
-        """This process's share of the batches from step `start` on."""
+        """This process's share of the batches from step `start` on, each with the `count` of samples in the whole step, what was `skipped`, and `content()`."""
 
     def parts(self, batch: Any) -> list[Any]:
         """A batch as the parts that are computed one after another."""

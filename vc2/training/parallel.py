@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,12 +53,12 @@ def distribute(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn
     return model
 
 
-def accumulate(model: nn.Module, accelerator: Accelerator, last: bool):
+def accumulate(model: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
     """Gradients travel between processes only with the last part of a step."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-        return torch.enable_grad()
-    return torch.enable_grad() if last else accelerator.no_sync(model)
+        return nullcontext()
+    return nullcontext() if last else accelerator.no_sync(model)
 
 
 def autocast(recipe: Recipe, accelerator: Accelerator) -> torch.autocast:

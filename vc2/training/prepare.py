@@ -25,7 +25,7 @@ from .config import Recipe, RecipeError
 from .data import sources
 from .data.batches import MEDIA, SAMPLE, Sample, Stream, quiet, random
 from .data.cache import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
-from .data.procedural import SOURCE_FPS, SOURCE_FRAMES, World
+from .data.procedural import SOURCE_FPS, World
 from .data.sources import BrokenSample, SourceError
 from .diffusion import DiffusionObjective
 
@@ -54,9 +54,9 @@ class Whole(Dataset):
         if isinstance(stream.listing, World):
             frames, caption = stream.listing.sample(index)
             return Sample(frames, caption, SOURCE_FPS)
-        frames_count, low, high = max(stream.recipe.data.lengths) if stream.medium == "clips" else (1, 1, 1)
+        length, low, high = max(stream.lengths)
         try:
-            return stream.read(index, frames_count, (low, high), random(stream.recipe.seed, SAMPLE, MEDIA.index(stream.medium), index))
+            return stream.read(index, length, (low, high), random(stream.recipe.seed, SAMPLE, MEDIA.index(stream.medium), index))
         except BrokenSample as error:
             return str(error)
 
@@ -109,7 +109,7 @@ def _prepare(recipe: Recipe, stream: Stream, folder: Path, encoder: Encoder, acc
             with open(folder / f".{EMPTY}", "wb") as file:
                 np.save(file, encoder.features([""])[0].numpy())
             (folder / f".{EMPTY}").replace(folder / EMPTY)
-        about = {"source": source.model_dump(mode="json"), "samples": total, "networks": encoder.networks, "frames": SOURCE_FRAMES}
+        about = {"source": source.model_dump(mode="json"), "samples": total, "networks": encoder.networks}
         (folder / f".{INDEX}").write_text(json.dumps(about, indent=1))
         (folder / f".{INDEX}").replace(folder / INDEX)
     accelerator.wait_for_everyone()

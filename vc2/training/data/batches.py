@@ -135,6 +135,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.slots)
 
+    @property
+    def count(self) -> int:
+        """Samples of the whole step, over all processes."""
+        return self.step.count
+
+    def content(self) -> dict[str, object]:
+        """What it holds, to look at."""
+        return {name: value for name, value in vars(self).items() if name != "step"}
+
     def pin_memory(self) -> Batch:
         return replace(self, frames=self.frames.pin_memory(), text=None if self.text is None else self.text.pin_memory())
 
@@ -164,6 +173,11 @@ class Stream:
         self.order = Order(len(self.listing), recipe.data.held_out, recipe.seed, self.listing.blocks)
         if not len(self.order):
             raise SourceError(f"data.{medium}: the source is empty")
+
+    @property
+    def lengths(self) -> tuple[tuple[int, int, int], ...]:
+        """As `data.lengths`; images are clips of one frame."""
+        return self.recipe.data.lengths if self.medium == "clips" else ((1, 1, 1),)
 
     def read(self, index: int, frames: int, strides: tuple[int, int], rng: np.random.Generator) -> Sample:
         """The sample of an index, its stride, start and crop drawn from `rng`. Raises BrokenSample."""
@@ -211,7 +225,7 @@ class Stream:
 
     def held_out(self, count: int) -> list[Sample]:
         """Samples that are never trained on, read alike every time; broken ones are left out."""
-        frames, low, high = self.recipe.data.lengths[0] if self.medium == "clips" else (1, 1, 1)
+        frames, low, high = self.lengths[0]
         out: list[Sample] = []
         for index in self.order.held_out.tolist():
             if len(out) == count:

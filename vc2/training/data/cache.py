@@ -43,7 +43,6 @@ class Prepared:
     def __init__(self, folder: Path, index_folder: Path):
         self.tars = Tars(str(folder), ((MOMENTS,), (TEXT,), (TABLE,)), index_folder)
         self.blocks: Sequence[int] | None = self.tars.blocks
-        self.about = json.loads((folder / INDEX).read_text())
         self.empty_text = torch.from_numpy(np.load(folder / EMPTY)) if (folder / EMPTY).is_file() else None
 
     @classmethod

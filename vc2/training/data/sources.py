@@ -74,10 +74,10 @@ def identity_of(paths: Iterable[Path]) -> str:
 
 
 def caption_of(text: object, name: str) -> str:
-    """Raises BrokenSample where it is none."""
-    if not isinstance(text, str):
+    """On one line. Raises BrokenSample where it is none: captions are left empty by `data.caption_dropout`, and not by chance."""
+    if not isinstance(text, str) or not (words := " ".join(text.split())):
         raise BrokenSample(f"{name} has {text!r} for a caption")
-    return text.strip()
+    return words
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
@@ -101,7 +101,9 @@ class FolderListing:
                 f"{folder} holds {len(found)} files ending in {', '.join(endings)}, none with a caption beside it; expected e.g. cat{endings[0]} and cat.txt"
             )
         if len(self.files) < len(found):
-            log.warning("%s: %d of %d files have no .txt with a caption beside them and are left out", folder, len(found) - len(self.files), len(found))
+            bare = [str(path) for path in found if not path.with_suffix(".txt").is_file()]
+            names = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
+            log.warning("%s: %d of %d files have no .txt with a caption beside them and are left out: %s", folder, len(bare), len(found), names)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,8 +113,8 @@ class FolderListing:
 
     def record(self, index: int) -> Record:
         path = self.files[index]
-        caption = path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").strip()
-        return Record(str(path), caption, path, path.suffix.lower())
+        caption = path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+        return Record(str(path), caption_of(caption, str(path)), path, path.suffix.lower())
 
 
 class Lines:
@@ -169,7 +171,7 @@ class WebVidListing:
             raise BrokenSample(f"{name} has {len(row)} fields, expected {len(self.header)}")
         fields = dict(zip(self.header, row, strict=True))
         path = self.root / fields["page_dir"] / f"{fields['videoid']}.mp4"
-        return Record(str(path), " ".join(fields["name"].split()), path, ".mp4")
+        return Record(str(path), caption_of(fields["name"], name), path, ".mp4")
 
     def identity(self) -> str:
         return identity_of([self.lines.path])
@@ -249,7 +251,7 @@ class ShardListing:
     def _caption(self, index: int, name: str) -> str:
         text, table = self.tars.place(index, 1), self.tars.place(index, 2)
         if text:
-            return read_range(*text[1]).decode("utf-8", errors="replace").strip()
+            return caption_of(read_range(*text[1]).decode("utf-8", errors="replace"), name)
         try:
             return caption_of(json.loads(read_range(*table[1]) if table else "{}")["caption"], name)
         except (KeyError, TypeError, ValueError) as error:
