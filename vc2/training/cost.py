@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ class Cost:
     model_flops: float  # without; what MFU counts
     encode_flops: float  # the autoencoder's; 0 where latents are prepared
     total: float  # FLOP of the whole run
-    static: float  # bytes: weights, gradients, optimizer, average, autoencoder, text encoder
+    static: float  # bytes: weights (with autocast's copies), gradients, optimizer, average, autoencoder, text encoder
 
     @property
     def a100_hours(self) -> float:
@@ -63,7 +64,7 @@ def estimate(recipe: Recipe) -> Cost:
         model_flops=sample_flops(recipe, config, recipe.longest, again=False),
         encode_flops=_encoding(recipe.data.clips or recipe.data.images, recipe, recipe.longest),
         total=_total(recipe, config),
-        static=learning * (4 + 4 + state + 4) + frozen * (2 if bf16 else 4) + vae * 4 + text * (2 if bf16 else 4),
+        static=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + frozen * (2 if bf16 else 4) + vae * 4 + text * (2 if bf16 else 4),
     )
 
 
@@ -125,11 +126,38 @@ def count_flops(unet: VideoUNet, frames: int, height: int, width: int) -> float:
 
 
 def saved_bytes(unet: VideoUNet, frames: int, height: int, width: int, bf16: bool) -> float:
-    """What the forward pass of one clip keeps for the backward pass, weights aside; each tensor once."""
+    """What one clip's activations take at their largest: all that the forward pass keeps for the backward pass, weights aside, each tensor once. With gradient
+    checkpointing that is little, and beside it is what the largest block keeps while it is computed again."""
+    blocks = [module for module in unet.modules() if isinstance(module, Block)]
+    checkpointed = [block.use_checkpoint for block in blocks]
+    kept, _ = _kept(unet, blocks, frames, height, width, bf16)
+    if not any(checkpointed):
+        return kept
+    for block in blocks:
+        block.use_checkpoint = False
+    _, largest = _kept(unet, blocks, frames, height, width, bf16)
+    for block, was in zip(blocks, checkpointed, strict=True):
+        block.use_checkpoint = was
+    return kept + largest
+
+
+def _fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """What devices choose of torch's kernels, none of which keeps the weights of every pair; without a device torch chooses the one that does."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
+
+
+def _kept(unet: VideoUNet, blocks: list[Block], frames: int, height: int, width: int, bf16: bool) -> tuple[float, float]:
+    """Bytes that a forward pass keeps, and those of the block that keeps the most."""
+    unet.use_attention(_fused_attention)
     dtype = torch.bfloat16 if bf16 else torch.float32
     unet = unet.to(dtype)
     own = {id(p) for p in unet.parameters()}
     kept: dict[int, tuple[torch.Tensor, int]] = {}
+    of_blocks = dict.fromkeys(blocks, 0)
+
+    def total() -> int:
+        return sum(size for _, size in kept.values())
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -137,11 +165,20 @@ def saved_bytes(unet: VideoUNet, frames: int, height: int, width: int, bf16: boo
             kept[storage._cdata] = (tensor, storage.nbytes())  # the tensor, too, so that no other takes its place
         return tensor
 
+    def enter(block: Block, _: Any) -> None:
+        of_blocks[block] -= total()
+
+    def leave(block: Block, *_: Any) -> None:
+        of_blocks[block] += total()
+
+    hooks = [hook for block in blocks for hook in (block.register_forward_pre_hook(enter), block.register_forward_hook(leave))]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = _forward(unet, frames, height, width, dtype)
     del out
-    unet.to(torch.float32)
-    return float(sum(size for _, size in kept.values()))
+    for hook in hooks:
+        hook.remove()
+    unet.to(torch.float32).use_attention("torch")
+    return float(total()), float(max(of_blocks.values()))
 
 
 @lru_cache(8)
