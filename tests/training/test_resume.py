@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -148,12 +150,33 @@ def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
     assert {m.dtype for m in moments if m.numel() >= 4096} == {torch.uint8}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_read_only_folder_is_a_clear_error(recipe, folder):
-    folder.mkdir()
-    folder.chmod(0o500)
-    with pytest.raises(OSError, match="could not be written"):
-        Trainer(recipe(), folder).save()
+@contextlib.contextmanager
+def not_as_root():
+    """Nothing is read-only to root."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+def test_a_read_only_folder_is_a_clear_error_and_the_checkpoint_in_it_stays(recipe, cache):
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to others
+        run = Path(name) / "small"
+        trainer = Trainer(recipe(), run, cache)
+        trainer.save()
+        [first] = runs.all_steps(trainer.checkpoints)
+        before = first.read_bytes()
+        trainer.train_step(next(trainer.objective.batches(0, 0, 1)))
+        Path(name).chmod(0o755)
+        trainer.checkpoints.chmod(0o555)
+        with not_as_root(), pytest.raises(OSError, match=r"step-00000001\.pt could not be written .*step-00000000\.pt, is whole"):
+            trainer.save()
+        assert list(trainer.checkpoints.iterdir()) == [first]
+        assert first.read_bytes() == before
+        trainer.checkpoints.chmod(0o755)
 
 
 def test_a_folder_that_cannot_be_is_a_clear_error(recipe, folder):
