@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 Backend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
-# CUDA's fused kernels put the batch in a 16-bit grid dimension; temporal attention's batch is every pixel of every clip.
-MAX_BATCH = 2**15
+# Temporal attention's batch is every pixel of every clip. CUDA's fused kernels put it in a 16-bit grid dimension, and flash attention's backward pass takes a
+# float32 tile of 128 queries for each, however short the clip.
+MAX_BATCH = 2**13
 
 
 def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -102,6 +103,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, value: Tensor | None = None) -> Tensor:
         """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values are computed."""
         context = x if context is None else context
+        if context.shape[1] == 1 and not self.relative:
+            # A softmax over one key is 1, whatever q and k: a single image in time. Kernels would compute whole tiles to find that out.
+            return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
         attend = self._relative_attention if self.relative else self.backend
         parts = [attend(*part, self.heads) for part in zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import windows
-from .attention import Attention
+from .attention import MAX_BATCH, Attention
 from .hooks import NO_HOOKS, Hooks
 
 GROUPS = 32
@@ -140,7 +140,9 @@ def _project(layer: nn.Module, x: Tensor) -> Tensor:
     if extra == 0:
         return layer(x)
     x = x.transpose(1, 2)
-    return layer(x.reshape(*x.shape, *(1,) * (extra - 1))).flatten(2).transpose(1, 2)
+    x = x.reshape(*x.shape, *(1,) * (extra - 1))
+    # In time N is every pixel of every clip; convolutions are made for fewer.
+    return torch.cat([layer(part) for part in x.split(MAX_BATCH)]).flatten(2).transpose(1, 2)
 
 
 class SpatialTransformer(Transformer):

@@ -43,10 +43,11 @@ def parts(tmp_path_factory):
 
 @pytest.fixture
 def recipe_file(tmp_path, parts):
-    """Writes RECIPE with changes, sections merged, and returns its path."""
+    """Writes RECIPE with changes, sections merged, and returns its path. Where only a part learns it starts from a whole checkpoint: a fresh UNet's output is
+    zero, so that nothing behind it would have a gradient."""
 
     def write(**changes) -> Path:
-        tree = {**RECIPE, "init": parts}
+        tree = {**RECIPE, "init": {"unet": parts["text"]} if "learn" in changes else parts}
         for key, value in changes.items():
             tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
         path = tmp_path / "recipe.yaml"

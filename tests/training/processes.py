@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -20,6 +22,21 @@ def fork(work: Callable[[], int | None]) -> int:
         if sys.exc_info()[0]:
             traceback.print_exc()
         os._exit(code)
+
+
+def all_ended(children: list[int]) -> list[int]:
+    """Their exit statuses. One that fails ends the others, which might wait for it."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        for child in children:
+            if child not in codes and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                codes[child] = ended(child)
+                if codes[child]:
+                    for other in children:
+                        if other not in codes:
+                            os.kill(other, signal.SIGKILL)
+        time.sleep(0.01)
+    return [codes[child] for child in children]
 
 
 def ended(child: int) -> int:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.training.test_data import broken_folder
+from tests.training.test_distributed import together
 from vc2 import checkpoint, lora
 from vc2.checkpoint import UNET
 from vc2.training import __main__ as command
 from vc2.training.config import Recipe, RecipeError, load_recipe
 from vc2.training.data import sources
-from vc2.training.data.cache import Prepared
+from vc2.training.data.batches import SAMPLE, Stream, random
+from vc2.training.data.cache import Prepared, cache_folder
 from vc2.training.data.sources import SourceError
 from vc2.training.initialise import sampling_of
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
 from vc2.unet import VideoUNet
+from vc2.video_io import write_video
+
+TINY = command.RECIPES / "tiny"
 
 
 def say(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -69,29 +76,72 @@ def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 8)
     settings, whole, parted = recipe(data={"clips": None}), tmp_path / "whole", tmp_path / "parted"
     [expected] = prepare(settings, whole)
-    real, written = module._write_tar, []
+    real, encoded = module.Encoder.moments, []
 
-    def interrupted(path, *rest):
-        if len(written) == 3:
+    def interrupted(encoder, pixels):
+        encoded.append(1)
+        if len(encoded) == 3 * 8 + 4:  # in the middle of the fourth
+            assert list(parted.rglob("*.tmp"))
             raise KeyboardInterrupt
-        written.append(path)
-        return real(path, *rest)
+        return real(encoder, pixels)
 
-    monkeypatch.setattr(module, "_write_tar", interrupted)
+    monkeypatch.setattr(module.Encoder, "moments", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, parted)
+    assert not list(parted.rglob("*.tmp"))
+    written = sorted(parted.rglob("*.tar"))
     with pytest.raises(SourceError, match="of which 3 tars are there"):
         Trainer(settings, tmp_path / "run", parted)
-    monkeypatch.setattr(module, "_write_tar", real)
+    monkeypatch.setattr(module.Encoder, "moments", real)
     before = {path: path.stat().st_mtime_ns for path in written}
     [found] = prepare(settings, parted)
     assert {path: path.stat().st_mtime_ns for path in written} == before  # not again
     assert found.name == expected.name
-    for tar in expected.glob("*.tar"):
-        a, b = Prepared(expected, whole / "index"), Prepared(found, parted / "index")
-        assert len(a) == len(b) == 40
-        assert all(torch.equal(a.sample(i).frames, b.sample(i).frames) for i in range(0, 40, 7)), tar
-    assert not list(found.glob("*.tmp"))
+    a, b = Prepared(expected, whole / "index"), Prepared(found, parted / "index")
+    assert len(a) == len(b) == 40
+    assert all(torch.equal(a.sample(i).frames, b.sample(i).frames) for i in range(40))
+
+
+def test_clips_are_prepared_at_the_stride_that_the_network_is_told(recipe, tmp_path):
+    """Real files: the stride is drawn once, when they are encoded, and is never taken twice."""
+    for k in range(12):
+        write_video(tmp_path / "clips" / f"{k}.mp4", np.random.default_rng(k).integers(0, 255, (24, 48, 64, 3), np.uint8), 24)
+        (tmp_path / "clips" / f"{k}.txt").write_text(f"clip {k}")
+    data = {"clips": {"kind": "folder", "path": str(tmp_path / "clips")}, "images": None, "lengths": [[4, 2, 4]], "held_out": 0}
+    straight = recipe(data=data)
+    settings = recipe(data={**data, "clips": {**data["clips"], "prepared": "moments and text"}})
+    [folder] = prepare(settings, tmp_path / "cache")
+    trainer = Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache")
+    stream, strides = trainer.objective.streams["clips"], set()
+    for index in range(12):
+        sample = stream.read(index, 4, (2, 4), random(1, index))
+        assert sample.frames.shape == (4, 8, 8, 8)
+        strides.add(24 / sample.fps)
+        assert stream.listing.sample(index).frozen
+        drawn = random(settings.seed, SAMPLE, 0, index)  # as it was when the clip was encoded
+        pixels = Stream(straight, "clips", tmp_path / "cache").read(index, 4, (2, 4), drawn)
+        assert pixels.fps == sample.fps
+        assert torch.allclose(trainer.objective.moments(pixels.frames), sample.frames.float(), atol=2e-2)
+    assert strides == {2, 3, 4}
+    assert folder.name.startswith("folder-clips-")
+    assert trainer.run()
+
+
+def test_what_is_prepared_has_the_recipe_s_size(recipe, tmp_path):
+    settings = recipe(data={"clips": None, "images": {"kind": "procedural", "count": 12, "prepared": "moments"}, "width": 128, "height": 96})
+    [folder] = prepare(settings, tmp_path / "cache")
+    assert Prepared(folder, tmp_path / "cache" / "index").sample(0).frames.shape == (1, 8, 12, 16)
+
+
+def test_crops_drawn_at_random_belong_to_their_seed(recipe):
+    data = {"clips": None, "images": {"kind": "folder", "path": "x", "prepared": "moments"}}
+    names = {"autoencoder": "a", "text": "b"}
+
+    def place(crop, **changes):
+        return cache_folder(recipe(data={**data, "crop": crop}, **changes), "images", "files", Path(), names)
+
+    assert place("random", seed=1) != place("random", seed=2)
+    assert place("center", seed=1) == place("center", seed=2)
 
 
 def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monkeypatch):
@@ -99,12 +149,30 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
     settings = recipe(data={"clips": None, "images": images, "broken_share": 0.5, "held_out": 0})
     [folder] = prepare(settings, tmp_path / "cache")
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
-    assert len((folder / "skipped-0.txt").read_text().splitlines()) == 4
+    assert len((folder / "000000.skipped.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
     monkeypatch.setattr(sources, "ENOUGH", 16)
     for _ in range(2):  # the same command again does not make it right
-        with pytest.raises(SourceError, match=r"4 of 16 samples of data\.images could not be used, more than data\.broken_share allows; .*skipped-0\.txt"):
+        with pytest.raises(SourceError, match=r"4 of 16 samples of data\.images could not be used, more than data\.broken_share allows; .*\*\.skipped\.txt"):
             prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
+
+
+def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, tmp_path, monkeypatch):
+    """Begun by one process, ended by two: the second would find its own half of the files twice as bad."""
+    from vc2.training import prepare as module
+
+    monkeypatch.setattr(module, "SHARD", 4)
+    monkeypatch.setattr(sources, "ENOUGH", 8)
+    images = {"kind": "folder", "path": str(broken_folder(tmp_path, 12, 4)), "prepared": "moments"}  # the broken ones are in the last tar
+    settings = recipe(data={"clips": None, "images": images, "broken_share": 0.3, "held_out": 0})
+    real = module._write_tar
+    monkeypatch.setattr(module, "_write_tar", lambda path, *rest: real(path, *rest) if path.name < "000002" else (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(settings, tmp_path / "cache")
+    monkeypatch.setattr(module, "_write_tar", real)
+    together(2, lambda rank: prepare(settings, tmp_path / "cache"))
+    [folder] = prepare(settings, tmp_path / "cache")
+    assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
 
 
 def test_other_files_are_another_cache(recipe, tmp_path):
@@ -228,6 +296,30 @@ def test_an_export_that_would_lose_something_is_refused(trained, folder, capsys,
     assert code == 2
     assert says in err
     assert not (folder / f"{form}.safetensors").exists()
+
+
+def test_an_export_of_other_weights_is_refused(recipe, folder, parts, capsys, tmp_path):
+    """What did not learn is read again: it must still be what it was."""
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(Path(parts["text"]).read_bytes())
+    Trainer(recipe(steps=1, init={"unet": str(start)}, learn={"part": "spatial", "how": "lora", "rank": 2}), folder).run()
+    state = load_file(start)
+    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 5}, start)
+    code, _, err = say(capsys, "export", folder)
+    assert (code, "init.unet: the weights there are not those that the run started from" in err) == (2, True)
+
+
+def test_an_export_by_another_recipe_is_refused(trained, folder, capsys):
+    path = trained(learn={"part": "spatial"})
+    code, _, err = say(capsys, "export", path, "--runs", folder.parent, "seed=5", "learn.part=all")
+    assert (code, "was trained with another seed, learn" in err) == (2, True)
+    code, _, err = say(capsys, "export", folder, "learn.rank=7")
+    assert (code, "a run's folder stands for the recipe that it was trained with" in err) == (2, True)
+
+
+def test_the_miniature_s_parts_have_one_form(capsys, tmp_path):
+    code, _, err = say(capsys, "export", TINY / "text.yaml", "--runs", tmp_path)
+    assert (code, "trains the miniature's text" in err) == (2, True)
 
 
 def test_an_export_of_nothing_says_what_to_run(recipe_file, folder, capsys):

@@ -30,7 +30,7 @@ def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
 
 
 def test_lora_learns_3_32_million_parameters():
-    recipe = load_recipe(RECIPES / "F-Spa-LORA.yaml", ["init.unet=null"])
+    recipe = load_recipe(RECIPES / "F-Spa-LORA.yaml", ["init.unet=null", "init.sd=elsewhere"])
     unet = cost.network(recipe, UNetConfig.vc2())
     learning = [p for p in unet.parameters() if p.requires_grad]
     assert len(learning) == 2 * 128

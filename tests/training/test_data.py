@@ -140,6 +140,11 @@ def test_shards_are_read_as_img2dataset_writes_them(tmp_path):
     assert len(list((tmp_path / "index").iterdir())) == 4  # tables are read once
 
 
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = laion(tmp_path / "laion [high] *", 1, 3)
+    assert len(sources.ShardListing(str(folder), sources.IMAGE_ENDINGS, tmp_path / "index")) == 3
+
+
 def test_webvid_is_read_from_its_csv(tmp_path):
     videos = tmp_path / "videos"
     for i in range(3):

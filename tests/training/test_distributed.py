@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
-from tests.training.processes import ended, fork
+from tests.training.processes import all_ended, fork
 from vc2.training import checkpoint as runs
 from vc2.training.config import RecipeError
 from vc2.training.loop import Trainer
@@ -45,7 +45,7 @@ def together(world: int, work) -> None:
         work(rank)
 
     children = [fork(lambda rank=rank: begin(rank)) for rank in range(world)]
-    assert [ended(child) for child in children] == [0] * world
+    assert all_ended(children) == [0] * world
 
 
 def curve(recipe, folder: Path, world: int) -> list[float]:
@@ -99,6 +99,13 @@ def test_many_processes_are_one(recipe, folder, world, sharding):
 def test_images_alone_and_a_lora_too(recipe, folder):
     settings = {"steps": 4, "batch": 4, "data": {"clips": None}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "compute": {"micro_batch": 1}}
     assert curve(recipe(**settings), folder.parent / "two", 2) == pytest.approx(curve(recipe(**settings), folder.parent / "one", 1), rel=2e-3)
+    one, two = final(folder.parent / "one"), final(folder.parent / "two")
+    for name in (name for name in one if name.startswith("model ") and name.endswith("lora_B.weight")):
+        assert one[name].any(), name  # zero at first, and decay would leave it so
+    # Without the exchange of gradients each process would follow its own half of the batch.
+    moved = torch.cat([(one[name] - two[name]).flatten().abs() for name in one if name.startswith("model ")])
+    size = torch.cat([one[name].flatten().abs() for name in one if name.endswith("lora_B.weight") and name.startswith("model ")])
+    assert moved.mean() < 0.02 * size.mean()
 
 
 def test_a_checkpoint_serves_any_number_of_processes(recipe, folder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests import standin
+from tests.training.processes import ended, fork
+from tests.training.test_resume import last_step
 from vc2 import checkpoint
 from vc2.checkpoint import UNET
+from vc2.pipeline import Settings
+from vc2.schedule import NoiseSchedule
 from vc2.training import checkpoint as runs
-from vc2.training.config import RecipeError
+from vc2.training import parallel, validate
+from vc2.training.config import RecipeError, Sampling
 from vc2.training.data import sources
 from vc2.training.diffusion import DiffusionObjective
 from vc2.training.initialise import load_autoencoder
@@ -36,11 +44,12 @@ def weights(folder):
 def test_a_frozen_part_stays_bitwise_as_it_was(recipe, folder, part, how):
     trainer = Trainer(recipe(learn={"part": part, "how": how, "rank": 2}), folder)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
-    train(trainer, 4)
+    assert all(figures["grad_norm"] > 0 for figures in train(trainer, 4))
     changed = {name for name, p in trainer.network.named_parameters() if not torch.equal(p, before[name])}
     assert changed
     if how == "lora":
         assert all(".adapter." in name for name in changed)
+        assert any(name.endswith("lora_B.weight") for name in changed)  # which decay alone would leave at zero
         changed = {name.split(".adapter.")[0] + ".weight" for name in changed}
     temporal = temporal_names(trainer.network)
     assert {name in temporal for name in changed} == {part == "temporal"}
@@ -85,8 +94,19 @@ def test_other_weights_beside_what_learns_are_noticed(recipe, folder, parts, tmp
     Trainer(recipe(init={"unet": str(start)}, **settings), folder).save()
     state = load_file(start)
     save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 1}, start)
-    with pytest.raises(RecipeError, match=r"the weights that .* started from \(init\) are not those in the files now"):
+    with pytest.raises(RecipeError, match=r"the weights that .* started from \(init\.unet\) are not those there now"):
         Trainer(recipe(init={"unet": str(start)}, **settings), folder)
+
+
+def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
+    source = photos(tmp_path / "photos", good=12, bad=0)
+    settings = recipe(data={"clips": None, "images": source})
+    Trainer(settings, folder).save()
+    Trainer(settings, folder)
+    assert "not those that the run began with" not in caplog.text
+    (tmp_path / "photos" / "000.txt").write_text("another caption")
+    Trainer(settings, folder)
+    assert "the files of data.images are not those that the run began with" in caplog.text
 
 
 def test_the_share_of_broken_samples_counts_every_image_of_a_step(recipe, folder):
@@ -132,11 +152,79 @@ def test_parts_of_a_step_add_up_to_it(recipe, folder):
     assert [len(parts.objective.parts(batch)) for batch, _ in zip(parts.objective.batches(0, 0, 1), range(2), strict=False)] == [4, 4]
     assert [x["loss"] for x in a] == pytest.approx([x["loss"] for x in b], rel=1e-4)
     assert [x["grad_norm"] for x in a] == pytest.approx([x["grad_norm"] for x in b], rel=1e-3)
+    for x in (*a, *b):  # the figure of a step is of the whole step
+        assert x.get("image_loss", x.get("video_loss")) == pytest.approx(x["loss"])
 
 
-def test_gradient_checkpointing_changes_nothing(recipe, folder):
+def test_gradient_checkpointing_changes_nothing(recipe, folder, monkeypatch):
+    from vc2 import unet
+
+    calls, real = [], unet.checkpoint
+    monkeypatch.setattr(unet, "checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
     plain, again = Trainer(recipe(), folder), Trainer(recipe(compute={"gradient_checkpointing": True}), folder.parent / "again")
-    assert [x["loss"] for x in train(plain, 3)] == pytest.approx([x["loss"] for x in train(again, 3)], rel=1e-5)
+    losses = train(plain, 3)
+    assert not calls
+    assert [x["loss"] for x in train(again, 3)] == pytest.approx([x["loss"] for x in losses], rel=1e-5)
+    assert len(calls) >= 3 * sum(isinstance(m, unet.Block) for m in again.network.modules())
+
+
+def test_the_learning_rate_warms_up_and_falls(recipe, folder):
+    trainer = Trainer(recipe(steps=12, optimizer={"lr": 1e-3, "warmup": 4, "final_lr": 1e-4}), folder)
+    assert [trainer.learning_rate(k) for k in (0, 3, 4)] == pytest.approx([2.5e-4, 1e-3, 1e-3])
+    assert trainer.learning_rate(8) == pytest.approx(5.5e-4)  # half of the cosine
+    assert trainer.learning_rate(12) == pytest.approx(1e-4)
+    train(trainer, 2)
+    assert trainer.optimizer.param_groups[0]["lr"] == trainer.learning_rate(1)
+    trainer.save()
+    with pytest.raises(RecipeError, match="another steps"):  # the rate at every step hangs on it
+        Trainer(recipe(steps=24, optimizer={"lr": 1e-3, "warmup": 4, "final_lr": 1e-4}), folder)
+
+
+def test_captions_are_dropped_and_images_get_their_fps(recipe, folder):
+    settings = {"batch": 4, "diffusion": {"image_fps": [4, 30]}, "data": {"clips": None, "caption_dropout": 0.3}}
+    objective = Trainer(recipe(steps=60, **settings), folder).objective
+    batches = list(objective.batches(0, 0, 1))
+    fps = {int(f) for batch in batches for f in batch.fps}
+    assert 20 < len(fps) <= 27
+    assert (min(fps), max(fps)) == (4, 30)
+    empty = [not caption for batch in batches for caption in batch.captions]
+    assert 0.2 < sum(empty) / len(empty) < 0.4
+    for batch in batches[:10]:
+        for caption, text in zip(batch.captions, batch.text, strict=True):
+            assert torch.equal(text, objective.streams["images"].listing.empty_text) == (not caption)
+
+
+def test_the_noisiest_steps_are_drawn_and_weighed_as_the_recipe_says(recipe, folder):
+    def drawn(name, **diffusion):
+        objective = Trainer(recipe(diffusion=diffusion), folder.parent / name).objective
+        generator = torch.Generator().manual_seed(0)
+        return objective, torch.stack([objective._timestep(generator) for _ in range(400)])
+
+    plain, t = drawn("plain")
+    assert t.min() < 50
+    assert t.max() > 950
+    assert torch.equal(plain._weights(t), torch.ones(400))  # the paper's plain error
+    noisy, t = drawn("noisy", noisy_share=0.5, noisy_from=900, max_weight=50.0)
+    assert 0.45 < (t >= 900).float().mean() < 0.65
+    signal, sigma = noisy.schedule.alphas_cumprod.sqrt() * noisy.schedule.scale, (1 - noisy.schedule.alphas_cumprod).sqrt()
+    at = torch.tensor([10, 600, 999])
+    assert torch.allclose(noisy._weights(at), ((sigma / signal) ** 2)[at].clamp(1, 50), rtol=1e-4)
+    assert noisy._weights(at)[0] == 1
+    assert noisy._weights(at)[2] == 50
+
+
+@pytest.mark.parametrize("way", ["identity", "full", "bypass"])
+def test_images_pass_the_temporal_layers_as_the_recipe_says(recipe, folder, way, monkeypatch):
+    trainer, seen = Trainer(recipe(diffusion={"image_temporal": way, "image_share": 0.5}), folder), set()
+    real = trainer.network.forward
+
+    def forward(x, *rest, temporal):
+        seen.add((x.shape[2] == 1, temporal))
+        return real(x, *rest, temporal=temporal)
+
+    monkeypatch.setattr(trainer.network, "forward", forward)
+    train(trainer, 6)
+    assert seen == {(True, way), (False, "full")}
 
 
 def test_bf16_trains_and_keeps_frozen_weights_as_they_were(recipe, folder, parts):
@@ -288,10 +376,29 @@ def test_validation_asks_the_same_questions_every_time_and_changes_nothing(recip
     assert trainer.network.training
 
 
-def test_clips_are_sampled_while_it_trains(recipe, folder):
+def test_settings_that_cannot_be_sampled_are_told_before_anything_runs(recipe, folder):
+    with pytest.raises(RecipeError, match=r"sampling\.steps: .*found 'ten'"):
+        recipe(sampling={"steps": "ten"})
+    with pytest.raises(RecipeError, match=r"unknown key sampling\.stepz; did you mean steps"):
+        recipe(sampling={"stepz": 3})
+    assert set(Sampling.model_fields) == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_clips_are_sampled_while_it_trains(recipe, folder, monkeypatch):
     settings = {"width": 64, "height": 64, "frames": 3, "steps": 2, "fps": 8, "guidance": 2.0}
-    trainer = Trainer(recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings), folder)
+    trainer, seen = Trainer(recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings), folder), []
+    real = validate.sample_clips
+
+    def spy(*arguments):
+        seen.append({name: p.detach().clone() for name, p in trainer.network.named_parameters()})
+        assert last_step(folder) == 2  # kept before anything else can go wrong
+        real(*arguments)
+
+    monkeypatch.setattr(validate, "sample_clips", spy)
     assert trainer.run()
+    averages, [sampled] = trainer.ema.weights(), seen
+    assert all(torch.equal(sampled[name], average) for name, average in averages.items())
+    assert not all(torch.equal(p, sampled[name]) for name, p in trainer.network.named_parameters())
     found = sorted((folder / "samples" / "step-00000002").iterdir())
     assert [p.name for p in found] == ["00-a-red-circle.mp4", "01-a-blue-square.mp4"]
     assert read_video(found[0]).shape == (3, 64, 64, 3)
@@ -308,10 +415,55 @@ def test_trackers_get_the_figures(recipe, folder):
     assert [e.step for e in events.Scalars("loss")] == [2, 4]
 
 
+def test_a_resumed_run_logs_what_one_that_was_never_stopped_logs(recipe, folder, tmp_path):
+    """Killed after its last checkpoint: what came after is logged again, and counts once; and a mean is of all its steps."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    images = photos(tmp_path / "photos", good=12, bad=4)
+    settings = {"steps": 8, "log_every": 2, "save_every": 3, "trackers": ["tensorboard"]}
+    settings["data"] = {"clips": None, "images": images, "held_out": 0, "broken_share": 1.0}
+
+    def logged(run):
+        events = EventAccumulator(str(next(p.parent for p in run.rglob("events.out*"))))
+        events.Reload()
+        return {e.step: e.value for e in events.Scalars("loss")}, {e.step: e.value for e in events.Scalars("data/broken")}
+
+    straight = folder.parent / "straight"
+    assert ended(fork(lambda: 0 if Trainer(recipe(**settings), straight).run() else 1)) == 0
+
+    def killed():
+        trainer = Trainer(recipe(**settings), folder)
+        real, trainer.train_step = trainer.train_step, lambda batch: real(batch) if trainer.step < 5 else os.kill(os.getpid(), signal.SIGKILL)
+        trainer.run()
+
+    assert ended(fork(killed)) == -signal.SIGKILL
+    assert last_step(folder) == 3
+    again = (folder / "skipped.txt").read_text()
+    assert "step 3:" in again or "step 4:" in again  # of steps that will be done again
+    assert ended(fork(lambda: 0 if Trainer(recipe(**settings), folder).run() else 1)) == 0
+    assert logged(folder) == logged(straight)
+    assert (folder / "skipped.txt").read_text() == (straight / "skipped.txt").read_text()
+
+
 def test_8_bit_adam_needs_its_library(recipe, folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
+    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match="needs bitsandbytes"):
         Trainer(recipe(optimizer={"kind": "adamw8bit"}), folder)
+
+
+def test_a_tracker_that_is_not_there_is_not_left_out_silently(recipe, folder):
+    with pytest.raises(RecipeError, match=r"trackers: nonsense cannot be used here; .*those that are there: .*tensorboard"):
+        Trainer(recipe(trackers=["tensorboard", "nonsense"]), folder)
+
+
+def test_a_start_that_does_not_fit_is_refused(recipe, folder, tmp_path):
+    plain = standin.write(tmp_path / "plain.safetensors", schedule=NoiseSchedule(None))
+    with pytest.raises(RecipeError, match=r"a dynamic rescale that ends at 1, and diffusion\.scale_end is 0\.7; set diffusion\.scale_end=null"):
+        Trainer(recipe(init={"unet": str(plain)}), folder)
+    Trainer(recipe(init={"unet": str(plain)}, diffusion={"scale_end": None}), folder)
+    turbo = standin.write(tmp_path / "turbo.safetensors", config=dataclasses.replace(standin.unet_config("vc2_tiny"), time_cond_proj_dim=256))
+    with pytest.raises(RecipeError, match="is a T2V-Turbo model"):
+        Trainer(recipe(init={"unet": str(turbo)}), folder.parent / "other")
 
 
 def test_a_source_that_is_not_prepared_says_what_to_run(recipe, tmp_path):

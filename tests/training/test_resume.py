@@ -134,9 +134,8 @@ def test_through_the_command_with_signals(recipe_file, folder):
     assert_same_bits(folder, other)
 
 
-def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
-    """bitsandbytes keeps its moments in bytes, its scales in tables, and its step as a plain number."""
-    settings = recipe(optimizer={"kind": "adamw8bit"})
+def go_on(settings, folder: Path) -> None:
+    """A run that is stopped and resumed in the middle, and one that is not."""
     straight = folder.parent / "straight"
     assert Trainer(settings, straight).run()
     trainer = Trainer(settings, folder)
@@ -146,6 +145,26 @@ def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
     trainer.save()
     assert Trainer(settings, folder).run()
     assert_same_bits(straight, folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learn": {"part": "spatial", "how": "lora", "rank": 2}},
+        {"learn": {"part": "temporal", "how": "lora", "rank": 2}, "optimizer": {"final_lr": 1e-4}},
+        {"learn": {"part": "all", "how": "lora", "rank": 2}, "compute": {"precision": "bf16", "gradient_checkpointing": True}},
+        {"learn": {"part": "temporal"}, "compute": {"micro_batch": 1}},
+        {"data": {"workers": 2}},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_whatever_learns_and_however_it_goes_on_to_the_same_bits(recipe, folder, changes):
+    go_on(recipe(**changes), folder)
+
+
+def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
+    """bitsandbytes keeps its moments in bytes, its scales in tables, and its step as a plain number."""
+    go_on(recipe(optimizer={"kind": "adamw8bit"}), folder)
     moments = [m["state1"] for m in runs.latest(folder / "checkpoints")["optimizer"].values()]
     assert {m.dtype for m in moments if m.numel() >= 4096} == {torch.uint8}
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from .config import TrainingError, load_recipe
+from .config import RecipeError, TrainingError, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "export" and args.recipe.is_dir():
         from .checkpoint import recipe_of
 
+        if args.overrides:
+            raise RecipeError(f"a run's folder stands for the recipe that it was trained with, which {', '.join(args.overrides)} would change; leave it out")
         recipe, folder = recipe_of(args.recipe), args.recipe
     else:
         recipe = load_recipe(args.recipe, args.overrides)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from ..pipeline import Settings
+from . import parallel
 from .config import Recipe, RecipeError, Source, load_recipe
 from .cost import estimate, memory
 from .data.batches import MEDIA, Stream, random
 from .data.procedural import World
 from .data.sources import BrokenSample, SourceError
-from .initialise import load_autoencoder, load_text, start_unet
+from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 
 PROBED = 8  # samples that are read of each source
 GB = 1e9
@@ -26,7 +29,7 @@ def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
         return
     wrong: dict[str, None] = {}  # one cause may be met twice
     sources = [_source(recipe, medium, cache) for medium in MEDIA if getattr(recipe.data, medium)]
-    for part in (*sources, _weights(recipe), _schedule(recipe), describe(recipe, processes)):
+    for part in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes)):
         try:
             yield from part
         except (ValueError, OSError) as error:
@@ -61,19 +64,22 @@ def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
 def _weights(recipe: Recipe) -> Iterator[str]:
     """Loads all that the recipe starts from, as a run would."""
     init = recipe.init
-    load_autoencoder(init.autoencoder_file)
+    autoencoder = load_autoencoder(init.autoencoder_file)
     load_text(init.text_file)
     start_unet(recipe)
+    if recipe.samples.every:
+        Settings.of({"sampling": json.dumps(sampling_of(recipe))}).check(autoencoder.config.downsampling)
     yield f"weights: UNet from {init.unet or init.sd or 'nothing'}, autoencoder from {init.autoencoder_file}, text encoder from {init.text_file}"
 
 
-def _schedule(recipe: Recipe) -> Iterator[str]:
-    """Settings that may stand beside one another and are hardly meant so."""
+def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
+    """What cannot run, and settings that may stand beside one another and are hardly meant so."""
     warmup = recipe.optimizer.warmup
     if warmup >= recipe.steps:
         yield f"note: optimizer.warmup is {warmup} of {recipe.steps} steps, so the learning rate does not reach {recipe.optimizer.lr:g}"
     if recipe.samples.every and not recipe.samples.prompts:
         yield "note: samples.every is set, and samples.prompts is empty, so there will be no sample clips"
+    parallel.require(recipe, processes)
 
 
 def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:

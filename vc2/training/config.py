@@ -28,7 +28,8 @@ class Section(BaseModel):
 
 
 class Init(Section):
-    """Checkpoints to start from. `autoencoder` and `text` default to the file that the UNet comes from; without any file the networks are fresh."""
+    """Checkpoints to start from. Without `unet` and `sd` the UNet is fresh; `autoencoder` and `text` default to the file that it comes from, and must be
+    somewhere."""
 
     unet: Path | None = None  # a VideoCrafter checkpoint, whole or its UNet alone
     sd: Path | None = None  # Stable Diffusion 2.1, in the LDM or the diffusers layout: theta_S from it, theta_T fresh
@@ -51,7 +52,8 @@ class Init(Section):
 
 
 class Networks(Section):
-    """Shapes of networks that are built fresh: fields of UNetConfig, AutoencoderConfig and TextConfig."""
+    """Shapes of networks that are built and not read from a file: fields of UNetConfig (around `init.sd`, or nothing), AutoencoderConfig and TextConfig (where
+    they are what learns)."""
 
     unet: dict[str, Any] = Field(default_factory=dict)
     autoencoder: dict[str, Any] = Field(default_factory=dict)
@@ -134,6 +136,14 @@ class Data(Section):
             raise ValueError("must name at least one length, such as [16, 1, 8]")
         return value
 
+    @model_validator(mode="after")
+    def _sources(self) -> Data:
+        if isinstance(self.images, WebVid):
+            raise ValueError("data.images: webvid lists clips; use folder, shards, journeydb or procedural")
+        if self.clips and self.clips.prepared != "no" and not isinstance(self.clips, Procedural) and len(self.lengths) > 1:
+            raise ValueError("data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one length, or prepared: no")
+        return self
+
 
 class Learn(Section):
     """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha = rank)."""
@@ -161,6 +171,13 @@ class Diffusion(Section):
     noisy_from: int = Field(850, ge=0, lt=1000)
     max_weight: float = Field(1.0, ge=1)
 
+    @field_validator("image_fps")
+    @classmethod
+    def _image_fps(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError(f"must be [lowest, highest], such as [4, 30], found {list(value)}")
+        return value
+
 
 class Optimizer(Section):
     """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`. `adamw8bit` needs bitsandbytes."""
@@ -173,6 +190,13 @@ class Optimizer(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = Field(0.5, gt=0)
     ema: float = Field(0.9999, ge=0, lt=1)
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"must be two numbers from 0 to below 1, found {list(value)}")
+        return value
 
 
 class Compute(Section):
@@ -205,6 +229,19 @@ class Samples(Section):
     prompts: tuple[str, ...] = ()
 
 
+class Sampling(Section):
+    """Settings (`vc2.pipeline.Settings`) for sample clips, which the exported file recommends for itself. Those that are left out are the starting file's."""
+
+    width: int | None = Field(None, ge=8, multiple_of=8)
+    height: int | None = Field(None, ge=8, multiple_of=8)
+    frames: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=1000)
+    guidance: float | None = Field(None, ge=0)
+    eta: float | None = Field(None, ge=0, le=1)
+    fps: float | None = Field(None, ge=0)
+    negative: str | None = None
+
+
 class Recipe(Section):
     """One training run."""
 
@@ -213,7 +250,7 @@ class Recipe(Section):
     objective: Literal["diffusion", "autoencoder", "text"] = "diffusion"
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     save_every: int = Field(1000, gt=0)
     keep: int = Field(2, ge=1)  # checkpoints
     log_every: int = Field(50, gt=0)
@@ -227,22 +264,20 @@ class Recipe(Section):
     compute: Compute = Compute()
     validation: Validation = Validation()
     samples: Samples = Samples()
-    # Settings (vc2.pipeline.Settings) for sample clips, which the exported file recommends for itself; over those of the file that the run starts from.
-    sampling: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("sampling")
-    @classmethod
-    def _sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
-        known = ("width", "height", "frames", "steps", "guidance", "eta", "fps", "negative")
-        for key in value:
-            if key not in known:
-                raise ValueError(f"unknown setting {key}; expected some of {', '.join(known)}")
-        return value
+    sampling: Sampling = Sampling()
 
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
         if self.objective == "diffusion" and not (self.data.clips or self.data.images):
             raise ValueError("data.clips and data.images are both missing; name at least one source")
+        fresh = self.objective == "diffusion" and not (self.init.unet or self.init.sd)
+        if fresh and (self.learn.how == "lora" or self.learn.part == "temporal"):
+            raise ValueError(
+                "init.unet and init.sd are both missing: a fresh UNet's output layer is zero and spatial, and while it is frozen nothing else can learn; "
+                "name a checkpoint to start from, or learn.part spatial or all, directly"
+            )
+        if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
+            raise ValueError("diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or leave data.images out")
         return self
 
     @property
@@ -268,8 +303,10 @@ class Recipe(Section):
             return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
         mine = self.model_dump()
         for tree in (mine, theirs):
-            for key in ("about", "steps", "save_every", "keep", "log_every", "trackers", "compute", "validation", "samples", "sampling"):
+            for key in ("about", "save_every", "keep", "log_every", "trackers", "compute", "validation", "samples", "sampling"):
                 tree.pop(key)
+            if self.optimizer.final_lr is None:  # else the learning rate of every step depends on how many there are
+                tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
         return [key for key in mine if mine[key] != theirs[key]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,10 @@ from .diffusion import mark_what_learns
 A100 = 312e12  # bf16 FLOP/s, by the data sheet
 UTILISATION = 0.4  # share of it that a good training run reaches
 # Peak dense bf16 FLOP/s by a part of the device's name, by the makers' data sheets.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": A100, "L40S": 362e12, "A6000": 155e12, "4090": 165e12, "3090": 71e12, "A10": 125e12}
+PEAKS = {
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": A100, "L40S": 362e12, "A6000": 155e12, "4090": 165e12, "3090": 71e12,
+    "A10G": 70e12, "A10": 125e12,
+}  # fmt: skip
 
 
 def peak_flops(device: torch.device) -> float:
@@ -27,7 +31,7 @@ def peak_flops(device: torch.device) -> float:
     if device.type != "cuda":
         return 0.0
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), 0.0)
+    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,12 @@ class Cost:
     model_flops: float  # without; what MFU counts
     encode_flops: float  # the autoencoder's; 0 where latents are prepared
     total: float  # FLOP of the whole run
-    static: float  # bytes: weights (with autocast's copies), gradients, optimizer, average, autoencoder, text encoder
+    unet: float  # bytes: weights (with autocast's copies), gradients, optimizer, average
+    encoders: float  # bytes: autoencoder and text encoder
+
+    @property
+    def static(self) -> float:
+        return self.unet + self.encoders
 
     @property
     def a100_hours(self) -> float:
@@ -64,7 +73,8 @@ def estimate(recipe: Recipe) -> Cost:
         model_flops=sample_flops(recipe, config, recipe.longest, again=False),
         encode_flops=_encoding(recipe.data.clips or recipe.data.images, recipe, recipe.longest),
         total=_total(recipe, config),
-        static=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + frozen * (2 if bf16 else 4) + vae * 4 + text * (2 if bf16 else 4),
+        unet=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + frozen * (2 if bf16 else 4),
+        encoders=vae * 4 + text * (2 if bf16 else 4),
     )
 
 
@@ -86,10 +96,12 @@ def _encoding(source: Source | None, recipe: Recipe, frames: int) -> float:
 
 def memory(recipe: Recipe, cost: Cost, processes: int = 1) -> float:
     """Bytes that a process needs at its largest, about: what it holds, and what a micro-batch keeps for the backward pass."""
-    unet = network(recipe, unet_config(recipe))
-    kept = saved_bytes(unet, recipe.longest, recipe.data.height // 8, recipe.data.width // 8, recipe.compute.precision == "bf16")
+    kept = saved_bytes(
+        network(recipe, unet_config(recipe)), recipe.longest, recipe.data.height // 8, recipe.data.width // 8, recipe.compute.precision == "bf16"
+    )
     micro = recipe.compute.micro_batch or max(1, recipe.batch // processes)
-    return (cost.static / processes if recipe.compute.sharding == "full" else cost.static) + micro * kept
+    unet = cost.unet / processes if recipe.compute.sharding == "full" else cost.unet
+    return unet + cost.encoders + micro * kept
 
 
 def unet_config(recipe: Recipe) -> UNetConfig:
@@ -110,16 +122,16 @@ def network(recipe: Recipe, config: UNetConfig, checkpointing: bool | None = Non
     return unet.train()
 
 
-def _forward(unet: VideoUNet, frames: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def _forward(unet: VideoUNet, frames: int, height: int, width: int, dtype: torch.dtype = torch.float32, image: str = "identity") -> torch.Tensor:
     with torch.device("meta"):
         x, context, t = torch.zeros(1, 4, frames, height, width, dtype=dtype), torch.zeros(1, 77, unet.config.context_dim, dtype=dtype), torch.zeros(1)
-    return unet(x, t, context, t, temporal="full" if frames > 1 else "identity")
+    return unet(x, t, context, t, temporal="full" if frames > 1 else image)
 
 
-def count_flops(unet: VideoUNet, frames: int, height: int, width: int) -> float:
-    """Of one clip, forward and backward."""
+def count_flops(unet: VideoUNet, frames: int, height: int, width: int, image: str = "identity") -> float:
+    """Of one clip, forward and backward; `image`: how one of a single frame passes the temporal layers."""
     with FlopCounterMode(display=False) as counter:
-        _forward(unet, frames, height, width).sum().backward()
+        _forward(unet, frames, height, width, image=image).sum().backward()
     for p in unet.parameters():
         p.grad = None
     return float(counter.get_total_flops())
@@ -198,7 +210,7 @@ def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = 
     height, width = recipe.data.height // 8, recipe.data.width // 8
     key = (config, recipe.learn, checkpointing, recipe.image_only, recipe.diffusion.image_temporal, frames, height, width)
     if key not in _counted:
-        _counted[key] = count_flops(network(recipe, config, checkpointing), frames, height, width)
+        _counted[key] = count_flops(network(recipe, config, checkpointing), frames, height, width, recipe.diffusion.image_temporal)
     return _counted[key]
 
 

@@ -40,9 +40,10 @@ class DiffusionObjective:
         self.open_networks(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
         self.streams = {medium: Stream(recipe, medium, cache, self.networks) for medium in MEDIA if getattr(recipe.data, medium)}
+        self.data = {medium: stream.listing.identity() for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
+        self.start = {"unet": fingerprint_of(self.model.state_dict()), **self.networks}
         mark_what_learns(self.model, recipe)
-        self.frozen = fingerprint_of({name: p for name, p in self.model.named_parameters() if not p.requires_grad})
         self._prepare_network()
         self.place_networks()
 
@@ -51,10 +52,7 @@ class DiffusionObjective:
         self.recipe, self.device = recipe, device
         self.frozen_dtype = torch.bfloat16 if recipe.compute.precision == "bf16" else torch.float32
         self.autoencoder, self.text = load_autoencoder(recipe.init.autoencoder_file), load_text(recipe.init.text_file)
-        # Seconds for the real ones, and only caches are named by them.
-        prepared = any(source and source.prepared != "no" for source in (recipe.data.clips, recipe.data.images))
-        parts = {"autoencoder": self.autoencoder, "text": self.text}
-        self.networks = {name: fingerprint_of(part.state_dict()) for name, part in parts.items()} if prepared else {}
+        self.networks = {"autoencoder": fingerprint_of(self.autoencoder.state_dict()), "text": fingerprint_of(self.text.state_dict())}
 
     def place_networks(self) -> None:
         self.autoencoder.to(self.device)
@@ -110,7 +108,7 @@ class DiffusionObjective:
     @torch.no_grad()
     def _latents(self, frames: Tensor, generators: list[torch.Generator]) -> Tensor:
         """x0 `[B, 4, T, h, w]`: a sample of the autoencoder's posterior."""
-        moments = self.moments(frames.flatten(0, 1)) if frames.dtype == torch.uint8 else frames.flatten(0, 1).to(self.device).float()
+        moments = self.moments(frames.flatten(0, 1)) if frames.dtype == torch.uint8 else frames.flatten(0, 1).to(self.device, non_blocking=True).float()
         mean, log_variance = moments.unflatten(0, frames.shape[:2]).chunk(2, 2)
         noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators]).to(self.device)
         return (SCALE_FACTOR * (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise)).transpose(1, 2)
@@ -119,11 +117,13 @@ class DiffusionObjective:
     def moments(self, pixels: Tensor) -> Tensor:
         """uint8 `[N, 3, H, W]` -> the posterior's moments `[N, 8, h, w]`, float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
-            return torch.cat([self.autoencoder.encode(part.to(self.device).float() / 127.5 - 1).float() for part in pixels.split(ENCODED_AT_ONCE)])
+            return torch.cat(
+                [self.autoencoder.encode(part.to(self.device, non_blocking=True).float() / 127.5 - 1).float() for part in pixels.split(ENCODED_AT_ONCE)]
+            )
 
     @torch.no_grad()
     def _context(self, captions: list[str], text: Tensor | None) -> Tensor:
-        return self.text(captions).float() if text is None else text.to(self.device).float()
+        return self.text(captions).float() if text is None else text.to(self.device, non_blocking=True).float()
 
     @torch.no_grad()
     def features(self, captions: list[str]) -> Tensor:
@@ -146,7 +146,7 @@ class DiffusionObjective:
 
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """`model.safetensors`, a whole checkpoint in half precision; for LoRA `lora.safetensors` too."""
-        out = [write_full(folder / "model.safetensors", self.recipe, weights, step, torch.float16)]
+        out = [write_full(folder / "model.safetensors", self.recipe, weights, step, torch.float16, self.start)]
         if self.recipe.learn.how == "lora":
             out.append(write_lora(folder / "lora.safetensors", self.recipe, weights, step, torch.float16))
         return out

@@ -13,7 +13,8 @@ from .. import lora as lora_files
 from ..schedule import NoiseSchedule
 from . import checkpoint, lora
 from .config import Recipe, RecipeError
-from .initialise import sampling_of, start_unet
+from .data.cache import fingerprint_of
+from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 from .partition import temporal_names
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -24,13 +25,22 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
     """Write the newest checkpoint of the run in `folder` as `target`; its averaged weights, or those of the last step if `raw`.
 
     `form`: "full", a whole checkpoint in the official layout; "spatial", the change of theta_S alone, as `.diff` tensors that a stock LoRA loader adds to the
-    model that the run started from; "lora", a LoRA run's adapters. Raises RecipeError where the run has no such thing, or no checkpoint.
+    model that the run started from; "lora", a LoRA run's adapters. Raises RecipeError where the run has no such thing, or no checkpoint, or where it was
+    trained by another recipe or on other weights than are there now.
     """
+    if recipe.objective != "diffusion":
+        raise RecipeError(
+            f"{recipe.name} trains the miniature's {recipe.objective}; its run wrote {folder / 'model.safetensors'}, and there is no other form of it"
+        )
     state = checkpoint.latest(folder / "checkpoints")
     if state is None:
         raise RecipeError(f"{folder / 'checkpoints'} holds no checkpoint; run the recipe first")
     if target.suffix != ".safetensors":
         raise RecipeError(f"{target}: exports are .safetensors files")
+    if changed := recipe.differences(state["recipe"]):
+        raise RecipeError(
+            f"{folder} was trained with another {', '.join(changed)}; name the run's folder instead of a recipe: python -m vc2.training export {folder}"
+        )
     trained: dict[str, Tensor] = state["model"] if raw else state["ema"]["shadow"]
     _, adapters = lora.split(trained)
     if form == "lora":
@@ -38,17 +48,18 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
             raise RecipeError(f"{recipe.name} learns directly and has no LoRA; export it as full or spatial")
         return write_lora(target, recipe, trained, state["step"], DTYPES[dtype])
     if form == "spatial":
-        return _difference(target, recipe, trained, state["step"], DTYPES[dtype])
-    return write_full(target, recipe, trained, state["step"], DTYPES[dtype])
+        return _difference(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
+    return write_full(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
 
 
-def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
-    """A whole checkpoint in the official layout. What did not learn is read again from where the run started."""
-    parts = {
-        "vae": files.load_part(recipe.init.autoencoder_file, files.VAE, "init.autoencoder"),
-        "text": files.load_part(recipe.init.text_file, files.TEXT, "init.text"),
-    }
-    unet = with_trained(start_unet(recipe).state_dict(), trained)
+def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]) -> Path:
+    """A whole checkpoint in the official layout. What did not learn is read again from where the run started, and must still be what it was (`start`)."""
+    vae = load_autoencoder(recipe.init.autoencoder_file).state_dict()
+    text = load_text(recipe.init.text_file).state_dict()
+    before = start_unet(recipe).state_dict()
+    for name, weights in (("unet", before), ("autoencoder", vae), ("text", text)):
+        _verify(name, weights, start)
+    parts, unet = {"vae": vae, "text": text}, with_trained(before, trained)
     metadata = {**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))}
     return files.save(target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts)
 
@@ -69,9 +80,15 @@ def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[s
     return lora_files.merge({**start, **own}, lora.to_file(adapters))
 
 
-def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
-    start = start_unet(recipe)
-    before, temporal = start.state_dict(), temporal_names(start)
+def _verify(name: str, weights: dict[str, Tensor], start: dict[str, str]) -> None:
+    if fingerprint_of(weights) != start[name]:
+        raise RecipeError(f"init.{name}: the weights there are not those that the run started from, which the export needs again; put them back")
+
+
+def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]) -> Path:
+    unet = start_unet(recipe)
+    before, temporal = unet.state_dict(), temporal_names(unet)
+    _verify("unet", before, start)
     after, out = with_trained(before, trained), {}
     for name, tensor in after.items():
         change = tensor.float() - before[name].float()

@@ -14,19 +14,29 @@ from ..autoencoder import AutoencoderKL
 from ..checkpoint import CheckpointError
 from ..config import AutoencoderConfig, TextConfig, UNetConfig, as_config
 from ..layers import ResBlock, TemporalConv, Transformer
+from ..schedule import NoiseSchedule
 from ..text import TextEncoder
 from ..unet import VideoUNet
-from .config import Recipe
+from .config import Recipe, RecipeError
 from .partition import temporal_names
 
 
 def start_unet(recipe: Recipe) -> VideoUNet:
-    """The float32 UNet that a recipe starts from, the same every time it is asked for. Raises CheckpointError, or OSError for a missing file."""
+    """The float32 UNet that a recipe starts from, the same every time it is asked for. Raises CheckpointError, OSError for a missing file, or RecipeError for a
+    model that the recipe does not fit."""
     init = recipe.init
     if init.unet:
         loaded = checkpoint.load(init.unet)
-        # Copies, since what is memory-mapped cannot be trained in place.
-        weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in loaded.unet.items()}
+        if loaded.config.time_cond_proj_dim is not None:
+            raise RecipeError(f"{init.unet} is a T2V-Turbo model, distilled for few steps, which training would undo; start from the model that it was made of")
+        wanted, found = recipe.diffusion.scale_end, float(loaded.schedule.scale[-1])
+        if not torch.allclose(loaded.schedule.scale, NoiseSchedule(wanted).scale, atol=1e-3):
+            raise RecipeError(
+                f"{init.unet} was trained with a dynamic rescale that ends at {found:g}, and diffusion.scale_end is {wanted}; "
+                f"set diffusion.scale_end={'null' if found == 1 else f'{found:g}'}"
+            )
+        # Copies, since what is memory-mapped cannot be trained in place; contiguous, since a .ckpt may hold other strides, which cannot be sharded.
+        weights = {name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, tensor in loaded.unet.items()}
         return checkpoint.assemble(VideoUNet(loaded.config, device="meta"), weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -123,7 +133,7 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
 def sampling_of(recipe: Recipe) -> dict[str, Any]:
     """The recipe's sampling settings, over those that its starting file recommends for itself."""
     metadata = checkpoint.read_metadata(recipe.init.unet) if recipe.init.unet else {}
-    return {**json.loads(metadata.get("sampling", "{}")), **recipe.sampling}
+    return {**json.loads(metadata.get("sampling", "{}")), **recipe.sampling.model_dump(exclude_none=True)}
 
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tqdm import tqdm
 from . import checkpoint, objective, parallel, preview, validate
 from .config import Recipe, RecipeError, TrainingError
 from .data import sources
-from .data.batches import Sample
+from .data.batches import ANSWERED, Sample
 from .diffusion import DiffusionObjective
 from .ema import EMA
 from .meter import Meter
@@ -41,6 +43,8 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.accelerator = parallel.start(recipe, folder)
         self.objective = objective.build(recipe, cache or folder.parent / "cache", self.accelerator.device)
+        if recipe.samples.every and isinstance(self.objective, DiffusionObjective):
+            validate.sample_settings(self.objective)  # now, and not when the first sample is due
         self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
         self.network: nn.Module = self.accelerator.unwrap_model(self.model)
         self.optimizer = build_optimizer(recipe, self.network)
@@ -48,14 +52,19 @@ class Trainer:
         self.ema = EMA(self.network, recipe.optimizer.ema)
         self.step, self.in_a_row = 0, 0
         self.counts = {"read": 0, "broken": 0, "non_finite": 0}
+        self.meter = Meter(recipe, self.network, self.accelerator)
         if self.accelerator.is_main_process:
             checkpoint.clean(self.checkpoints)
         self.asked_to_stop = self.asked_to_save = False  # by a signal to this process
         self.stopping = self.saving = False  # what all processes have agreed on
-        if state := checkpoint.latest(self.checkpoints):
+        state = checkpoint.latest(self.checkpoints)
+        self._check_together(state["step"] if state else 0)
+        if state:
             self.load_state_dict(state)
             log.info("%s goes on from step %d", recipe.name, self.step)
-        self._check_together()
+        if self.accelerator.is_main_process:
+            self._forget_skipped()
+        self.accelerator.wait_for_everyone()
 
     @property
     def checkpoints(self) -> Path:
@@ -77,18 +86,21 @@ class Trainer:
             group["lr"] = self.learning_rate(self.step)
         parts = self.objective.parts(batch)
         loss = torch.zeros((), device=self.accelerator.device)
-        figures: dict[str, torch.Tensor] = {}
+        figures: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
         for k, part in enumerate(parts):
             with parallel.accumulate(self.model, self.accelerator, last=k == len(parts) - 1):
                 with parallel.autocast(self.recipe, self.accelerator):
-                    part_loss, figures = self.objective.loss(self.model, part)
+                    part_loss, part_figures = self.objective.loss(self.model, part)
                 (part_loss / len(parts)).backward()
             loss += part_loss.detach() / len(parts)
+            for name, value in part_figures.items():
+                figures[name] += value / len(parts)
         norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        # One message between the processes a step: the loss of all, how much data was broken, and whether one of them was asked to save or to stop.
-        message = [loss.detach(), *(torch.tensor(float(v), device=loss.device) for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop))]
-        mean_loss, broken, save, stop = self.accelerator.reduce(torch.stack(message), "mean").tolist()
+        # One message between the processes a step: the loss of all, how much data was broken, whether one was asked to save or to stop, and the figures.
+        words = [torch.tensor(float(v), device=loss.device) for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop)]
+        message = torch.stack([loss, *words, *figures.values()])
+        mean_loss, broken, save, stop, *means = self.accelerator.reduce(message, "mean").tolist()
         self.saving, self.stopping = save > 0, stop > 0
         self.asked_to_save = self.asked_to_save and not self.saving
         if finite := math.isfinite(mean_loss) and math.isfinite(float(norm)):
@@ -97,7 +109,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self._count(finite, batch, round(broken * self.accelerator.num_processes), mean_loss, float(norm))
         self.step += 1
-        return {"loss": mean_loss, "grad_norm": float(norm), **{name: float(value) for name, value in figures.items()}}
+        return {"loss": mean_loss, "grad_norm": float(norm), **dict(zip(figures, means, strict=True))}
 
     def _count(self, finite: bool, batch: Any, broken: int, loss: float, norm: float) -> None:
         """Keep the tally of broken samples and of steps that were skipped, and stop the run where there are too many."""
@@ -125,15 +137,15 @@ class Trainer:
             torch.save(batch.content(), path)
             raise NonFiniteError(
                 f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is in {path}. "
-                "Lower optimizer.lr or look at that data; the checkpoints are from before"
+                "Look at that data; or export the last checkpoint, which is from before, and start from it under another name with a lower optimizer.lr"
             )
 
     def run(self) -> bool:
         """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is saved).
 
-        SIGINT and SIGTERM save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
+        SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
-        handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        handlers = {name: signal.signal(name, self._on_signal) for name in ANSWERED}
         try:
             return self._run()
         finally:
@@ -142,11 +154,12 @@ class Trainer:
 
     def _run(self) -> bool:
         recipe, main = self.recipe, self.accelerator.is_main_process
-        self.accelerator.init_trackers("events")
+        # What a run logged that was killed after its last checkpoint will be logged again.
+        self.accelerator.init_trackers("events", init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
         samples: dict[str, list[Sample]] = self.objective.held_out() if isinstance(self.objective, DiffusionObjective) and recipe.validation.every else {}
         samples = {medium: found for medium, found in samples.items() if found}
         batches = self.objective.batches(self.step, self.accelerator.process_index, self.accelerator.num_processes)
-        meter = Meter(recipe, self.network, self.accelerator)
+        meter = self.meter
         with tqdm(total=recipe.steps, initial=self.step, desc=recipe.name, unit="step", disable=not main, dynamic_ncols=True) as bar:
             while self.step < recipe.steps and not self.stopping:
                 meter.wait()
@@ -161,6 +174,9 @@ class Trainer:
                     averages = meter.averages() | {"lr": self.learning_rate(self.step - 1), **{f"data/{k}": float(v) for k, v in self.counts.items()}}
                     bar.set_postfix({k: f"{v:.4g}" for k, v in averages.items() if k in SHOWN})
                     self.accelerator.log(averages, step=self.step)
+                # First of all: whatever goes wrong below, the step is kept.
+                if self.step % recipe.save_every == 0 or self.step == recipe.steps or self.saving or self.stopping:
+                    self.save()
                 if samples and self._due(recipe.validation.every):
                     assert isinstance(self.objective, DiffusionObjective)
                     found = validate.held_out_loss(self.objective, self.model, self.accelerator, samples)
@@ -172,10 +188,12 @@ class Trainer:
                     self.ema.swap(self.network)
                     try:
                         validate.sample_clips(self.objective, self.model, self.accelerator, self.folder / "samples" / f"step-{self.step:08d}")
+                    except RuntimeError as error:
+                        if not self.asked_to_stop:
+                            raise
+                        log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
                     finally:
                         self.ema.swap(self.network)
-                if self.step % recipe.save_every == 0 or self.step == recipe.steps or self.saving or self.stopping:
-                    self.save()
         finished = self.step >= recipe.steps
         if finished:
             self.export()
@@ -221,7 +239,9 @@ class Trainer:
             "recipe": self.recipe.model_dump_json(),
             "counts": dict(self.counts),
             "in_a_row": self.in_a_row,
-            "frozen": self.objective.frozen,
+            "start": self.objective.start,
+            "data": self.objective.data,
+            "figures": self.meter.sums,
             "ema": self.ema.state_dict(keep),
             **checkpoint.gather(self.network, self.optimizer, keep),
         }
@@ -230,15 +250,33 @@ class Trainer:
         changed = self.recipe.differences(state["recipe"])
         if changed:
             raise RecipeError(f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another name (name=...)")
-        if state["frozen"] != self.objective.frozen:
-            raise RecipeError(f"the weights that {self.folder} started from (init) are not those in the files now; put them back, or train under another name")
+        if others := [f"init.{name}" for name, value in self.objective.start.items() if state["start"].get(name) != value]:
+            raise RecipeError(
+                f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them back, or train under another name"
+            )
+        if others := [f"data.{medium}" for medium, value in self.objective.data.items() if state["data"].get(medium) != value]:
+            log.warning(
+                "%s: the files of %s are not those that the run began with; from here on its batches are others", self.recipe.name, " and ".join(others)
+            )
         self.step, self.counts, self.in_a_row = state["step"], dict(state["counts"]), state["in_a_row"]
+        self.meter.sums = dict(state["figures"])
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
 
-    def _check_together(self) -> None:
-        """Every process must have found the same checkpoint, which folders that are not shared would prevent."""
-        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
+    def _forget_skipped(self) -> None:
+        """Names of broken samples from steps that will be done again."""
+        path = self.folder / "skipped.txt"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if (found := re.match(r"step (\d+):", line)) and int(found[1]) < self.step]
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.replace(path)
+
+    def _check_together(self, step: int) -> None:
+        """Every process must have found the same checkpoint, which folders that are not shared would prevent; before any loads it, since sharded ones load
+        together."""
+        steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
         if len(set(steps)) > 1:
             raise RecipeError(f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must see the same folder")
 

@@ -36,10 +36,10 @@ class Draw:
 
 
 class _Procedural:
-    frozen = ""
-
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.recipe, self.device = recipe, device
+        self.start: dict[str, str] = {}
+        self.data: dict[str, str] = {}
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Draw]:
         if world > 1:

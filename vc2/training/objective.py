@@ -18,7 +18,8 @@ from .config import Recipe
 
 class Objective(Protocol):
     model: nn.Module  # what learns
-    frozen: str  # a fingerprint of the weights beside it
+    start: dict[str, str]  # fingerprints of the weights that it begins with, by their key in `init`
+    data: dict[str, str]  # identities of its sources, by medium
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
         """This process's share of the batches from step `start` on, each with the `count` of samples in the whole step, what was `skipped`, and `content()`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -16,25 +18,38 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from ..unet import Block
 from .config import Recipe, RecipeError
 
-# Others wait while the first process writes a checkpoint; by default they give up after ten minutes.
-PATIENCE = timedelta(hours=2)
+# Others wait while the first process writes a checkpoint or exports; by default they give up after ten minutes.
+PATIENCE = timedelta(minutes=30)
+
+
+def require(recipe: Recipe, processes: int) -> None:
+    """Raise RecipeError for what cannot run on so many processes, or for lack of a library."""
+    share, rest = divmod(recipe.batch, processes)
+    micro = recipe.compute.micro_batch or share
+    if rest or share % micro:
+        raise RecipeError(
+            f"batch {recipe.batch} does not divide into {processes} processes x compute.micro_batch {micro}; make it a multiple of {processes * micro}"
+        )
+    if recipe.optimizer.kind == "adamw8bit":
+        if recipe.compute.sharding == "full":
+            raise RecipeError("compute.sharding full and optimizer.kind adamw8bit do not go together; leave one out")
+        if not importlib.util.find_spec("bitsandbytes"):
+            raise RecipeError("optimizer.kind adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw")
+    available = sorted(tracker.value for tracker in get_available_trackers())
+    if missing := [name for name in recipe.trackers if name not in available]:
+        raise RecipeError(f"trackers: {', '.join(missing)} cannot be used here; install it, or use some of those that are there: {', '.join(available)}")
 
 
 def start(recipe: Recipe, folder: Path) -> Accelerator:
-    """Joins the other processes, if any. Raises RecipeError where the batch does not divide among them."""
-    # On a step of images the temporal layers that they pass by have no gradient.
-    both = recipe.data.clips is not None and recipe.data.images is not None
-    some_unused = both and recipe.learn.part != "spatial" and recipe.diffusion.image_temporal != "full"
+    """Joins the other processes, if any. Raises RecipeError as `require` does."""
+    # On a step of images the temporal layers that they pass by have no gradient, nor have q and k in time.
+    some_unused = recipe.data.clips is not None and recipe.data.images is not None and recipe.learn.part != "spatial"
     ddp = DistributedDataParallelKwargs(find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True)
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=list(recipe.trackers) or None, project_dir=folder)
-    world = accelerator.num_processes
-    share, rest = divmod(recipe.batch, world)
-    micro = recipe.compute.micro_batch or share
-    if rest or share % micro:
-        raise RecipeError(f"batch {recipe.batch} does not divide into {world} processes x compute.micro_batch {micro}; make it a multiple of {world * micro}")
-    if recipe.compute.sharding == "full" and recipe.optimizer.kind == "adamw8bit":
-        raise RecipeError("compute.sharding full and optimizer.kind adamw8bit do not go together; leave one out")
+    # What a tracker lacks must be said by `require`, not by this.
+    trackers = [name for name in recipe.trackers if name in {tracker.value for tracker in get_available_trackers()}]
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_dir=folder)
+    require(recipe, accelerator.num_processes)
     return accelerator
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
 from ..layers import TemporalConv, TemporalTransformer
@@ -30,12 +32,13 @@ def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()
 def untouched_by_images(unet: VideoUNet, image_temporal: str) -> frozenset[str]:
     """Parameters that single images cannot teach, given how images pass the temporal layers.
 
-    With one frame the temporal softmax is 1 whatever q and k: their gradient is zero but for rounding, which Adam would blow up to full steps. Temporal
-    convolutions learn under "full" alone, and no temporal transformer under "bypass".
+    With one frame the temporal softmax is 1 whatever q and k (and VideoCrafter1's relative positions, of which only distance 0 is used): their gradient is zero
+    but for rounding, which Adam would blow up to full steps. Temporal convolutions learn under "full" alone, and no temporal transformer under "bypass".
     """
     silent = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalConv) and image_temporal != "full"]
     silent += [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer) and image_temporal == "bypass"]
-    return frozenset(name for name in temporal_names(unet) if name.endswith((".to_q.weight", ".to_k.weight")) or name.startswith(tuple(silent)))
+    mute = re.compile(r"\.to_[qk]\.weight$|\.relative_position_[kv]\.")
+    return frozenset(name for name in temporal_names(unet) if mute.search(name) or name.startswith(tuple(silent)))
 
 
 def train_what_learns(module: nn.Module) -> nn.Module:

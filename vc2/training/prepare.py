@@ -32,6 +32,9 @@ from .diffusion import DiffusionObjective
 log = logging.getLogger(__name__)
 
 
+SKIPPED = ".skipped.txt"
+
+
 class Encoder(DiffusionObjective):
     """Of the objective only what encodes: no UNet."""
 
@@ -53,7 +56,7 @@ class Whole(Dataset):
         stream, index = self.stream, self.indices[place]
         if isinstance(stream.listing, World):
             frames, caption = stream.listing.sample(index)
-            return Sample(frames, caption, SOURCE_FPS)
+            return Sample(stream.fit(frames), caption, SOURCE_FPS)
         length, low, high = max(stream.lengths)
         try:
             return stream.read(index, length, (low, high), random(stream.recipe.seed, SAMPLE, MEDIA.index(stream.medium), index))
@@ -86,24 +89,21 @@ def _prepare(recipe: Recipe, stream: Stream, folder: Path, encoder: Encoder, acc
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, total, SHARD)
     mine = list(starts)[accelerator.process_index :: accelerator.num_processes]
-    skipped = folder / f"skipped-{accelerator.process_index}.txt"
     todo = {start: range(start, min(start + SHARD, total)) for start in mine if not _tar(folder, start).is_file()}
     count = sum(len(indices) for indices in todo.values())
     with tqdm(total=count, unit="sample", desc=f"preparing {stream.medium}", disable=not accelerator.is_main_process) as bar:
         for start, indices in todo.items():
-            broken = _write_tar(_tar(folder, start), stream, indices, encoder, with_text, bar)
-            with open(skipped, "a", encoding="utf-8") as file:
-                file.writelines(f"{name}\n" for name in broken)
-    broken = skipped.read_text(encoding="utf-8").splitlines() if skipped.is_file() else []
-    if broken:
-        log.warning("%d samples could not be used; %s names them", len(broken), skipped)
-    share = sum(min(SHARD, total - start) for start in mine)
-    if share >= sources.ENOUGH and len(broken) > recipe.data.broken_share * share:
+            _write_tar(_tar(folder, start), stream, indices, encoder, with_text, bar)
+    accelerator.wait_for_everyone()
+    # Of all tars, whoever wrote them and when: every process comes to the same answer.
+    broken, names = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob(f"*{SKIPPED}")), folder / f"*{SKIPPED}"
+    if broken and accelerator.is_main_process:
+        log.warning("%d samples could not be used; %s name them", broken, names)
+    if total >= sources.ENOUGH and broken > recipe.data.broken_share * total:
         raise SourceError(
-            f"{len(broken)} of {share} samples of data.{stream.medium} could not be used, more than data.broken_share allows; {skipped} names them. "
+            f"{broken} of {total} samples of data.{stream.medium} could not be used, more than data.broken_share allows; {names} name them. "
             "Mend or remove them and prepare again, or raise data.broken_share"
         )
-    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if with_text:
             with open(folder / f".{EMPTY}", "wb") as file:
@@ -119,8 +119,8 @@ def _tar(folder: Path, start: int) -> Path:
     return folder / f"{start // SHARD:06d}.tar"
 
 
-def _write_tar(path: Path, stream: Stream, indices: range, encoder: Encoder, with_text: bool, bar: tqdm) -> list[str]:
-    """One tar, whole or not at all; returns why samples are left out of it."""
+def _write_tar(path: Path, stream: Stream, indices: range, encoder: Encoder, with_text: bool, bar: tqdm) -> None:
+    """One tar, whole or not at all, and beside it why samples are left out."""
     workers = stream.recipe.data.workers
     loader = DataLoader(Whole(stream, indices), batch_size=None, num_workers=workers, worker_init_fn=quiet)
     frozen, broken = not isinstance(stream.listing, World) and stream.medium == "clips", []
@@ -137,10 +137,11 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoder: Encoder, wit
                     row[TEXT[1:]] = _npy(encoder.features([sample.caption])[0])
                 row[TABLE[1:]] = json.dumps({"caption": sample.caption, "fps": sample.fps, "frozen": frozen}).encode()
                 tar.write(row)
+        if broken:
+            path.with_suffix(SKIPPED).write_text("".join(f"{why}\n" for why in broken), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return broken
 
 
 def _npy(tensor: Tensor) -> bytes:

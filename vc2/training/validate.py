@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from .. import ddim
 from ..pipeline import Guided, Settings, to_pixels
@@ -60,13 +61,18 @@ def held_out_loss(objective: DiffusionObjective, model: nn.Module, accelerator: 
     return out
 
 
+def sample_settings(objective: DiffusionObjective) -> Settings:
+    """How sample clips are made. Raises ValueError for what cannot be sampled."""
+    settings = Settings.of({"sampling": json.dumps(sampling_of(objective.recipe))})
+    settings.check(objective.autoencoder.config.downsampling)
+    return settings
+
+
 @torch.no_grad()
 def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
     """An mp4 of each of the recipe's prompts, seeds 0, 1, ..."""
     recipe, vae = objective.recipe, objective.autoencoder
-    prompts, settings = recipe.samples.prompts, Settings.of({"sampling": json.dumps(sampling_of(recipe))})
-    factor = vae.config.downsampling
-    settings.check(factor)
+    prompts, settings, factor = recipe.samples.prompts, sample_settings(objective), vae.config.downsampling
     model.eval()
     for start in range(0, len(prompts), accelerator.num_processes):
         mine = start + accelerator.process_index
@@ -79,6 +85,8 @@ def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: A
 
         context = objective.text([prompts[index], settings.negative]).float()
         denoise = Guided(cast(VideoUNet, model), context[:1], context[1:], torch.tensor([float(settings.fps)], device=accelerator.device), settings.guidance)
+        # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
+        denoise.one_batch = not isinstance(model, FSDPModule)
         with autocast(objective.recipe, accelerator):
             z = ddim.sample(denoise, noise(), objective.schedule, settings.steps, settings.eta, noise)
             clip = to_pixels(vae, z[0])

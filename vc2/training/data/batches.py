@@ -23,6 +23,7 @@ from .procedural import SOURCE_FPS, World
 from .sources import BrokenSample, Listing, SourceError, open_listing
 
 MEDIA = ("clips", "images")
+ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by the trainer, and by no reader
 TRIES = 20  # samples to read in place of a broken one before giving up
 SHUFFLED_BLOCKS = 16  # tars whose samples are mixed with one another; a process has few files open at a time
 # What a stream of random numbers is for: numbers of one stream say nothing about those of another.
@@ -192,8 +193,7 @@ class Stream:
         if isinstance(listing, World):
             pixels, caption = listing.sample(index)
             stride, first = media.choose_frames(len(pixels), frames, strides, uniform)
-            chosen = torch.stack([media.fit(frame.permute(1, 2, 0).numpy(), data.width, data.height, place) for frame in pixels[first::stride][:frames]])
-            return Sample(chosen, caption, SOURCE_FPS / stride)
+            return Sample(self.fit(pixels[first::stride][:frames]), caption, SOURCE_FPS / stride)
         try:
             record = listing.record(index)
             if self.medium == "images":
@@ -202,6 +202,11 @@ class Stream:
         except OSError as error:
             raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {error}") from error
         return Sample(clip, record.caption, fps)
+
+    def fit(self, pixels: Tensor) -> Tensor:
+        """Frames of the procedural world, uint8 `[T, 3, 64, 64]`, in the recipe's size."""
+        data = self.recipe.data
+        return torch.stack([media.fit(frame.permute(1, 2, 0).numpy(), data.width, data.height, (0.5, 0.5)) for frame in pixels])
 
     def draw(self, step: Step, slot: int) -> Sample:
         """The sample of a slot. One that is broken is skipped, and its name kept, in favour of another. Raises SourceError when that does not end."""
@@ -296,5 +301,5 @@ def load_batches(recipe: Recipe, streams: dict[str, Stream], start: int, rank: i
 
 def quiet(_: int) -> None:
     """Signals are the trainer's to answer: it finishes the step, saves and stops its readers. Launchers and terminals send them to readers too."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for name in ANSWERED:
         signal.signal(name, signal.SIG_IGN)

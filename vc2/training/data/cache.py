@@ -1,8 +1,8 @@
 """Encoded samples on disk: latent moments, and captions' features if asked for, in WebDataset tars.
 
-The folder's name carries a fingerprint of everything that its content depends on: the source's files (names, sizes, times), the picture size, the autoencoder
-and the text encoder. Change one of them and the cache is another; it can never be read with the wrong networks. It stores moments and not samples, so that
-training still draws from them.
+The folder's name carries a fingerprint of everything that its content depends on: the source's files (names, sizes, times; of webvid and journeydb the list
+alone), the picture size and crop, the autoencoder and the text encoder. Change one of them and the cache is another; it can never be read with the wrong
+networks. It stores moments and not samples, so that training still draws from them.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ def cache_folder(recipe: Recipe, medium: str, identity: str, cache: Path, networ
         parts.append(networks["text"])
     if medium == "clips" and not isinstance(source, Procedural):
         parts += [list(data.lengths), recipe.seed]
+    elif data.crop == "random":  # drawn once, when it is encoded
+        parts.append(recipe.seed)
     return cache / f"{source.kind}-{medium}-{fingerprint(*parts)}"
 
 

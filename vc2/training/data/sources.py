@@ -205,7 +205,7 @@ class JourneyDBListing:
 class Tars:
     """Random access to the samples of WebDataset tars, whose files fall into `groups` by their endings: a sample has at most one file of each.
 
-    Where each file lies is found once, by reading the tars' headers, and kept in `index_folder`; in memory a sample takes 24 bytes a group. Samples without a
+    Where each file lies is found once, by reading the tars' headers, and kept in `index_folder`; a sample takes 24 bytes a group there. Samples without a
     file of the first group are no samples.
     """
 
@@ -261,7 +261,7 @@ class ShardListing:
 def shard_paths(pattern: str) -> list[Path]:
     """The tars of a folder, a pattern with braces, or a glob. Raises SourceError for none, or one that is named and not there."""
     if os.path.isdir(pattern):
-        pattern = os.path.join(pattern, "*.tar")
+        pattern = os.path.join(glob.escape(pattern), "*.tar")
     names = expand_urls(pattern) if "{" in pattern else sorted(glob.glob(pattern))
     missing = [name for name in names if not os.path.isfile(name)]
     if missing or not names:
@@ -274,7 +274,7 @@ def tar_index(path: Path, groups: tuple[tuple[str, ...], ...], folder: Path) -> 
     stat = path.stat()
     cached = folder / f"{path.stem}-{fingerprint(str(path.resolve()), stat.st_size, stat.st_mtime_ns, groups)}.npy"
     if cached.is_file():
-        return np.load(cached)
+        return np.load(cached, mmap_mode="r")  # all processes of a machine share the pages
     rows = []
     for files in _scan(path):
         row = [next(((group.index(ending), *place) for ending, place in files.items() if ending in group), (-1, 0, 0)) for group in groups]
