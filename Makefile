@@ -18,7 +18,7 @@ ui: $(INSTALLED)  ## ComfyUI with this pack in your browser, until Ctrl-C
 	$(RUN) -m scripts.demo --ui $(ARGS)
 
 test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## what CI checks before the tests
 	$(RUN) -m ruff check .

@@ -155,7 +155,7 @@ class Trainer:
     def _run(self) -> bool:
         recipe, main = self.recipe, self.accelerator.is_main_process
         # What a run logged that was killed after its last checkpoint will be logged again.
-        self.accelerator.init_trackers("events", init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
+        self.accelerator.init_trackers(recipe.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
         samples: dict[str, list[Sample]] = self.objective.held_out() if isinstance(self.objective, DiffusionObjective) and recipe.validation.every else {}
         samples = {medium: found for medium, found in samples.items() if found}
         batches = self.objective.batches(self.step, self.accelerator.process_index, self.accelerator.num_processes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -46,9 +46,10 @@ def start(recipe: Recipe, folder: Path) -> Accelerator:
     some_unused = recipe.data.clips is not None and recipe.data.images is not None and recipe.learn.part != "spatial"
     ddp = DistributedDataParallelKwargs(find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True)
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
+    project = ProjectConfiguration(str(folder), logging_dir=str(folder / "events"))
     # What a tracker lacks must be said by `require`, not by this.
     trackers = [name for name in recipe.trackers if name in {tracker.value for tracker in get_available_trackers()}]
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_dir=folder)
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project)
     require(recipe, accelerator.num_processes)
     return accelerator
 
