@@ -34,7 +34,8 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing; hour
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
-	cp runs/tiny-motion/model.safetensors models/vc2-tiny.safetensors
+	$(RUN) -m vc2.training run training/recipes/tiny/polish.yaml
+	cp runs/tiny-polish/model.safetensors models/vc2-tiny.safetensors
 
 bench: bench-tiny bench-long bench-full-size bench-host  ## everything in docs/ that is measured
 

@@ -86,9 +86,10 @@ class Canvas:
         return self.page.evaluate("app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n => n.type)")
 
     def api(self) -> dict[str, Any]:
-        """The prompt that the queue button would send."""
+        """The prompt that the queue button would send, without the preview that LoadVideo adds to its inputs where its file is there."""
         prompt = self.page.evaluate("app.graphToPrompt().then(p => p.output)")
-        return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
+        own = {key: {name: value for name, value in node["inputs"].items() if name != "video-preview"} for key, node in prompt.items()}
+        return {key: {"class_type": node["class_type"], "inputs": own[key]} for key, node in prompt.items()}
 
     def run(self) -> None:
         # Clicked by script: an overlay of the front end takes pointer events for a moment after loading.
