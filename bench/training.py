@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -67,7 +68,11 @@ def ours(folder: Path, changes: dict) -> dict[str, float]:
     from vc2.training.prepare import prepare
 
     # A whole checkpoint with weights in every layer: behind a fresh UNet's zero output nothing but that would have a gradient.
-    start = str(standin.write(folder / "start.safetensors", config=as_config(UNetConfig, SHAPE)))
+    # Written by another process, so that this one's peak is of training alone.
+    start = str(folder / "start.safetensors")
+    writer = multiprocessing.get_context("spawn").Process(target=standin.write, args=(Path(start),), kwargs={"config": as_config(UNetConfig, SHAPE)})
+    writer.start()
+    writer.join()
     recipe = Recipe.model_validate(
         {
             "name": "bench", "steps": STEPS, "batch": BATCH, "trackers": [], "validation": {"every": 0}, "save_every": 1000,
