@@ -1,7 +1,8 @@
-"""A checkpoint of the official size and layout (random weights, fp16) through a real ComfyUI: load time and peak memory. `make bench-full-size`.
+"""A checkpoint of the official size and layout (random weights, fp16) through a real ComfyUI: load time and peak
+memory. `make bench-full-size`.
 
-Reading the file once with nothing else (the least that any loader must do) is measured in the same run. Writes docs/full_size.md. Needs 4 GB of
-disk and about 12 GB of memory; on a GPU the sampler runs there.
+Reading the file once with nothing else (the least that any loader must do) is measured in the same run. Writes
+docs/full_size.md. Needs 4 GB of disk and about 12 GB of memory; on a GPU the sampler runs there.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import torch
 
 from scripts.client import Client
 from scripts.comfyui import Server
-from vc2 import checkpoint
-from vc2.autoencoder import AutoencoderKL
-from vc2.config import UNetConfig
-from vc2.schedule import NoiseSchedule
-from vc2.text import TextEncoder
-from vc2.unet import VideoUNet
+from vc2.files import checkpoint
+from vc2.networks.autoencoder import AutoencoderKL
+from vc2.networks.config import UNetConfig
+from vc2.networks.text import TextEncoder
+from vc2.networks.unet import VideoUNet
+from vc2.sampling.schedule import NoiseSchedule
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -38,17 +39,27 @@ def random_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
             state[name] = torch.full(tensor.shape, 1.0 if name.endswith("weight") else 0.0, dtype=torch.float16)
         else:
             spread = tensor[0].numel() ** -0.5
-            state[name] = (torch.rand(tensor.shape, generator=generator, dtype=torch.float32).sub_(0.5).mul_(2 * spread)).half()
+            state[name] = (
+                torch.rand(tensor.shape, generator=generator, dtype=torch.float32).sub_(0.5).mul_(2 * spread)
+            ).half()
     return state
 
 
 def write_checkpoint(path: Path) -> None:
-    networks = {"unet": VideoUNet(UNetConfig.vc2(), device="meta"), "vae": AutoencoderKL(device="meta"), "text": TextEncoder(device="meta")}
-    checkpoint.save(path, **{name: random_weights(network) for name, network in networks.items()}, schedule=NoiseSchedule())
+    networks = {
+        "unet": VideoUNet(UNetConfig.vc2(), device="meta"),
+        "vae": AutoencoderKL(device="meta"),
+        "text": TextEncoder(device="meta"),
+    }
+    checkpoint.save(
+        path, **{name: random_weights(network) for name, network in networks.items()}, schedule=NoiseSchedule()
+    )
 
 
 class Peak:
-    """The largest resident memory of a process while in the `with` block. Mapped file pages count, although the system may drop them at any time."""
+    """The largest resident memory of a process while in the `with` block. Mapped file pages count, although the system
+    may drop them at any time.
+    """
 
     def __init__(self, pid: int):
         self.process, self.rss, self.anonymous = psutil.Process(pid), 0, 0
@@ -108,23 +119,42 @@ def main() -> None:
                 "class_type": "VC2VideoConditioning",
                 "inputs": {"positive": ["text", 0], "negative": ["text", 0], "fps": 28, "frames_per_clip": 0},
             }
-            only_load["latent"] = {"class_type": "VC2EmptyLatentVideo", "inputs": {"width": 16, "height": 16, "frames": 1, "clips": 1}}
+            only_load["latent"] = {
+                "class_type": "VC2EmptyLatentVideo",
+                "inputs": {"width": 16, "height": 16, "frames": 1, "clips": 1},
+            }
             only_load["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": ["latent", 0], "vae": ["load", 2]}}
             only_load["save"] = {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}}
             with Peak(server.pid) as loading:
                 load = _seconds(lambda: client.run(only_load, timeout=1800))
             with Peak(server.pid) as sampling:
                 sample = _seconds(lambda: client.run(graph(file.name, 2), timeout=3600))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    )
     rows = [
         ("file", f"{size / GIB:.2f} GiB", "1"),
         ("reading the file once, nothing else", f"{read:.1f} s", ""),
         ("loading MODEL, CLIP and VAE in ComfyUI, one latent decoded", f"{load:.1f} s", f"{load / read:.1f} x reading"),
         ("server before", f"{idle / GIB:.2f} GiB", f"{idle / size:.2f}"),
-        ("peak while loading, resident", f"{loading.rss / GIB:.2f} GiB", f"{(loading.rss - idle) / size:.2f} above the server"),
-        ("of that its own, not the mapped file", f"{loading.anonymous / GIB:.2f} GiB", f"{(loading.anonymous - idle_own) / size:.2f} above the server"),
+        (
+            "peak while loading, resident",
+            f"{loading.rss / GIB:.2f} GiB",
+            f"{(loading.rss - idle) / size:.2f} above the server",
+        ),
+        (
+            "of that its own, not the mapped file",
+            f"{loading.anonymous / GIB:.2f} GiB",
+            f"{(loading.anonymous - idle_own) / size:.2f} above the server",
+        ),
         ("16 frames of 128x128, 2 steps with guidance, decoded and saved", f"{sample:.1f} s", ""),
-        ("peak while sampling, resident", f"{sampling.rss / GIB:.2f} GiB", f"{(sampling.rss - idle) / size:.2f} above the server"),
+        (
+            "peak while sampling, resident",
+            f"{sampling.rss / GIB:.2f} GiB",
+            f"{(sampling.rss - idle) / size:.2f} above the server",
+        ),
     ]
     table = "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows)
     text = f"""# The full-size model through a real ComfyUI

@@ -1,4 +1,6 @@
-"""The pack as a guest: what it adds to ComfyUI's start-up, whether memory grows over a hundred prompts, and torch.compile. `make bench-host`."""
+"""The pack as a guest: what it adds to ComfyUI's start-up, whether memory grows over a hundred prompts, and
+torch.compile. `make bench-host`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def growth(server: Server, client: Client) -> list[float]:
     """Resident MiB of the server after each of the prompts, every one with a seed and a length of its own."""
     sizes = []
     for k in tqdm(range(PROMPTS), desc="prompts", unit="prompt"):
-        graph = base(MINIATURE, frames=4 + k % 5, size=64) | {"sampler": vc2_sampler(seed=k, steps=2) if k % 2 else ksampler(seed=k, steps=2)}
+        graph = base(MINIATURE, frames=4 + k % 5, size=64) | {
+            "sampler": vc2_sampler(seed=k, steps=2) if k % 2 else ksampler(seed=k, steps=2)
+        }
         graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
         graph["save"] = node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="growth", format="mp4")
         client.run(graph)

@@ -1,8 +1,9 @@
-"""Long clips with the miniature, through a real ComfyUI: do frames follow one another as they do within 16, and what do they cost? Writes docs/long.md.
+"""Long clips with the miniature, through a real ComfyUI: do frames follow one another as they do within 16, and what do
+they cost? Writes docs/long.md.
 
-Continuity is measured on pixels, as the mean absolute difference of neighbouring frames (0..255): its mean over a clip, and its largest value, which is where a
-seam would show. The yardstick is the same model's 16-frame clips, of the same prompts and seeds, in the same run. Cost is the server's processor time, which
-does not mind what else the machine does.
+Continuity is measured on pixels, as the mean absolute difference of neighbouring frames (0..255): its mean over a clip,
+and its largest value, which is where a seam would show. The yardstick is the same model's 16-frame clips, of the same
+prompts and seeds, in the same run. Cost is the server's processor time, which does not mind what else the machine does.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from tqdm import tqdm
 from scripts.client import Client
 from scripts.comfyui import ROOT, Server
 from tests.host.graphs import Graph, base, node, vc2_sampler
-from vc2.grid import side_by_side
-from vc2.video_io import read_video, write_video
+from vc2.files.grid import side_by_side
+from vc2.files.video import read_video, write_video
 
 PROMPTS = ("a red circle moving right", "a blue square moving up")
 METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
-# Overlapping windows start from unrelated noise: each shows its own movement, and where one movement ends and the next begins there is a larger step.
+# Overlapping windows start from unrelated noise: each shows its own movement, and where one movement ends and the next
+# begins there is a larger step.
 SEAMLESS = ("FreeNoise", "FIFO")
 LENGTHS = (64, 128)
 
@@ -38,7 +40,12 @@ def graph(method: str | None, frames: int, prompt: str, seed: int) -> Graph:
     out["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
     out["save"] = node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="long", format="mp4")
     if method == "FIFO":
-        links = {"model": ["load", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent": ["latent", 0]}
+        links = {
+            "model": ["load", 0],
+            "positive": ["condition", 0],
+            "negative": ["condition", 1],
+            "latent": ["latent", 0],
+        }
         out["sampler"] = node("VC2FIFOSampler", **links, **settings, partitions=4, window=16, eta=1.0)
     elif method:
         out["windows"] = node("VC2ContextWindows", model=["load", 0], mode=method, length=16, overlap=12)
@@ -102,8 +109,7 @@ def main() -> None:
             continuity = f"{mean:.2f} ({mean / yard_mean:.2f}x) | {largest:.2f} ({largest / yard_max:.2f}x)"
             rows.append(f"| {method or 'plain'} | {frames} | {continuity} | {cost:.2f}x | {memory:.0f} MiB |")
     table = "\n".join(rows)
-    (args.out / "long.md").write_text(
-        f"""# Long clips: continuity and cost
+    (args.out / "long.md").write_text(f"""# Long clips: continuity and cost
 
 Made by `make bench-long` ({platform.machine()}, a CPU): the miniature through ComfyUI, {len(PROMPTS)} prompts, 64x64 pixels. The step is the mean absolute
 difference of neighbouring frames (0..255), its mean over a clip and its largest value; in brackets as a ratio to plain 16-frame clips of the same prompts.
@@ -119,8 +125,7 @@ where one ends and the next begins the object jumps back (the largest step). The
 64 frames each, two prompts a method ({", ".join(METHODS)}):
 
 ![clips](long.gif)
-"""
-    )
+""")
     labels = [f"{method}" for method in METHODS for _ in range(2)]
     write_video(args.out / "long.gif", side_by_side([clip.repeat(2, 1).repeat(2, 2) for clip in shown], labels, 4), 10)
     print(table)

@@ -1,6 +1,8 @@
-"""How well the miniature follows its prompts: 64 prompts with fixed seeds, judged by rule. `make bench-tiny` writes docs/tiny.md.
+"""How well the miniature follows its prompts: 64 prompts with fixed seeds, judged by rule. `make bench-tiny` writes
+docs/tiny.md.
 
-The judge is calibrated in the same run: on ground-truth clips of the same scenes, and on the autoencoder's round trips of them.
+The judge is calibrated in the same run: on ground-truth clips of the same scenes, and on the autoencoder's round trips
+of them.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from vc2.evaluation.judge import judge
-from vc2.grid import side_by_side
+from vc2.files.grid import side_by_side
+from vc2.files.video import write_video
 from vc2.pipeline import TextToVideo, override
 from vc2.training.data import procedural as world
-from vc2.video_io import write_video
 
 ROOT = Path(__file__).parent.parent
 ATTRIBUTES = ("colour", "shape", "direction", "joint")
@@ -30,7 +32,12 @@ PROMPTS, BATCH = 64, 8
 def scenes() -> list[world.Scene]:
     """64 of the world's 96 captions, drawn once and for all; each with a place off the middle for the ground truth."""
     generator = torch.Generator().manual_seed(2024)
-    everything = [(c, s, d) for c in range(len(world.COLOURS)) for s in range(len(world.SHAPES)) for d in range(len(world.DIRECTIONS))]
+    everything = [
+        (c, s, d)
+        for c in range(len(world.COLOURS))
+        for s in range(len(world.SHAPES))
+        for d in range(len(world.DIRECTIONS))
+    ]
     order = torch.randperm(len(everything), generator=generator)[:PROMPTS]
     offsets = torch.randint(-world.REACH, world.REACH + 1, (PROMPTS,), generator=generator)
     return [world.Scene(*everything[i], int(offset)) for i, offset in zip(order, offsets, strict=True)]
@@ -97,8 +104,7 @@ def main() -> None:
     gallery(clips[:8], [scene.caption for scene in wanted[:8]], args.out / "clips.gif")
     row("goal", GOALS)
     captions = "\n".join(f"1. {scene.caption}" for scene in wanted[:8])
-    (args.out / "tiny.md").write_text(
-        f"""# How well the miniature follows its prompts
+    (args.out / "tiny.md").write_text(f"""# How well the miniature follows its prompts
 
 Made by `make bench-tiny` ({platform.machine()}, torch {torch.__version__.split("+")[0]}): {PROMPTS} of the world's 96 captions, seeds 0 to {PROMPTS - 1},
 {model.settings.steps} steps, guidance {model.settings.guidance:g}, eta {model.settings.eta:g}; right is what the rule-based judge
@@ -112,8 +118,7 @@ The first eight clips, 8 of their {frames} frames each:
 ![contact sheet](tiny.png)
 
 {captions}
-"""
-    )
+""")
     print(f"wrote {args.out / 'tiny.md'}")
     if not reached:
         sys.exit("below the goal")

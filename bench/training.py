@@ -1,10 +1,12 @@
-"""Time a step and peak memory of the trainer, against a plain loop over the official UNet in the same run. Writes docs/training.md.
+"""Time a step and peak memory of the trainer, against a plain loop over the official UNet in the same run. Writes
+docs/training.md.
 
     VIDEOCRAFTER_PATH=/path/to/VideoCrafter make bench-training
 
-The plain loop is what one would write without this package: the official `openaimodel3d.UNetModel` (its code is read from VIDEOCRAFTER_PATH, nothing of it is
-kept here), AdamW, MSE on epsilon, random latents already in memory. The trainer does the same step with everything that it adds: prepared data from disk, the
-joint objective, the average of the weights, checks, logging. Each runs in a process of its own, in turns, so that a busy machine is busy for both.
+The plain loop is what one would write without this package: the official `openaimodel3d.UNetModel` (its code is read
+from VIDEOCRAFTER_PATH, nothing of it is kept here), AdamW, MSE on epsilon, random latents already in memory. The
+trainer does the same step with everything that it adds: prepared data from disk, the joint objective, the average of
+the weights, checks, logging. Each runs in a process of its own, in turns, so that a busy machine is busy for both.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ ROOT = Path(__file__).parent.parent
 SHAPE = {"model_channels": 64, "num_head_channels": 16, "context_dim": 64}
 BATCH, FRAMES, SIDE = 2, 16, 16
 ROUNDS, STEPS, WARM_UP = 3, 6, 2
-REAL = {"F-base": "training/recipes/F-base.yaml", "F-Spa-DIR": "training/recipes/F-Spa-DIR.yaml", "F-Spa-LORA": "training/recipes/F-Spa-LORA.yaml"}
+REAL = {
+    "F-base": "training/recipes/F-base.yaml",
+    "F-Spa-DIR": "training/recipes/F-Spa-DIR.yaml",
+    "F-Spa-LORA": "training/recipes/F-Spa-LORA.yaml",
+}
 
 
 def plain() -> dict[str, float]:
@@ -62,15 +68,17 @@ def plain() -> dict[str, float]:
 def ours(folder: Path, changes: dict) -> dict[str, float]:
     """The trainer on the same shapes."""
     from tests import standin
-    from vc2.config import UNetConfig, as_config
+    from vc2.networks.config import UNetConfig, as_config
     from vc2.training.config import Recipe
     from vc2.training.loop import Trainer
     from vc2.training.prepare import prepare
 
-    # A whole checkpoint with weights in every layer: behind a fresh UNet's zero output nothing but that would have a gradient.
-    # Written by another process, so that this one's peak is of training alone.
+    # A whole checkpoint with weights in every layer: behind a fresh UNet's zero output nothing but that would have a
+    # gradient. Written by another process, so that this one's peak is of training alone.
     start = str(folder / "start.safetensors")
-    writer = multiprocessing.get_context("spawn").Process(target=standin.write, args=(Path(start),), kwargs={"config": as_config(UNetConfig, SHAPE)})
+    writer = multiprocessing.get_context("spawn").Process(
+        target=standin.write, args=(Path(start),), kwargs={"config": as_config(UNetConfig, SHAPE)}
+    )
     writer.start()
     writer.join()
     recipe = Recipe.model_validate(
@@ -89,7 +97,11 @@ def ours(folder: Path, changes: dict) -> dict[str, float]:
         start = time.perf_counter()
         trainer.train_step(next(batches))
         times.append(time.perf_counter() - start)
-    return {"seconds": min(times[WARM_UP:]), "peak": peak(), "parameters": sum(p.numel() for p in trainer.network.parameters())}
+    return {
+        "seconds": min(times[WARM_UP:]),
+        "peak": peak(),
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+    }
 
 
 def peak() -> float:
@@ -119,7 +131,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.md")
     args = parser.parse_args()
     if not (Path(os.environ.get("VIDEOCRAFTER_PATH", "")) / "lvdm").is_dir():
-        sys.exit("VIDEOCRAFTER_PATH must be a checkout of https://github.com/AILab-CVC/VideoCrafter, the code to compare with")
+        sys.exit(
+            "VIDEOCRAFTER_PATH must be a checkout of https://github.com/AILab-CVC/VideoCrafter, the code to compare"
+            " with"
+        )
     if args.only:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))
@@ -133,12 +148,12 @@ def main() -> None:
     least = {kind: {key: min(row[key] for row in rows) for key in rows[0]} for kind, rows in found.items()}
     base = least["plain"]
     rows = "\n".join(
-        f"| {'official UNet, plain loop' if kind == 'plain' else kind} | {v['parameters'] / 1e6:.1f} M | {v['seconds']:.2f} s | "
-        f"{v['seconds'] / base['seconds']:.2f}x | {v['peak']:.0f} MiB | {v['peak'] / base['peak']:.2f}x |"
+        f"| {'official UNet, plain loop' if kind == 'plain' else kind} | {v['parameters'] / 1e6:.1f} M |"
+        f" {v['seconds']:.2f} s | {v['seconds'] / base['seconds']:.2f}x | {v['peak']:.0f} MiB |"
+        f" {v['peak'] / base['peak']:.2f}x |"
         for kind, v in least.items()
     )
-    args.out.write_text(
-        f"""# What a training step takes
+    args.out.write_text(f"""# What a training step takes
 
 Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch {torch.__version__}): {BATCH} clips of {FRAMES}
 frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
@@ -153,8 +168,7 @@ latents and captions from disk, averages (one more copy of what learns), and che
 At real sizes, counted on the network (`python -m vc2.training check`) and not measured; `make bench-training-gpu` measures them where there is a GPU.
 
 {real_sizes()}
-"""
-    )
+""")
     print(args.out.read_text())
 
 

@@ -1,11 +1,13 @@
-"""Throughput, MFU, memory and the wait for data of training at VideoCrafter2's size, on one GPU. Writes docs/training_gpu.md.
+"""Throughput, MFU, memory and the wait for data of training at VideoCrafter2's size, on one GPU. Writes
+docs/training_gpu.md.
 
     make bench-training-gpu
     make bench-training-gpu ARGS="--recipes F-Spa-LORA --set compute.micro_batch=8"
 
-Each recipe runs as it is written, with the share of its batch that one GPU has, through the trainer itself. Stand-ins are only the weights (random, of the
-official size) and the files of the data sets: mp4 clips of WebVid's size and length and pictures of 1024x1024, made here and read, decoded, cropped and
-encoded like any others. `--miniature` tries the bench itself where there is no GPU: small networks, a small report, nothing written.
+Each recipe runs as it is written, with the share of its batch that one GPU has, through the trainer itself. Stand-ins
+are only the weights (random, of the official size) and the files of the data sets: mp4 clips of WebVid's size and
+length and pictures of 1024x1024, made here and read, decoded, cropped and encoded like any others. `--miniature` tries
+the bench itself where there is no GPU: small networks, a small report, nothing written.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from tqdm import tqdm
 
 from bench.full_size import write_checkpoint
 from tests import standin
+from vc2.files.video import write_video
 from vc2.training.config import Recipe, load_recipe
 from vc2.training.cost import estimate, memory
 from vc2.training.loop import Trainer
 from vc2.training.meter import Meter
 from vc2.training.prepare import prepare
-from vc2.video_io import write_video
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "training" / "recipes"
@@ -60,7 +62,9 @@ def write_data(folder: Path, miniature: bool) -> None:
     rng = np.random.default_rng(0)
 
     def texture(h: int, w: int) -> np.ndarray:
-        coarse = Image.fromarray(rng.integers(0, 256, (h // 8, w // 8, 3), np.uint8)).resize((w, h), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (h // 8, w // 8, 3), np.uint8)).resize(
+            (w, h), Image.Resampling.BICUBIC
+        )
         return (0.8 * np.asarray(coarse) + 0.2 * rng.integers(0, 256, (h, w, 3))).astype(np.uint8)
 
     (folder / "pictures").mkdir(parents=True)
@@ -69,7 +73,9 @@ def write_data(folder: Path, miniature: bool) -> None:
         (folder / "pictures" / f"{k}.txt").write_text(f"picture number {k}, in many colours")
     for k in tqdm(range(clips), desc="writing clips"):
         scene = texture(height, width + frames)
-        write_video(folder / "clips" / f"{k}.mp4", (np.ascontiguousarray(scene[:, t : t + width]) for t in range(frames)), fps)
+        write_video(
+            folder / "clips" / f"{k}.mp4", (np.ascontiguousarray(scene[:, t : t + width]) for t in range(frames)), fps
+        )
         (folder / "clips" / f"{k}.txt").write_text(f"clip number {k}, moving left")
 
 
@@ -85,7 +91,15 @@ def recipe_of(name: str, folder: Path, miniature: bool, changes: list[str]) -> R
         if source := getattr(written.data, medium):
             overrides.append(f"data.{medium}={{kind: folder, path: {folder / place}, prepared: {source.prepared}}}")
     if miniature:
-        overrides += ["data.width=64", "data.height=64", "batch=2", "steps=10", "compute.precision=fp32", "data.lengths=[[4, 1, 2]]", "data.workers=1"]
+        overrides += [
+            "data.width=64",
+            "data.height=64",
+            "batch=2",
+            "steps=10",
+            "compute.precision=fp32",
+            "data.lengths=[[4, 1, 2]]",
+            "data.workers=1",
+        ]
     return load_recipe(path, overrides + changes)
 
 
@@ -95,7 +109,11 @@ def measure(recipe: Recipe, folder: Path) -> Result:
     if any(source and source.prepared != "no" for source in (recipe.data.clips, recipe.data.images)):
         prepare(recipe, cache)
     trainer = Trainer(recipe, folder / "runs" / recipe.name, cache)
-    meter, batches, warm_up = Meter(recipe, trainer.network, trainer.accelerator), trainer.objective.batches(0, 0, 1), min(WARM_UP, recipe.steps // 2)
+    meter, batches, warm_up = (
+        Meter(recipe, trainer.network, trainer.accelerator),
+        trainer.objective.batches(0, 0, 1),
+        min(WARM_UP, recipe.steps // 2),
+    )
     cuda = torch.cuda.is_available()
     for step in tqdm(range(recipe.steps), desc=recipe.name):
         if step == warm_up:
@@ -108,14 +126,34 @@ def measure(recipe: Recipe, folder: Path) -> Result:
         meter.done(trainer.train_step(batch))
     found = meter.averages()
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0
-    return Result(recipe.batch / found["clips/s"], found["clips/s"], found.get("mfu", 0.0), found["data_wait"], peak, memory(recipe, estimate(recipe)) / 1e9)
+    return Result(
+        recipe.batch / found["clips/s"],
+        found["clips/s"],
+        found.get("mfu", 0.0),
+        found["data_wait"],
+        peak,
+        memory(recipe, estimate(recipe)) / 1e9,
+    )
 
 
 def run(name: str, folder: Path, args: argparse.Namespace) -> Result | str:
-    """In a process of its own, so that one that runs out of memory leaves the others theirs; or the last words of one that failed."""
+    """In a process of its own, so that one that runs out of memory leaves the others theirs; or the last words of one
+    that failed.
+    """
     command = [sys.executable, "-m", "bench.training_gpu", "--only", name, "--folder", str(folder), "--set", *args.set]
-    result = subprocess.run(command + ["--miniature"] * args.miniature, cwd=ROOT, stdout=subprocess.PIPE, stderr=None, text=True, check=False)
-    return Result(**json.loads(result.stdout.splitlines()[-1])) if result.returncode == 0 else f"failed with status {result.returncode}; its words are above"
+    result = subprocess.run(
+        command + ["--miniature"] * args.miniature,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=None,
+        text=True,
+        check=False,
+    )
+    return (
+        Result(**json.loads(result.stdout.splitlines()[-1]))
+        if result.returncode == 0
+        else f"failed with status {result.returncode}; its words are above"
+    )
 
 
 def report(results: dict[str, Result | str], changes: list[str], device: str) -> str:
@@ -125,8 +163,13 @@ def report(results: dict[str, Result | str], changes: list[str], device: str) ->
             rows.append(f"| {name} | {r} | | | | | |")
             continue
         goal = f" (goal {GOALS[name]})" if name in GOALS else ""
-        rows.append(f"| {name} | {r.step:.2f} s | {r.samples:.2f} | {r.mfu:.1%} | {r.peak:.1f} GB{goal} | {r.estimated:.1f} GB | {r.waited:.1%} |")
-    where = f"{device}, {os.cpu_count()} CPU cores, torch {torch.__version__}" + (f", with {' '.join(changes)}" if changes else "")
+        rows.append(
+            f"| {name} | {r.step:.2f} s | {r.samples:.2f} | {r.mfu:.1%} | {r.peak:.1f} GB{goal} | {r.estimated:.1f} GB"
+            f" | {r.waited:.1%} |"
+        )
+    where = f"{device}, {os.cpu_count()} CPU cores, torch {torch.__version__}" + (
+        f", with {' '.join(changes)}" if changes else ""
+    )
     table = "\n".join(rows)
     return f"""# Training at full size on one GPU
 
@@ -147,8 +190,12 @@ in it.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipes", nargs="+", default=list(GPUS), choices=list(GPUS))
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="changes to every recipe, e.g. data.workers=12")
-    parser.add_argument("--miniature", action="store_true", help="small networks, to try the bench itself; nothing is written")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="key=value", help="changes to every recipe, e.g. data.workers=12"
+    )
+    parser.add_argument(
+        "--miniature", action="store_true", help="small networks, to try the bench itself; nothing is written"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training_gpu.md")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

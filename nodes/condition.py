@@ -8,8 +8,8 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..vc2.travel import blend, keyframes
-from .host import DEFAULT_FPS
+from ..vc2.sampling.travel import blend, keyframes
+from .host.model import DEFAULT_FPS
 from .load import choose
 
 
@@ -20,25 +20,34 @@ class VC2VideoConditioning(io.ComfyNode):
             node_id="VC2VideoConditioning",
             display_name="VideoCrafter Video Conditioning",
             category="VideoCrafter2/conditioning",
-            description="Adds the frame rate that the model imagines, and the length of a clip where a batch holds several.",
+            description=(
+                "Adds the frame rate that the model imagines, and the length of a clip where a batch holds several."
+            ),
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The encoded prompt."),
-                io.Conditioning.Input("negative", tooltip="The encoded negative prompt; the official sampler encodes an empty one."),
+                io.Conditioning.Input(
+                    "negative", tooltip="The encoded negative prompt; the official sampler encodes an empty one."
+                ),
                 io.Float.Input(
                     "fps",
                     default=DEFAULT_FPS,
                     min=1,
                     max=120,
                     step=1,
-                    tooltip="The frame rate as a condition, not the playback rate: higher means less motion from frame to frame. "
-                    "The official script uses 28. The miniature knows 8 and 16.",
+                    tooltip=(
+                        "The frame rate as a condition, not the playback rate: higher means less motion from frame to"
+                        " frame. The official script uses 28. The miniature knows 8 and 16."
+                    ),
                 ),
                 io.Int.Input(
                     "frames_per_clip",
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Frames in each clip where the latent batch holds more than one. 0: the whole batch is one clip.",
+                    tooltip=(
+                        "Frames in each clip where the latent batch holds more than one. 0: the whole batch is one"
+                        " clip."
+                    ),
                 ),
             ],
             outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
@@ -65,11 +74,19 @@ class VC2PromptTravel(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     default="0: a blue circle moving right\n15: a red circle moving right",
-                    tooltip="One a line, as `frame: prompt`, counted from 0. The first keyframe's also holds before it, the last one's after it.",
+                    tooltip=(
+                        "One a line, as `frame: prompt`, counted from 0. The first keyframe's also holds before it, the"
+                        " last one's after it."
+                    ),
                 ),
-                io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of the clip: as in VC2EmptyLatentVideo."),
+                io.Int.Input(
+                    "frames", default=16, min=1, max=4096, tooltip="Frames of the clip: as in VC2EmptyLatentVideo."
+                ),
                 io.Combo.Input(
-                    "between", options=["blend", "hold"], default="blend", tooltip="blend: from keyframe to keyframe. hold: until the next keyframe."
+                    "between",
+                    options=["blend", "hold"],
+                    default="blend",
+                    tooltip="blend: from keyframe to keyframe. hold: until the next keyframe.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="For VC2VideoConditioning.")],

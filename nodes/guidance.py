@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import host
+from .host import model as host
 
 
 class VC2TemporalGuidance(io.ComfyNode):
@@ -14,7 +14,10 @@ class VC2TemporalGuidance(io.ComfyNode):
             node_id="VC2TemporalGuidance",
             display_name="VideoCrafter Temporal Guidance",
             category="VideoCrafter2/guidance",
-            description="Guides away from what the model would show without temporal attention, so that frames agree more. Costs one more pass a step.",
+            description=(
+                "Guides away from what the model would show without temporal attention, so that frames agree more."
+                " Costs one more pass a step."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
                 io.Float.Input(
@@ -45,10 +48,20 @@ class VC2GuidanceRescale(io.ComfyNode):
             node_id="VC2GuidanceRescale",
             display_name="VideoCrafter Guidance Rescale",
             category="VideoCrafter2/guidance",
-            description="Takes back the contrast that a high guidance scale adds, by one factor a clip. Stock RescaleCFG does not know this model's scaling.",
+            description=(
+                "Takes back the contrast that a high guidance scale adds, by one factor a clip. Stock RescaleCFG does"
+                " not know this model's scaling."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
-                io.Float.Input("multiplier", default=0.7, min=0.0, max=1.0, step=0.01, tooltip="How much of the added contrast to take back. 0: nothing."),
+                io.Float.Input(
+                    "multiplier",
+                    default=0.7,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the added contrast to take back. 0: nothing.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="For any sampler.")],
         )

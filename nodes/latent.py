@@ -16,15 +16,27 @@ class VC2EmptyLatentVideo(io.ComfyNode):
             category="VideoCrafter2/latent",
             description="Latents for one or several clips; the frames are the batch.",
             inputs=[
-                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8. VideoCrafter2 was trained at 512x320."),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=8,
+                    max=4096,
+                    step=8,
+                    tooltip="Pixels, divisible by 8. VideoCrafter2 was trained at 512x320.",
+                ),
                 io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8."),
-                io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames of a clip. VideoCrafter2 was trained on 16."),
+                io.Int.Input(
+                    "frames", default=16, min=1, max=4096, tooltip="Frames of a clip. VideoCrafter2 was trained on 16."
+                ),
                 io.Int.Input(
                     "clips",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to frames.",
+                    tooltip=(
+                        "Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to"
+                        " frames."
+                    ),
                 ),
             ],
             outputs=[io.Latent.Output()],
@@ -34,6 +46,8 @@ class VC2EmptyLatentVideo(io.ComfyNode):
     def execute(cls, width, height, frames, clips) -> io.NodeOutput:
         for name, value in (("width", width), ("height", height)):
             if value % 8:
-                raise ValueError(f"{name} must be divisible by 8, found {value}; the nearest is {max(8, round(value / 8) * 8)}")
+                raise ValueError(
+                    f"{name} must be divisible by 8, found {value}; the nearest is {max(8, round(value / 8) * 8)}"
+                )
         device = comfy.model_management.intermediate_device()
         return io.NodeOutput({"samples": torch.zeros(clips * frames, 4, height // 8, width // 8, device=device)})

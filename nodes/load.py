@@ -6,8 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vc2 import checkpoint, lora
-from . import host
+from ..vc2.files import checkpoint, lora
+from .host import model as host
 
 DTYPES = {
     "default": None,
@@ -39,18 +39,27 @@ class VC2LoadCheckpoint(io.ComfyNode):
             node_id="VC2LoadCheckpoint",
             display_name="Load VideoCrafter Checkpoint",
             category="VideoCrafter2/load",
-            description="Loads a VideoCrafter2 (or VideoCrafter1 text-to-video) checkpoint. The model family is told from the file itself.",
+            description=(
+                "Loads a VideoCrafter2 (or VideoCrafter1 text-to-video) checkpoint. The model family is told from the"
+                " file itself."
+            ),
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=folder_paths.get_filename_list("checkpoints"),
-                    tooltip="A file in models/checkpoints: the official model.ckpt, a .safetensors, or the bundled miniature vc2-tiny.safetensors.",
+                    tooltip=(
+                        "A file in models/checkpoints: the official model.ckpt, a .safetensors, or the bundled"
+                        " miniature vc2-tiny.safetensors."
+                    ),
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
-                    tooltip="Precision that the UNet's weights are kept in. default: the file's, where the device can compute with it. fp8: half of fp16.",
+                    tooltip=(
+                        "Precision that the UNet's weights are kept in. default: the file's, where the device can"
+                        " compute with it. fp8: half of fp16."
+                    ),
                 ),
             ],
             outputs=[
@@ -64,9 +73,14 @@ class VC2LoadCheckpoint(io.ComfyNode):
     def execute(cls, ckpt_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
         loaded = checkpoint.load(find("checkpoints", ckpt_name, "ckpt_name"))
-        for part, kind in ((loaded.vae, "autoencoder (first_stage_model.*)"), (loaded.text, "text encoder (cond_stage_model.model.*)")):
+        for part, kind in (
+            (loaded.vae, "autoencoder (first_stage_model.*)"),
+            (loaded.text, "text encoder (cond_stage_model.model.*)"),
+        ):
             if part is None:
-                raise ValueError(f"{ckpt_name} has no {kind}; load a file that holds only a UNet with VC2LoadDiffusionModel")
+                raise ValueError(
+                    f"{ckpt_name} has no {kind}; load a file that holds only a UNet with VC2LoadDiffusionModel"
+                )
         return io.NodeOutput(host.load_model(loaded, dtype), host.load_clip(loaded), host.load_vae(loaded))
 
 
@@ -77,12 +91,21 @@ class VC2LoadDiffusionModel(io.ComfyNode):
             node_id="VC2LoadDiffusionModel",
             display_name="Load VideoCrafter Diffusion Model",
             category="VideoCrafter2/load",
-            description="Loads only the UNet, for weights that were finetuned. Take CLIP and VAE from a whole checkpoint.",
+            description=(
+                "Loads only the UNet, for weights that were finetuned. Take CLIP and VAE from a whole checkpoint."
+            ),
             inputs=[
                 io.Combo.Input(
-                    "unet_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip="A file in models/diffusion_models or models/unet."
+                    "unet_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="A file in models/diffusion_models or models/unet.",
                 ),
-                io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", tooltip="Precision that the weights are kept in."),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    tooltip="Precision that the weights are kept in.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The denoiser.")],
         )
@@ -100,11 +123,23 @@ class VC2LoadLoRA(io.ComfyNode):
             node_id="VC2LoadLoRA",
             display_name="Load VideoCrafter LoRA",
             category="VideoCrafter2/load",
-            description="Applies a LoRA of any layout made for VideoCrafter2: T2V-Turbo's unet_lora.pt, VADER and other PEFT files, kohya, ComfyUI's own.",
+            description=(
+                "Applies a LoRA of any layout made for VideoCrafter2: T2V-Turbo's unet_lora.pt, VADER and other PEFT"
+                " files, kohya, ComfyUI's own."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
-                io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file in models/loras."),
-                io.Float.Input("strength", default=1.0, min=-20.0, max=20.0, step=0.05, tooltip="How much of it. 1: as it was trained."),
+                io.Combo.Input(
+                    "lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file in models/loras."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.05,
+                    tooltip="How much of it. 1: as it was trained.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="For any sampler; with T2V-Turbo's for VC2TurboSampler.")],
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..vc2 import fifo
-from . import host
+from ..vc2.sampling import fifo
+from .host import model as host
+from .host.samplers import sample_fifo
 from .load import choose
 from .sample import ETA, GUIDANCE, sampler_inputs
-from .samplers import sample_fifo
 
 FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
 
@@ -21,23 +21,38 @@ class VC2ContextWindows(io.ComfyNode):
             node_id="VC2ContextWindows",
             display_name="VideoCrafter Context Windows",
             category="VideoCrafter2/long",
-            description="Clips longer than the model was trained on: it looks at windows of frames. Clips no longer than a window stay as they are.",
+            description=(
+                "Clips longer than the model was trained on: it looks at windows of frames. Clips no longer than a"
+                " window stay as they are."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
                 io.Combo.Input(
                     "mode",
                     options=[FREE_NOISE, OVERLAP, LOOPED],
                     default=FREE_NOISE,
-                    tooltip="FreeNoise: all frames in one pass, windows only in temporal attention, and noise that repeats, so that the subject stays; "
-                    "needs memory for all frames. overlap: one window at a time, memory as for a short clip. looped: as overlap, and the end meets the start.",
+                    tooltip=(
+                        "FreeNoise: all frames in one pass, windows only in temporal attention, and noise that repeats,"
+                        " so that the subject stays; needs memory for all frames. overlap: one window at a time, memory"
+                        " as for a short clip. looped: as overlap, and the end meets the start."
+                    ),
                 ),
-                io.Int.Input("length", default=16, min=1, max=512, tooltip="Frames in a window: what the model was trained on, 16."),
+                io.Int.Input(
+                    "length",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip="Frames in a window: what the model was trained on, 16.",
+                ),
                 io.Int.Input(
                     "overlap",
                     default=12,
                     min=0,
                     max=511,
-                    tooltip="Frames that neighbouring windows share. FreeNoise: 12. More is smoother; with overlap and looped it is slower too.",
+                    tooltip=(
+                        "Frames that neighbouring windows share. FreeNoise: 12. More is smoother; with overlap and"
+                        " looped it is slower too."
+                    ),
                 ),
             ],
             outputs=[io.Model.Output(tooltip="For any sampler but VC2FIFOSampler, which has windows of its own.")],
@@ -47,7 +62,10 @@ class VC2ContextWindows(io.ComfyNode):
     def execute(cls, model, mode, length, overlap) -> io.NodeOutput:
         choose(mode, (FREE_NOISE, OVERLAP, LOOPED), "mode")
         if overlap >= length:
-            raise ValueError(f"overlap must be smaller than length, found overlap {overlap} and length {length}; 16 and 12 are a good start")
+            raise ValueError(
+                f"overlap must be smaller than length, found overlap {overlap} and length {length}; 16 and 12 are a"
+                " good start"
+            )
         host.sampling_of(model, "VC2ContextWindows")
         model = model.clone()
         if mode == FREE_NOISE:
@@ -64,7 +82,10 @@ class VC2FIFOSampler(io.ComfyNode):
             node_id="VC2FIFOSampler",
             display_name="VideoCrafter FIFO Sampler",
             category="VideoCrafter2/long",
-            description="Clips of any length, one frame after another, from a queue of frames of rising noise. Memory stays that of a short clip.",
+            description=(
+                "Clips of any length, one frame after another, from a queue of frames of rising noise. Memory stays"
+                " that of a short clip."
+            ),
             inputs=[
                 *sampler_inputs("From VC2EmptyLatentVideo: one clip, of any length."),
                 io.Float.Input("guidance", **GUIDANCE),
@@ -73,9 +94,19 @@ class VC2FIFOSampler(io.ComfyNode):
                     default=4,
                     min=1,
                     max=16,
-                    tooltip="Windows in the queue. The number of steps is partitions x window: 4 x 16 = 64. More: finer steps, slower.",
+                    tooltip=(
+                        "Windows in the queue. The number of steps is partitions x window: 4 x 16 = 64. More: finer"
+                        " steps, slower."
+                    ),
                 ),
-                io.Int.Input("window", default=16, min=2, max=128, step=2, tooltip="Frames that the model sees at a time: what it was trained on, 16."),
+                io.Int.Input(
+                    "window",
+                    default=16,
+                    min=2,
+                    max=128,
+                    step=2,
+                    tooltip="Frames that the model sees at a time: what it was trained on, 16.",
+                ),
                 io.Float.Input("eta", **ETA),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
@@ -91,11 +122,14 @@ class VC2FIFOSampler(io.ComfyNode):
         per_clip = {values.get("frames_per_clip") or len(latent["samples"]) for _, values in positive}
         if per_clip != {len(latent["samples"])}:
             raise ValueError(
-                f"VC2FIFOSampler samples one clip: set clips to 1 and frames_per_clip to 0; found {len(latent['samples'])} frames, {per_clip} a clip"
+                "VC2FIFOSampler samples one clip: set clips to 1 and frames_per_clip to 0; found"
+                f" {len(latent['samples'])} frames, {per_clip} a clip"
             )
         if latent["samples"].any() or latent.get("noise_mask") is not None:
             raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
         model = host.choose_frames(model, len(latent["samples"]), window)
         sigmas = table[fifo.levels(window, partitions)].flip(0)
         sampler = host.sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
-        return io.NodeOutput(host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent))
+        return io.NodeOutput(
+            host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent)
+        )

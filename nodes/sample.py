@@ -7,9 +7,9 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..vc2.ddim import ddim_timesteps
-from . import host
-from .samplers import sample_ddim
+from ..vc2.sampling.ddim import ddim_timesteps
+from .host import model as host
+from .host.samplers import sample_ddim
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,9 @@ STEPS = {
     "default": 50,
     "min": 1,
     "max": 1000,
-    "tooltip": "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler.",
+    "tooltip": (
+        "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler."
+    ),
 }
 ETA = {
     "default": 1.0,
@@ -28,7 +30,13 @@ ETA = {
 }
 
 
-GUIDANCE = {"default": 12.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": "Guidance scale. Official: 12. 1 leaves the negative prompt out."}
+GUIDANCE = {
+    "default": 12.0,
+    "min": 0.0,
+    "max": 100.0,
+    "step": 0.1,
+    "tooltip": "Guidance scale. Official: 12. 1 leaves the negative prompt out.",
+}
 
 
 def sampler_inputs(latent: str) -> list:
@@ -38,17 +46,24 @@ def sampler_inputs(latent: str) -> list:
         io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
         io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
         io.Latent.Input("latent", tooltip=latent),
-        io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."),
+        io.Int.Input(
+            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."
+        ),
     ]
 
 
 def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tensor:
-    """The sigmas of the official timesteps, descending, and at the end that of t = 0; `denoise` < 1 keeps the last share of them."""
+    """The sigmas of the official timesteps, descending, and at the end that of t = 0; `denoise` < 1 keeps the last
+    share of them.
+    """
     table = host.sampling_of(model, asked_by).sigmas.cpu()
     if not 0 <= denoise <= 1:
         raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
     if host.is_turbo(model):
-        log.warning("%s: this model was distilled (T2V-Turbo) for few steps without guidance; VC2TurboSampler is its sampler", asked_by)
+        log.warning(
+            "%s: this model was distilled (T2V-Turbo) for few steps without guidance; VC2TurboSampler is its sampler",
+            asked_by,
+        )
     timesteps = ddim_timesteps(steps)
     kept = round(len(timesteps) * denoise)
     if kept == 0:
@@ -65,12 +80,19 @@ class VC2Sampler(io.ComfyNode):
             category="VideoCrafter2/sampling",
             description="The official DDIM sampler, with the dynamic rescale; the defaults are the official ones.",
             inputs=[
-                *sampler_inputs("From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."),
+                *sampler_inputs(
+                    "From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."
+                ),
                 io.Int.Input("steps", **STEPS),
                 io.Float.Input("guidance", **GUIDANCE),
                 io.Float.Input("eta", **ETA),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the latent's frames are noised only so far and then denoised."
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the latent's frames are noised only so far and then denoised.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
@@ -79,7 +101,11 @@ class VC2Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, steps, guidance, eta, denoise) -> io.NodeOutput:
         sigmas = ddim_sigmas(model, steps, denoise, "VC2Sampler")
-        return io.NodeOutput(host.run_sampler(model, host.sampler(sample_ddim, eta=eta), sigmas, seed, guidance, positive, negative, latent))
+        return io.NodeOutput(
+            host.run_sampler(
+                model, host.sampler(sample_ddim, eta=eta), sigmas, seed, guidance, positive, negative, latent
+            )
+        )
 
 
 class VC2DDIM(io.ComfyNode):
@@ -106,11 +132,20 @@ class VC2Schedule(io.ComfyNode):
             node_id="VC2Schedule",
             display_name="VideoCrafter Schedule",
             category="VideoCrafter2/sampling",
-            description="The official timesteps as SIGMAS. The last one is timestep 0, not zero noise: use it with VC2DDIM.",
+            description=(
+                "The official timesteps as SIGMAS. The last one is timestep 0, not zero noise: use it with VC2DDIM."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model whose noise schedule is meant."),
                 io.Int.Input("steps", **STEPS),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1: only the last share of the steps."),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1: only the last share of the steps.",
+                ),
             ],
             outputs=[io.Sigmas.Output()],
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vc2 import turbo
-from . import host
+from ..vc2.sampling import turbo
+from .host import model as host
+from .host.samplers import sample_turbo
 from .sample import sampler_inputs
-from .samplers import sample_turbo
 
 
 class VC2TurboSampler(io.ComfyNode):
@@ -18,13 +18,26 @@ class VC2TurboSampler(io.ComfyNode):
             node_id="VC2TurboSampler",
             display_name="VideoCrafter Turbo Sampler",
             category="VideoCrafter2/sampling",
-            description="T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its v2 UNet.",
+            description=(
+                "T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its"
+                " v2 UNet."
+            ),
             inputs=[
-                io.Model.Input("model", tooltip="With T2V-Turbo's LoRA from VC2LoadLoRA, or a T2V-Turbo v2 UNet from VC2LoadDiffusionModel."),
-                io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning with fps 16 (v2: 8); connect it there twice."),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "With T2V-Turbo's LoRA from VC2LoadLoRA, or a T2V-Turbo v2 UNet from VC2LoadDiffusionModel."
+                    ),
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The prompt, through VC2VideoConditioning with fps 16 (v2: 8); connect it there twice.",
+                ),
                 latent,
                 seed,
-                io.Int.Input("steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."),
+                io.Int.Input(
+                    "steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."
+                ),
                 io.Float.Input(
                     "guidance",
                     default=7.5,
@@ -33,7 +46,13 @@ class VC2TurboSampler(io.ComfyNode):
                     step=0.1,
                     tooltip="As a condition, at no cost. Trained from 5 to 15; 7.5 equals a guidance of 8.5.",
                 ),
-                io.Int.Input("original_steps", default=200, min=1, max=1000, tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code."),
+                io.Int.Input(
+                    "original_steps",
+                    default=200,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code.",
+                ),
                 io.Float.Input(
                     "motion_guidance",
                     default=turbo.MOTION_GUIDANCE,
@@ -51,9 +70,13 @@ class VC2TurboSampler(io.ComfyNode):
         table = host.sampling_of(model, "VC2TurboSampler").sigmas.cpu()
         if not host.is_turbo(model):
             raise ValueError(
-                "VC2TurboSampler needs a model that was distilled for few steps: put VC2LoadLoRA with T2V-Turbo's unet_lora.pt before it, "
-                "or load a T2V-Turbo UNet with VC2LoadDiffusionModel"
+                "VC2TurboSampler needs a model that was distilled for few steps: put VC2LoadLoRA with T2V-Turbo's"
+                " unet_lora.pt before it, or load a T2V-Turbo UNet with VC2LoadDiffusionModel"
             )
         timesteps = turbo.turbo_timesteps(steps, original_steps)
-        sampler = host.sampler(sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance)
-        return io.NodeOutput(host.run_sampler(model, sampler, table[[*timesteps, 0]], seed, 1.0, positive, positive, latent))
+        sampler = host.sampler(
+            sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance
+        )
+        return io.NodeOutput(
+            host.run_sampler(model, sampler, table[[*timesteps, 0]], seed, 1.0, positive, positive, latent)
+        )

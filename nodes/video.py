@@ -12,8 +12,8 @@ import torch
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, Types, io, ui
 
-from ..vc2.grid import side_by_side
-from ..vc2.video_io import FORMATS, write_video
+from ..vc2.files.grid import side_by_side
+from ..vc2.files.video import FORMATS, write_video
 from .load import choose
 
 
@@ -29,7 +29,10 @@ class VC2SaveVideo(io.ComfyNode):
             node_id="VC2SaveVideo",
             display_name="Save Video (VideoCrafter)",
             category="VideoCrafter2/video",
-            description="Writes frames to the output folder. An mp4 or webm carries the workflow: drop it on the canvas to get the graph back.",
+            description=(
+                "Writes frames to the output folder. An mp4 or webm carries the workflow: drop it on the canvas to get"
+                " the graph back."
+            ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VAE Decode."),
                 io.Float.Input(
@@ -40,8 +43,17 @@ class VC2SaveVideo(io.ComfyNode):
                     step=0.1,
                     tooltip="Playback rate. The official script saves at 10; the fps condition is another thing.",
                 ),
-                io.String.Input("filename_prefix", default="video/vc2", tooltip="Folder and start of the file name, below the output folder."),
-                io.Combo.Input("format", options=list(FORMATS), default="mp4", tooltip="mp4 (H.264), webm (VP9), gif, animated webp, or one png a frame."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/vc2",
+                    tooltip="Folder and start of the file name, below the output folder.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="mp4",
+                    tooltip="mp4 (H.264), webm (VP9), gif, animated webp, or one png a frame.",
+                ),
             ],
             outputs=[io.Video.Output(tooltip="The same frames as a VIDEO, for nodes that take one.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -52,18 +64,28 @@ class VC2SaveVideo(io.ComfyNode):
     def execute(cls, images, fps, filename_prefix, format) -> io.NodeOutput:
         choose(format, FORMATS, "format")
         height, width = images.shape[1:3]
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory(), width, height)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
         metadata = None
         if not args.disable_metadata:
             metadata = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
         # One frame at a time: the batch is never held as uint8 as well.
-        path = write_video(Path(folder) / f"{name}_{counter:05}_{FORMATS[format].suffix}", map(pixels, images), fps, metadata)
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(fps).limit_denominator(1000)))
+        path = write_video(
+            Path(folder) / f"{name}_{counter:05}_{FORMATS[format].suffix}", map(pixels, images), fps, metadata
+        )
+        video = InputImpl.VideoFromComponents(
+            Types.VideoComponents(images=images, frame_rate=Fraction(fps).limit_denominator(1000))
+        )
         if format in ("mp4", "webm"):
-            return io.NodeOutput(video, ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
+            return io.NodeOutput(
+                video, ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+            )
         # The front end plays these as pictures, not in a video player.
         written = sorted(path.parent.glob(glob.escape(path.stem[:-5]) + "?????.png")) if format == "png" else [path]
-        return io.NodeOutput(video, ui={"images": [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in written]})
+        return io.NodeOutput(
+            video, ui={"images": [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in written]}
+        )
 
 
 class VC2CompareVideos(io.ComfyNode):
@@ -75,12 +97,27 @@ class VC2CompareVideos(io.ComfyNode):
             node_id="VC2CompareVideos",
             display_name="Compare Videos",
             category="VideoCrafter2/video",
-            description="Up to nine clips side by side in one, with a label below each: strategies, seeds or prompts, as in the paper's Figures 2 to 6.",
+            description=(
+                "Up to nine clips side by side in one, with a label below each: strategies, seeds or prompts, as in the"
+                " paper's Figures 2 to 6."
+            ),
             inputs=[
                 io.Image.Input("clip_1", tooltip="The first clip; the others are stretched to its size."),
-                *(io.Image.Input(f"clip_{i}", optional=True, tooltip="Another clip. A shorter one holds its last frame.") for i in range(2, cls.CLIPS + 1)),
-                io.String.Input("labels", multiline=True, default="", tooltip="One a line, in the order of the clips. Empty: no labels."),
-                io.Int.Input("columns", default=0, min=0, max=cls.CLIPS, tooltip="Clips in a row. 0: as near a square as can be."),
+                *(
+                    io.Image.Input(
+                        f"clip_{i}", optional=True, tooltip="Another clip. A shorter one holds its last frame."
+                    )
+                    for i in range(2, cls.CLIPS + 1)
+                ),
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default="",
+                    tooltip="One a line, in the order of the clips. Empty: no labels.",
+                ),
+                io.Int.Input(
+                    "columns", default=0, min=0, max=cls.CLIPS, tooltip="Clips in a row. 0: as near a square as can be."
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The grid's frames, for VC2SaveVideo.")],
         )

@@ -1,1 +1,3 @@
-"""Developer tools: a real ComfyUI to drive (`comfyui`, `client`), saved graphs without a browser (`workflow`), and the demo."""
+"""Developer tools: a real ComfyUI to drive (`comfyui`, `client`), saved graphs without a browser (`workflow`), and the
+demo.
+"""

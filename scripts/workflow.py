@@ -1,7 +1,8 @@
 """Run a saved graph without a browser: the UI's workflow JSON in, the prompt that `POST /prompt` takes out.
 
-The browser saves a graph for drawing: widget values are a bare list, in the order in which the front-end laid the widgets out. The server wants
-named inputs. `/object_info` knows the names and their order, so the two together are enough.
+The browser saves a graph for drawing: widget values are a bare list, in the order in which the front-end laid the
+widgets out. The server wants named inputs. `/object_info` knows the names and their order, so the two together are
+enough.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ class WorkflowError(ValueError):
 def ui_to_api(workflow: dict[str, Any], object_info: ObjectInfo) -> dict[str, dict[str, Any]]:
     """The API prompt, `{node id: {class_type, inputs, _meta}}`, of a workflow saved by the UI.
 
-    Notes, reroutes and primitives exist only in the browser; muted and bypassed nodes do not run. None of them is in the result: links through
-    reroutes and bypassed nodes lead on to what feeds them, a primitive's value is written where it was linked to.
+    Notes, reroutes and primitives exist only in the browser; muted and bypassed nodes do not run. None of them is in
+    the result: links through reroutes and bypassed nodes lead on to what feeds them, a primitive's value is written
+    where it was linked to.
 
     `object_info` is the server's `/object_info`. Raises WorkflowError for a node type it lacks and for subgraphs.
     """
     if "nodes" not in workflow:
-        raise WorkflowError("not a saved workflow: it has no 'nodes'. Save it from ComfyUI with Workflow > Save, not Export (API)")
+        raise WorkflowError(
+            "not a saved workflow: it has no 'nodes'. Save it from ComfyUI with Workflow > Save, not Export (API)"
+        )
     graph = _Graph(workflow)
     prompt = {}
     for node in graph.nodes.values():
@@ -49,17 +53,23 @@ def ui_to_api(workflow: dict[str, Any], object_info: ObjectInfo) -> dict[str, di
 
 
 def find_node(workflow: dict[str, Any], type: str, title: str | None = None) -> Node:
-    """The one node of that type with that title (None: as its type is called). Raises WorkflowError, listing what there is, unless exactly one matches."""
+    """The one node of that type with that title (None: as its type is called). Raises WorkflowError, listing what there
+    is, unless exactly one matches.
+    """
     of_type = [node for node in workflow["nodes"] if node["type"] == type]
     found = [node for node in of_type if node.get("title") == title]
     if len(found) != 1:
         titles = sorted(str(node.get("title")) for node in of_type)
-        raise WorkflowError(f"expected one {type} node titled {title!r}, found {len(found)}; its {type} nodes are titled {titles}")
+        raise WorkflowError(
+            f"expected one {type} node titled {title!r}, found {len(found)}; its {type} nodes are titled {titles}"
+        )
     return found[0]
 
 
 def typed_widgets(node: Node, object_info: ObjectInfo) -> list[str]:
-    """The node's widgets whose values are typed in: those that no link overrides. None for the browser's own nodes (notes, reroutes)."""
+    """The node's widgets whose values are typed in: those that no link overrides. None for the browser's own nodes
+    (notes, reroutes).
+    """
     if node["type"] not in object_info:
         return []
     linked = {socket["name"] for socket in node.get("inputs") or [] if socket.get("link") is not None}
@@ -71,14 +81,18 @@ def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) ->
     where = f"node {node['id']} ({node['type']})"
     typed = typed_widgets(node, object_info)
     if name not in typed:
-        raise WorkflowError(f"{where} has no widget {name!r} to type into; it has {typed}, and the others come from links")
+        raise WorkflowError(
+            f"{where} has no widget {name!r} to type into; it has {typed}, and the others come from links"
+        )
     values = node.setdefault("widgets_values", [])
     if isinstance(values, dict):
         values[name] = value
         return
     place = widget_slots(object_info[node["type"]]).index(name)
     if place >= len(values):
-        raise WorkflowError(f"{where}: its saved values end before {name!r}; open the workflow in ComfyUI and save it again")
+        raise WorkflowError(
+            f"{where}: its saved values end before {name!r}; open the workflow in ComfyUI and save it again"
+        )
     values[place] = value
 
 
@@ -96,10 +110,14 @@ class _Graph:
                 self.links[link[0]] = (link[1], link[2])
 
     def source(self, link: int | None) -> Any:
-        """What the prompt holds for an input on this link: `[node id, output slot]`, a primitive's value, or None where nothing feeds it."""
+        """What the prompt holds for an input on this link: `[node id, output slot]`, a primitive's value, or None where
+        nothing feeds it.
+        """
         while link is not None:
             if link not in self.links or self.links[link][0] not in self.nodes:
-                raise WorkflowError(f"link {link} is used by a node but leads nowhere; save the workflow again from ComfyUI")
+                raise WorkflowError(
+                    f"link {link} is used by a node but leads nowhere; save the workflow again from ComfyUI"
+                )
             origin, slot = self.links[link]
             node = self.nodes[origin]
             if node.get("mode", 0) == MUTED:
@@ -116,7 +134,9 @@ class _Graph:
 
 
 def _bypass(node: Node, slot: int) -> int | None:
-    """The link that passes through a bypassed node to its output `slot`: the input opposite, if the types fit, else the first that fits."""
+    """The link that passes through a bypassed node to its output `slot`: the input opposite, if the types fit, else the
+    first that fits.
+    """
     inputs = node.get("inputs") or []
     wanted = node["outputs"][slot]["type"]
     for socket in inputs[slot : slot + 1] + inputs:
@@ -127,9 +147,15 @@ def _bypass(node: Node, slot: int) -> int | None:
 
 def _info(node: Node, graph: _Graph, object_info: ObjectInfo) -> dict[str, Any]:
     if node["type"] in graph.subgraphs:
-        raise WorkflowError(f"node {node['id']} is a subgraph, which this converter does not expand: unpack it in ComfyUI and save again")
+        raise WorkflowError(
+            f"node {node['id']} is a subgraph, which this converter does not expand: unpack it in ComfyUI and save"
+            " again"
+        )
     if node["type"] not in object_info:
-        raise WorkflowError(f"node {node['id']}: this ComfyUI has no node type {node['type']!r}; is its custom node pack installed, or ComfyUI too old?")
+        raise WorkflowError(
+            f"node {node['id']}: this ComfyUI has no node type {node['type']!r}; is its custom node pack installed, or"
+            " ComfyUI too old?"
+        )
     return object_info[node["type"]]
 
 
@@ -151,7 +177,9 @@ def _is_widget(kind: Any, options: dict[str, Any]) -> bool:
 
 
 def widget_slots(info: dict[str, Any]) -> list[str | None]:
-    """Whose value each place of `widgets_values` holds; None for the browser's own controls, which the server never sees."""
+    """Whose value each place of `widgets_values` holds; None for the browser's own controls, which the server never
+    sees.
+    """
     slots: list[str | None] = []
     uploads = False
     for name, (kind, options) in input_specs(info).items():
@@ -167,16 +195,26 @@ def widget_slots(info: dict[str, Any]) -> list[str | None]:
 
 
 def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
-    """Value by widget name. A graph saved before the node gained an input lacks that input's value: its default stands in, as in the browser."""
+    """Value by widget name. A graph saved before the node gained an input lacks that input's value: its default stands
+    in, as in the browser.
+    """
     slots = widget_slots(info)
     saved = node.get("widgets_values") or []
     named = saved if isinstance(saved, dict) else dict(zip(slots, saved, strict=False))
-    values = {name: named[name] if name in named else default_value(*spec) for name, spec in input_specs(info).items() if name in slots}
-    return {name: value for name, value in values.items() if value is not None}  # a choice among nothing: left out, so that ComfyUI names it
+    values = {
+        name: named[name] if name in named else default_value(*spec)
+        for name, spec in input_specs(info).items()
+        if name in slots
+    }
+    return {
+        name: value for name, value in values.items() if value is not None
+    }  # a choice among nothing: left out, so that ComfyUI names it
 
 
 def default_value(kind: Any, options: dict[str, Any]) -> Any:
-    """What the browser shows in a new widget; None where there is nothing to choose from, such as models when none are installed."""
+    """What the browser shows in a new widget; None where there is nothing to choose from, such as models when none are
+    installed.
+    """
     if "default" in options:
         return options["default"]
     if isinstance(kind, list) or kind == "COMBO":

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from tests.fixtures import cases, fill_module
-from vc2 import checkpoint
-from vc2.autoencoder import AutoencoderKL
-from vc2.config import UNetConfig
-from vc2.schedule import NoiseSchedule
-from vc2.text import TextEncoder
-from vc2.unet import VideoUNet
+from vc2.files import checkpoint
+from vc2.networks.autoencoder import AutoencoderKL
+from vc2.networks.config import UNetConfig
+from vc2.networks.text import TextEncoder
+from vc2.networks.unet import VideoUNet
+from vc2.sampling.schedule import NoiseSchedule
 
 AUTOENCODER = {"ch": 32, "ch_mult": (1, 1, 2, 2), "num_res_blocks": 1}
 TEXT = {"width": 64, "heads": 4, "layers": 3}
@@ -24,7 +24,11 @@ def unet_config(case: str) -> UNetConfig:
 
 
 def write(
-    path: Path, case: str = "vc2_tiny", schedule: NoiseSchedule | None = None, config: UNetConfig | None = None, dtype: torch.dtype = torch.float16
+    path: Path,
+    case: str = "vc2_tiny",
+    schedule: NoiseSchedule | None = None,
+    config: UNetConfig | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> Path:
     """A whole checkpoint around a fixture's UNet (or one of another `config`).
 

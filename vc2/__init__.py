@@ -1,1 +1,3 @@
-"""VideoCrafter2: the model, its sampler, its training and its evaluation. Nothing in this package knows that ComfyUI exists."""
+"""VideoCrafter2: the model, its sampler, its training and its evaluation. Nothing in this package knows that ComfyUI
+exists.
+"""

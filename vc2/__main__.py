@@ -1,6 +1,7 @@
 """`python -m vc2 "a prompt" -o clip.mp4`: text to video without ComfyUI.
 
-Many prompts: `python -m vc2 --prompts file.txt -o folder/`, one a line; under `accelerate launch` every process takes its share.
+Many prompts: `python -m vc2 --prompts file.txt -o folder/`, one a line; under `accelerate launch` every process takes
+its share.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from .video_io import FORMATS, format_of
+from .files.video import FORMATS, format_of
 
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 
@@ -20,9 +21,22 @@ TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m vc2", description="Text to video with VideoCrafter2.")
     p.add_argument("prompt", nargs="?", help="what to show")
-    p.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line, instead of a single prompt")
-    p.add_argument("-o", "--out", type=Path, required=True, help="the video (.mp4, .webm, .gif, .webp, .png frames); with --prompts a folder")
-    p.add_argument("--checkpoint", type=Path, default=TINY, help="a .ckpt or .safetensors in the official layout (default: the bundled miniature)")
+    p.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line, instead of a single prompt"
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="the video (.mp4, .webm, .gif, .webp, .png frames); with --prompts a folder",
+    )
+    p.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=TINY,
+        help="a .ckpt or .safetensors in the official layout (default: the bundled miniature)",
+    )
     p.add_argument("--negative", help="negative prompt (default: empty)")
     p.add_argument("--frames", type=int, help="frames in the clip (default: the checkpoint's, 16)")
     p.add_argument("--size", metavar="WxH", help="e.g. 512x320 (default: the checkpoint's)")
@@ -74,14 +88,16 @@ def main(argv: list[str] | None = None) -> int:
         import torch
         from tqdm import tqdm
 
+        from .files.video import write_video
         from .pipeline import TextToVideo, override
-        from .video_io import write_video
 
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
         dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
         if not args.checkpoint.exists() and args.checkpoint == TINY:
-            raise FileNotFoundError(f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint")
+            raise FileNotFoundError(
+                f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint"
+            )
         model = TextToVideo(args.checkpoint, device, dtype)
         settings = override(
             model.settings,
@@ -96,7 +112,9 @@ def main(argv: list[str] | None = None) -> int:
                     bar.update(done - bar.n)
 
                 clip = model([prompt], [seed], settings, report)[0]
-            note = {"prompt_text": {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **vars(settings)}}
+            note = {
+                "prompt_text": {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **vars(settings)}
+            }
             print(write_video(path, clip, args.save_fps, note))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoint, ddim, turbo
-from .autoencoder import SCALE_FACTOR, AutoencoderKL
-from .checkpoint import CheckpointError
-from .schedule import NoiseSchedule
-from .text import TextEncoder
-from .unet import VideoUNet
+from .files import checkpoint
+from .files.checkpoint import CheckpointError
+from .networks.autoencoder import SCALE_FACTOR, AutoencoderKL
+from .networks.text import TextEncoder
+from .networks.unet import VideoUNet
+from .sampling import ddim, turbo
+from .sampling.schedule import NoiseSchedule
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ class TextToVideo:
     def __init__(self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
         loaded = checkpoint.load(path, dtype)
         if loaded.vae is None or loaded.text is None:
-            raise CheckpointError(f"{path} holds only a UNet; text to video needs a whole checkpoint, with first_stage_model.* and cond_stage_model.*")
+            raise CheckpointError(
+                f"{path} holds only a UNet; text to video needs a whole checkpoint, with first_stage_model.* and"
+                " cond_stage_model.*"
+            )
         self.device = torch.device(device)
         self.distilled = loaded.config.time_cond_proj_dim is not None
         if self.distilled:
@@ -89,11 +93,16 @@ class TextToVideo:
 
     @torch.no_grad()
     def __call__(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: Settings | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: Settings | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Clips of the prompts, uint8 `[B, T, H, W, 3]`.
 
-        A clip depends on its own prompt and seed alone, not on what it is sampled together with. `progress(done, steps)` may raise to interrupt.
+        A clip depends on its own prompt and seed alone, not on what it is sampled together with. `progress(done,
+        steps)` may raise to interrupt.
         """
         s = settings or self.settings
         s.check(self.vae.config.downsampling)
@@ -134,7 +143,9 @@ def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:
 
 
 class Guided:
-    """epsilon with classifier-free guidance, u + g (c - u): both in one batch, or one after the other once memory has run out."""
+    """epsilon with classifier-free guidance, u + g (c - u): both in one batch, or one after the other once memory has
+    run out.
+    """
 
     def __init__(self, unet: VideoUNet, cond: Tensor, uncond: Tensor, fps: Tensor, guidance: float):
         self.unet, self.cond, self.uncond, self.fps, self.guidance = unet, cond, uncond, fps, guidance
@@ -145,7 +156,12 @@ class Guided:
             return self._eps(x, t, self.cond, self.fps)
         if self.one_batch:
             try:
-                both = self._eps(torch.cat([x, x]), torch.cat([t, t]), torch.cat([self.cond, self.uncond]), torch.cat([self.fps, self.fps]))
+                both = self._eps(
+                    torch.cat([x, x]),
+                    torch.cat([t, t]),
+                    torch.cat([self.cond, self.uncond]),
+                    torch.cat([self.fps, self.fps]),
+                )
             except torch.cuda.OutOfMemoryError:
                 log.warning("not enough memory for guidance in one batch; running two passes a step")
                 self.one_batch = False

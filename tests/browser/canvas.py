@@ -12,7 +12,15 @@ from playwright.sync_api import Page
 from scripts.comfyui import PACK_NAME, ROOT
 
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / ".artefacts"))
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner && Object.keys(LiteGraph.registered_node_types).length > 10"""
 # Words of the front end itself, with or without this pack.
 NOISE = (
@@ -40,7 +48,9 @@ DROP = """([name, type, data]) => {
 
 
 class Canvas:
-    """A page with the editor open and its graph empty. `errors` are console errors that are not the front end's own noise."""
+    """A page with the editor open and its graph empty. `errors` are console errors that are not the front end's own
+    noise.
+    """
 
     def __init__(self, page: Page, url: str, nodes_2: bool = False):
         self.page, self.errors = page, []
@@ -83,21 +93,33 @@ class Canvas:
         self.page.wait_for_timeout(500)  # widgets take their values a moment after the nodes are there
 
     def missing_nodes(self) -> list[str]:
-        return self.page.evaluate("app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n => n.type)")
+        return self.page.evaluate(
+            "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n"
+            " => n.type)"
+        )
 
     def api(self) -> dict[str, Any]:
-        """The prompt that the queue button would send, without the preview that LoadVideo adds to its inputs where its file is there."""
+        """The prompt that the queue button would send, without the preview that LoadVideo adds to its inputs where its
+        file is there.
+        """
         prompt = self.page.evaluate("app.graphToPrompt().then(p => p.output)")
-        own = {key: {name: value for name, value in node["inputs"].items() if name != "video-preview"} for key, node in prompt.items()}
+        own = {
+            key: {name: value for name, value in node["inputs"].items() if name != "video-preview"}
+            for key, node in prompt.items()
+        }
         return {key: {"class_type": node["class_type"], "inputs": own[key]} for key, node in prompt.items()}
 
     def run(self) -> None:
         # Clicked by script: an overlay of the front end takes pointer events for a moment after loading.
-        self.page.evaluate("document.querySelector('[data-testid=queue-button] button, button[data-testid=queue-button]').click()")
+        self.page.evaluate(
+            "document.querySelector('[data-testid=queue-button] button, button[data-testid=queue-button]').click()"
+        )
 
     def wait_for_video(self) -> None:
         """Until a video is on the page, decoded."""
-        self.page.wait_for_function("[...document.querySelectorAll('video')].some(v => v.videoWidth > 0)", timeout=180_000)
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('video')].some(v => v.videoWidth > 0)", timeout=180_000
+        )
 
     def screenshot(self, name: str) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""What people do: drop a workflow, run it, watch the video, drop the video. In the real front end, in headless Chromium."""
+"""What people do: drop a workflow, run it, watch the video, drop the video. In the real front end, in headless
+Chromium.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def expected_api(client, path):
 def test_dropped_run_watched_and_dropped_again(canvas, client, server, request, tmp_path):
     """The whole life of a workflow; the video that it made brings it back."""
     workflow = json.loads(QUICKSTART.read_text())
-    seed = 11 + len(request.node.callspec.id)  # another one in each run: the server would give the same graph's video from its cache
+    seed = 11 + len(
+        request.node.callspec.id
+    )  # another one in each run: the server would give the same graph's video from its cache
     set_widget(find_node(workflow, "VC2Sampler"), "seed", seed, client.object_info())
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(workflow))
@@ -104,6 +108,8 @@ def test_the_help_page_opens(classic):
     classic.page.click("[data-testid=info-button]")
     content = classic.page.locator(".node-help-content")
     content.wait_for(timeout=10_000)
-    classic.page.wait_for_function("document.querySelector('.node-help-content').innerText.includes('dynamic rescale')", timeout=10_000)
+    classic.page.wait_for_function(
+        "document.querySelector('.node-help-content').innerText.includes('dynamic rescale')", timeout=10_000
+    )
     classic.screenshot("help")
     assert classic.errors == []

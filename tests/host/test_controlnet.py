@@ -1,4 +1,6 @@
-"""SD 2.1 ControlNets on a video model: one residual a frame. The network is ComfyUI's own class at a narrow width, saved in the layout of the real files."""
+"""SD 2.1 ControlNets on a video model: one residual a frame. The network is ComfyUI's own class at a narrow width,
+saved in the layout of the real files.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,18 @@ from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
 from tests.host.test_long import fifo_node
-from vc2.config import UNetConfig
+from vc2.networks.config import UNetConfig
 
 SIDE, FRAMES = 8, 4
 # 64 channels a head is what ComfyUI takes for any network that it does not know by its widths.
-CONFIG = UNetConfig(model_channels=64, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1, 2), num_head_channels=64, context_dim=64)
+CONFIG = UNetConfig(
+    model_channels=64,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(1, 2),
+    num_head_channels=64,
+    context_dim=64,
+)
 MAKE = """
 import sys; sys.path.insert(0, sys.argv[1])
 from comfy.cli_args import args; args.cpu = True
@@ -43,7 +52,10 @@ def files(server):
     path = models / "controlnet" / "narrow.safetensors"
     subprocess.run([sys.executable, "-c", MAKE, str(comfyui_tree()), str(path)], check=True)
     state = load_file(path)
-    silent = {name: torch.zeros_like(t) if name.startswith(("zero_convs", "middle_block_out")) else t for name, t in state.items()}
+    silent = {
+        name: torch.zeros_like(t) if name.startswith(("zero_convs", "middle_block_out")) else t
+        for name, t in state.items()
+    }
     save_file(silent, path.with_name("silent.safetensors"))
     (server.base / "input").mkdir(exist_ok=True)
     for i in range(2 * FRAMES + 2):  # a hint a frame, and two more
@@ -102,7 +114,9 @@ def test_hints_follow_context_windows(client, files):
 @pytest.mark.parametrize("hints", [2, 3, 2 * FRAMES + 2])
 @pytest.mark.parametrize("how", ["windows", "fifo", None])
 def test_fewer_or_more_hints_than_frames(client, files, how, hints):
-    """They start over, or the rest is left out, whatever part of the clip the model sees: the hint of frame i is i modulo their number."""
+    """They start over, or the rest is left out, whatever part of the clip the model sees: the hint of frame i is i
+    modulo their number.
+    """
 
     def run(hints):
         windows = graphs.node("VC2ContextWindows", model=["load", 0], mode="overlap", length=FRAMES, overlap=0)

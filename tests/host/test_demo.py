@@ -1,4 +1,6 @@
-"""`make demo` in small: stock nodes stand in for the model, so only the demo's own part runs, a prompt and a seed in and a video's path out."""
+"""`make demo` in small: stock nodes stand in for the model, so only the demo's own part runs, a prompt and a seed in
+and a video's path out.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,30 @@ def workflow(*save: dict) -> dict:
     socket = {"name": "images", "type": "IMAGE", "link": 1}
     return {
         "nodes": [
-            {"id": 1, "type": "EmptyImage", "widgets_values": [64, 64, 4, 255], "inputs": [], "outputs": [{"type": "IMAGE"}]},
+            {
+                "id": 1,
+                "type": "EmptyImage",
+                "widgets_values": [64, 64, 4, 255],
+                "inputs": [],
+                "outputs": [{"type": "IMAGE"}],
+            },
             {"id": 2, "type": "CreateVideo", "widgets_values": [8], "inputs": [socket], "outputs": [{"type": "VIDEO"}]},
-            {"id": 3, "type": "CLIPTextEncode", "title": "Prompt", "widgets_values": ["a dog"], "inputs": [], "outputs": []},
-            {"id": 4, "type": "KSampler", "mode": 2, "widgets_values": [1, "fixed", 20, 8, "euler", "normal", 1], "inputs": [], "outputs": []},
+            {
+                "id": 3,
+                "type": "CLIPTextEncode",
+                "title": "Prompt",
+                "widgets_values": ["a dog"],
+                "inputs": [],
+                "outputs": [],
+            },
+            {
+                "id": 4,
+                "type": "KSampler",
+                "mode": 2,
+                "widgets_values": [1, "fixed", 20, 8, "euler", "normal", 1],
+                "inputs": [],
+                "outputs": [],
+            },
             *save,
         ],
         "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 5, 0, "VIDEO"]],
@@ -35,7 +57,13 @@ SAVE = {
     "inputs": [{"name": "video", "type": "VIDEO", "link": 2}],
     "outputs": [],
 }
-SHOW = {"id": 6, "type": "PreviewImage", "widgets_values": [], "inputs": [{"name": "images", "type": "IMAGE", "link": 1}], "outputs": []}
+SHOW = {
+    "id": 6,
+    "type": "PreviewImage",
+    "widgets_values": [],
+    "inputs": [{"name": "images", "type": "IMAGE", "link": 1}],
+    "outputs": [],
+}
 
 
 def test_a_prompt_becomes_a_video_that_knows_its_workflow(client: Client, server: Server) -> None:

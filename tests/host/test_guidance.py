@@ -8,8 +8,8 @@ import torch
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
-from vc2 import ddim
 from vc2.pipeline import TextToVideo
+from vc2.sampling import ddim
 
 FRAMES, SIDE, GUIDANCE = 4, 4, 12.0
 
@@ -25,7 +25,9 @@ def ours(checkpoint):
 
 
 def sampled(client, checkpoint, kind=None, clips=1, **inputs):
-    graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE, clips=clips, frames_per_clip=FRAMES) | {"sampler": graphs.vc2_sampler(eta=0.0, steps=5)}
+    graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE, clips=clips, frames_per_clip=FRAMES) | {
+        "sampler": graphs.vc2_sampler(eta=0.0, steps=5)
+    }
     if kind:
         graph["patch"] = graphs.node(kind, model=["load", 0], **inputs)
         graph["sampler"]["inputs"]["model"] = ["patch", 0]
@@ -73,7 +75,9 @@ def test_guidance_rescale(client, checkpoint, ours):
     assert relative_rms(sampled(client, checkpoint, "VC2GuidanceRescale", multiplier=0.7), expected(ours, guide)) < 1e-3
 
 
-@pytest.mark.parametrize(("kind", "inputs"), [("VC2TemporalGuidance", {"scale": 0.0}), ("VC2GuidanceRescale", {"multiplier": 0.0})])
+@pytest.mark.parametrize(
+    ("kind", "inputs"), [("VC2TemporalGuidance", {"scale": 0.0}), ("VC2GuidanceRescale", {"multiplier": 0.0})]
+)
 def test_zero_changes_nothing(client, checkpoint, kind, inputs):
     assert relative_rms(sampled(client, checkpoint, kind, **inputs), sampled(client, checkpoint)) < 1e-6
 

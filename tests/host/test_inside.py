@@ -1,4 +1,6 @@
-"""What does not show in a clip: the memory that is reserved, how conditions are batched, what a run leaves behind. In a process with ComfyUI's modules."""
+"""What does not show in a clip: the memory that is reserved, how conditions are batched, what a run leaves behind. In a
+process with ComfyUI's modules.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,12 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict:
     path = standin.write(tmp_path_factory.mktemp("inside") / "standin.safetensors")
-    result = subprocess.run([sys.executable, "-c", CODE, str(comfyui_tree()), str(ROOT), str(path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", CODE, str(comfyui_tree()), str(ROOT), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.splitlines()[-1])
 

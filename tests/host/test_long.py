@@ -9,8 +9,8 @@ from scripts.client import PromptError
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
-from vc2 import fifo, windows
 from vc2.pipeline import Guided, TextToVideo
+from vc2.sampling import fifo, windows
 
 SIDE = 4
 
@@ -31,7 +31,9 @@ def windowed(mode, length=4, overlap=2):
 
 def sampled(client, checkpoint, frames, patch=None, sampler=None, **conditions):
     """The latent of `frames` frames, with node `patch` between model and sampler."""
-    graph = graphs.base(checkpoint.name, frames, 8 * SIDE, **conditions) | {"sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)}
+    graph = graphs.base(checkpoint.name, frames, 8 * SIDE, **conditions) | {
+        "sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)
+    }
     if patch:
         graph["patch"] = patch
         graph["sampler"]["inputs"]["model"] = ["patch", 0]
@@ -67,7 +69,7 @@ def test_free_noise_is_the_models_windowed_pass(client, checkpoint, ours):
 
     x = noise.transpose(0, 1)[None]  # one step visits t = 1 alone, and starts from the prior
     guided = eps(uncond) + 12 * (eps(cond) - eps(uncond))
-    from vc2.ddim import step
+    from vc2.sampling.ddim import step
 
     expected, _ = step(ours.schedule, x, guided, torch.tensor([1]), torch.tensor([0]), 0.0, None)
     assert relative_rms(found, expected[0].transpose(0, 1)) < 1e-4
@@ -82,7 +84,9 @@ def test_windows_are_what_the_model_sees(client, checkpoint):
 
 @pytest.mark.parametrize("mode", [None, "overlap", "looped", "FreeNoise"])
 def test_frames_that_are_not_whole_clips_are_refused(client, checkpoint, mode):
-    """12 frames in clips of 8: with the conditions batched that would be three clips, the second half prompted and half not."""
+    """12 frames in clips of 8: with the conditions batched that would be three clips, the second half prompted and half
+    not.
+    """
     with pytest.raises(PromptError, match="holds 12 frames, which are not whole clips of 8"):
         sampled(client, checkpoint, 12, windowed(mode) if mode else None, frames_per_clip=8)
 
@@ -91,7 +95,13 @@ def stock_windows(client, **changes):
     """The stock node, with its defaults for inputs that later versions of ComfyUI have added."""
     needed = client.object_info()["ContextWindowsManual"]["input"]["required"]
     defaults = {name: spec[1]["default"] for name, spec in needed.items() if len(spec) > 1 and "default" in spec[1]}
-    mine = {"context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "fuse_method": "pyramid", "dim": 0}
+    mine = {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_schedule": "standard_static",
+        "fuse_method": "pyramid",
+        "dim": 0,
+    }
     return graphs.node("ContextWindowsManual", model=["load", 0], **(defaults | mine | changes))
 
 
@@ -128,7 +138,9 @@ def test_fifo_reproduces_ours(client, checkpoint, ours):
     cond, uncond = ours.text([graphs.PROMPT]), ours.text([graphs.NEGATIVE])
     denoise = Guided(ours.unet, cond, uncond, torch.tensor([28.0]), 12.0)
     x_T = torch.randn(frames, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(7)).transpose(0, 1)[None]
-    expected = fifo.sample(lambda x, t, _: denoise(x, t), x_T, ours.schedule, 4, 2, 1.0, torch.Generator().manual_seed(8))
+    expected = fifo.sample(
+        lambda x, t, _: denoise(x, t), x_T, ours.schedule, 4, 2, 1.0, torch.Generator().manual_seed(8)
+    )
     assert relative_rms(found, expected[0].transpose(0, 1)) < 1e-3
 
 
@@ -160,7 +172,9 @@ def test_fifo_starts_from_noise_alone(client, checkpoint):
             graphs.run_for_latent(client, graph | {"sampler": fifo_node(latent=[latent, 0])})
 
 
-@pytest.mark.parametrize("patch", [("VC2GuidanceRescale", {"multiplier": 0.7}), ("VC2TemporalGuidance", {"scale": 1.5})])
+@pytest.mark.parametrize(
+    "patch", [("VC2GuidanceRescale", {"multiplier": 0.7}), ("VC2TemporalGuidance", {"scale": 1.5})]
+)
 def test_fifo_with_guidance_nodes(client, checkpoint, patch):
     """They see a window of the clip at a time, and take effect."""
     kind, inputs = patch
@@ -171,8 +185,12 @@ def test_fifo_with_guidance_nodes(client, checkpoint, patch):
 
 
 def travelling(client, checkpoint, prompts, frames=6, patch=None, sampler=None, between="blend", travel_frames=None):
-    graph = graphs.base(checkpoint.name, frames, 8 * SIDE) | {"sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)}
-    graph["travel"] = graphs.node("VC2PromptTravel", clip=["load", 1], prompts=prompts, frames=travel_frames or frames, between=between)
+    graph = graphs.base(checkpoint.name, frames, 8 * SIDE) | {
+        "sampler": sampler or graphs.vc2_sampler(eta=0.0, steps=4)
+    }
+    graph["travel"] = graphs.node(
+        "VC2PromptTravel", clip=["load", 1], prompts=prompts, frames=travel_frames or frames, between=between
+    )
     graph["condition"]["inputs"]["positive"] = ["travel", 0]
     if patch:
         graph["patch"] = patch
@@ -197,7 +215,14 @@ def test_travel_under_fifo(client, checkpoint):
 
 def test_each_frame_reads_its_own_prompt(client, checkpoint):
     """With windows apart from one another, frames before the second keyframe cannot know of it."""
-    hold = travelling(client, checkpoint, f"0: {graphs.PROMPT}\n4: a green cross moving up", 8, windowed("overlap", 4, 0), between="hold")
+    hold = travelling(
+        client,
+        checkpoint,
+        f"0: {graphs.PROMPT}\n4: a green cross moving up",
+        8,
+        windowed("overlap", 4, 0),
+        between="hold",
+    )
     plain = sampled(client, checkpoint, 8, windowed("overlap", 4, 0))
     assert relative_rms(hold[:4], plain[:4]) < 1e-5
     assert relative_rms(hold[4:], plain[4:]) > 1e-3

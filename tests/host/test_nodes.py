@@ -14,8 +14,8 @@ from scripts.workflow import ui_to_api
 from tests import standin
 from tests.fixtures import manifest
 from tests.host.graphs import base, ksampler, node, run_for_latent, vc2_sampler
-from vc2.schedule import NoiseSchedule
-from vc2.video_io import read_metadata, read_video
+from vc2.files.video import read_metadata, read_video
+from vc2.sampling.schedule import NoiseSchedule
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "vc2-tiny.safetensors"
@@ -26,7 +26,9 @@ def models(server):
     """Wrong and narrow checkpoints in the server's models folder."""
     folder = server.base / "models" / "checkpoints"
     standin.write(folder / "nodes.safetensors")
-    torch.save({name: torch.zeros(()).expand(shape) for name, shape in manifest()["sd21_unet"].items()}, folder / "sd21.ckpt")
+    torch.save(
+        {name: torch.zeros(()).expand(shape) for name, shape in manifest()["sd21_unet"].items()}, folder / "sd21.ckpt"
+    )
     (folder / "broken.safetensors").write_bytes(b"not a checkpoint")
     wide = standin.unet_config("vc2_base_narrow")
     standin.write(server.base / "models" / "diffusion_models" / "wide.safetensors", "vc2_base_narrow")
@@ -84,13 +86,23 @@ def test_stock_graph(client, models, tmp_path):
 
 def test_latents_keep_their_shape_through_stock_nodes(client, models):
     graph = base("nodes.safetensors", size=64) | {"sampler": ksampler(steps=2)}
-    graph["tiled"] = node("VAEDecodeTiled", samples=["sampler", 0], vae=["load", 2], tile_size=64, overlap=0, temporal_size=64, temporal_overlap=8)
+    graph["tiled"] = node(
+        "VAEDecodeTiled",
+        samples=["sampler", 0],
+        vae=["load", 2],
+        tile_size=64,
+        overlap=0,
+        temporal_size=64,
+        temporal_overlap=8,
+    )
     graph["encode"] = node("VAEEncode", pixels=["tiled", 0], vae=["load", 2])
     assert run_for_latent(client, graph, "encode").shape == (4, 4, 8, 8)
 
 
 def test_advanced_sampler_in_two_halves_is_one_whole(client, models):
-    """KSamplerAdvanced stops with leftover noise and goes on without adding any: the latent between the two must mean the same to both."""
+    """KSamplerAdvanced stops with leftover noise and goes on without adding any: the latent between the two must mean
+    the same to both.
+    """
 
     def half(latent, add, start, end, leftover):
         return node(
@@ -101,7 +113,10 @@ def test_advanced_sampler_in_two_halves_is_one_whole(client, models):
 
     graph = base("nodes.safetensors")
     whole = run_for_latent(client, graph | {"sampler": half("latent", "enable", 0, 10000, "disable")})
-    graph |= {"first": half("latent", "enable", 0, 3, "enable"), "sampler": half("first", "disable", 3, 10000, "disable")}
+    graph |= {
+        "first": half("latent", "enable", 0, 3, "enable"),
+        "sampler": half("first", "disable", 3, 10000, "disable"),
+    }
     assert torch.allclose(run_for_latent(client, graph), whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))
 
 
@@ -118,10 +133,12 @@ def test_video_to_video_stays_near_its_source(client, models):
 
 def test_finetuned_unet_with_its_own_loader(client, models, server):
     """VC2LoadDiffusionModel gives the same MODEL as the whole checkpoint it was taken from."""
-    from vc2 import checkpoint
+    from vc2.files import checkpoint
 
     whole = checkpoint.load(models / "nodes.safetensors")
-    checkpoint.save(server.base / "models" / "diffusion_models" / "finetuned.safetensors", unet=whole.unet, schedule=whole.schedule)
+    checkpoint.save(
+        server.base / "models" / "diffusion_models" / "finetuned.safetensors", unet=whole.unet, schedule=whole.schedule
+    )
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=3)}
     expected = run_for_latent(client, graph)
     graph["unet"] = node("VC2LoadDiffusionModel", unet_name="finetuned.safetensors", weight_dtype="default")
@@ -161,12 +178,17 @@ def test_wrong_input_is_an_error_at_its_node(client, models, change, node_type, 
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize(("kind", "inputs"), [("EmptySD3LatentImage", {"batch_size": 4}), ("EmptyHunyuanLatentVideo", {"length": 13, "batch_size": 1})])
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [("EmptySD3LatentImage", {"batch_size": 4}), ("EmptyHunyuanLatentVideo", {"length": 13, "batch_size": 1})],
+)
 def test_latents_of_other_models_are_refused(client, models, kind, inputs):
     """16 channels, and frames in a dimension of their own."""
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
     graph["latent"] = node(kind, width=64, height=64, **inputs)
-    with pytest.raises(PromptError, match=r"must be \[frames, 4, height / 8, width / 8\], found \[.*16.*VC2EmptyLatentVideo"):
+    with pytest.raises(
+        PromptError, match=r"must be \[frames, 4, height / 8, width / 8\], found \[.*16.*VC2EmptyLatentVideo"
+    ):
         run_for_latent(client, graph)
 
 
@@ -208,7 +230,9 @@ def test_interrupt(client, models):
 
 def test_prompts_in_a_row_do_not_grow_the_server(client, server, models):
     def run(seed):
-        client.run(saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2, seed=seed)})))
+        client.run(
+            saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2, seed=seed)}))
+        )
 
     for seed in range(5):  # caches and allocators fill up
         run(100 + seed)

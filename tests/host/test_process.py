@@ -1,4 +1,6 @@
-"""The server as a process: what it says when ComfyUI will not start, and that nothing outlives us. A few lines of Python stand in for ComfyUI."""
+"""The server as a process: what it says when ComfyUI will not start, and that nothing outlives us. A few lines of
+Python stand in for ComfyUI.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,10 @@ def test_a_server_that_never_answers_is_given_up(comfyui) -> None:
     [
         f"   0.0 seconds (IMPORT FAILED): /base/custom_nodes/{PACK_NAME}",
         f"Error while calling comfy_entrypoint in /base/custom_nodes/{PACK_NAME}: no module named torchvision",
-        f"Skip /base/custom_nodes/{PACK_NAME} module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or NODES_LIST (need one).",
+        (
+            f"Skip /base/custom_nodes/{PACK_NAME} module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or"
+            " NODES_LIST (need one)."
+        ),
         f"/base/custom_nodes/{PACK_NAME}/nodes/load.py:3: DeprecationWarning: old",
     ],
 )
@@ -119,7 +124,10 @@ def test_a_pack_that_loaded_is_none(comfyui) -> None:
 
 
 def test_stopping_also_ends_what_the_server_started(comfyui) -> None:
-    comfyui("import subprocess; print('child', subprocess.Popen(['sleep', '60']).pid, flush=True)" + textwrap.dedent(ANSWERS))
+    comfyui(
+        "import subprocess; print('child', subprocess.Popen(['sleep', '60']).pid, flush=True)"
+        + textwrap.dedent(ANSWERS)
+    )
     with Server(cpu=True) as server:
         child = int(server.log.split("child ")[1].split()[0])
         assert psutil.pid_exists(child)
@@ -137,7 +145,12 @@ def test_a_killed_parent_leaves_no_server(comfyui, tmp_path: Path) -> None:
             time.sleep(60)
     """
     root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "base")], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "base")],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)

@@ -8,9 +8,9 @@ import torch
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
-from vc2 import ddim
 from vc2.pipeline import Guided, TextToVideo
-from vc2.schedule import NoiseSchedule
+from vc2.sampling import ddim
+from vc2.sampling.schedule import NoiseSchedule
 
 FRAMES, SIDE = 4, 4
 
@@ -50,7 +50,11 @@ def expected(ours, steps, eta, guidance=12.0, seed=7, schedule=None, fps=28, cli
 @pytest.mark.parametrize("kind", ["VC2Sampler", "SamplerCustomAdvanced"])
 def test_sampler_reproduces_ddim(client, checkpoint, ours, kind, steps, eta):
     graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE)
-    graph |= {"sampler": graphs.vc2_sampler(steps=steps, eta=eta)} if kind == "VC2Sampler" else graphs.custom_sampler(steps=steps, eta=eta)
+    graph |= (
+        {"sampler": graphs.vc2_sampler(steps=steps, eta=eta)}
+        if kind == "VC2Sampler"
+        else graphs.custom_sampler(steps=steps, eta=eta)
+    )
     found = graphs.run_for_latent(client, graph)
     assert relative_rms(found, expected(ours, steps, eta)) < 1e-4
 
@@ -63,14 +67,18 @@ def test_leaving_out_the_rescale_would_be_caught(client, checkpoint, ours):
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim"])
 def test_stock_samplers_agree_to_discretisation(client, checkpoint, ours, sampler):
-    """Two samplers of one ODE, on the same sigmas: at eta 0 Euler's step in x~ is DDIM's. What is left is t = 0's noise, which the official result keeps."""
+    """Two samplers of one ODE, on the same sigmas: at eta 0 Euler's step in x~ is DDIM's. What is left is t = 0's
+    noise, which the official result keeps.
+    """
     graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE)
     graph |= graphs.custom_sampler(steps=50, sampler=graphs.node("KSamplerSelect", sampler_name=sampler))
     assert relative_rms(graphs.run_for_latent(client, graph), expected(ours, 50, 0.0)) < 0.01
 
 
 def test_two_clips_in_a_batch_stay_two(client, checkpoint, ours):
-    graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE, clips=2, frames_per_clip=FRAMES) | {"sampler": graphs.vc2_sampler(eta=0.0)}
+    graph = graphs.base(checkpoint.name, FRAMES, 8 * SIDE, clips=2, frames_per_clip=FRAMES) | {
+        "sampler": graphs.vc2_sampler(eta=0.0)
+    }
     assert relative_rms(graphs.run_for_latent(client, graph), expected(ours, 10, 0.0, clips=2)) < 1e-4
 
 

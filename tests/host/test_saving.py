@@ -13,8 +13,8 @@ from tests import standin
 from tests.host.graphs import Graph, base, ksampler, node, run_for_latent, vc2_sampler
 from tests.host.test_turbo import turbo_node
 from tests.vc2.test_lora import turbo_list
-from vc2 import checkpoint
-from vc2.schedule import NoiseSchedule
+from vc2.files import checkpoint
+from vc2.sampling.schedule import NoiseSchedule
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,19 @@ def test_model_save_keeps_family_and_rescale(client, server, narrow):
     found = checkpoint.load(file)
     assert found.config.family == "VideoCrafter2"
     assert torch.equal(found.schedule.scale, NoiseSchedule().scale)
-    assert torch.equal(run_for_latent(client, reloaded(graph, file) | {"sampler": vc2_sampler(steps=3, model=["unet", 0])}), expected)
+    assert torch.equal(
+        run_for_latent(client, reloaded(graph, file) | {"sampler": vc2_sampler(steps=3, model=["unet", 0])}), expected
+    )
 
 
 def test_model_save_keeps_a_plain_schedule(client, server):
     """A file of the family that is rescaled by default, whose own scale_arr says that it is not."""
-    whole = checkpoint.read_tensors(standin.write(server.base / "models" / "checkpoints" / "saving_plain.safetensors", schedule=NoiseSchedule(None)))
-    save_file(whole | {"scale_arr": torch.ones(1400)}, server.base / "models" / "checkpoints" / "saving_plain.safetensors")
+    whole = checkpoint.read_tensors(
+        standin.write(server.base / "models" / "checkpoints" / "saving_plain.safetensors", schedule=NoiseSchedule(None))
+    )
+    save_file(
+        whole | {"scale_arr": torch.ones(1400)}, server.base / "models" / "checkpoints" / "saving_plain.safetensors"
+    )
     file = saved(client, server, base("saving_plain.safetensors"), "ModelSave", "unscaled", model=["load", 0])
     assert not checkpoint.load(file).schedule.rescaled
 
@@ -57,7 +63,9 @@ def test_checkpoint_save_writes_the_official_layout(client, server, narrow):
     file = saved(client, server, graph, "CheckpointSave", "whole", model=["load", 0], clip=["load", 1], vae=["load", 2])
     before, after = (checkpoint.read_tensors(path) for path in (server.base / "models" / "checkpoints" / narrow, file))
     assert before.keys() == after.keys()
-    assert {name for name in before if not torch.equal(before[name], after[name])} <= {"cond_stage_model.model.logit_scale"}  # the host does not read it
+    assert {name for name in before if not torch.equal(before[name], after[name])} <= {
+        "cond_stage_model.model.logit_scale"
+    }  # the host does not read it
     graph["load"]["inputs"]["ckpt_name"] = file.name
     assert torch.equal(run_for_latent(client, graph | {"sampler": vc2_sampler(steps=3)}), expected)
 

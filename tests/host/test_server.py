@@ -1,4 +1,6 @@
-"""The harness against ComfyUI itself, with its stock nodes only: what runs is reported, and what goes wrong says so by name."""
+"""The harness against ComfyUI itself, with its stock nodes only: what runs is reported, and what goes wrong says so by
+name.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ PNG = b"\x89PNG"
 def images(count: int = 2, color: int = 255, output: str = "PreviewImage") -> dict:
     """A prompt that makes `count` pictures of one colour and shows them."""
     empty = {"width": 64, "height": 32, "batch_size": count, "color": color}
-    return {"1": {"class_type": "EmptyImage", "inputs": empty}, "2": {"class_type": output, "inputs": {"images": ["1", 0]}}}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": empty},
+        "2": {"class_type": output, "inputs": {"images": ["1", 0]}},
+    }
 
 
 def test_a_prompt_runs_and_its_files_can_be_fetched(client: Client, server: Server) -> None:
@@ -60,7 +65,10 @@ def test_an_uploaded_picture_can_be_loaded(client: Client, tmp_path: Path) -> No
     picture.write_bytes(client.view(saved.filename, saved.subfolder, saved.type))
     name = client.upload(picture, subfolder="uploads")
     assert name == "uploads/picture.png"
-    prompt = {"load": {"class_type": "LoadImage", "inputs": {"image": name}}, "show": {"class_type": "PreviewImage", "inputs": {"images": ["load", 0]}}}
+    prompt = {
+        "load": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["load", 0]}},
+    }
     assert len(client.run(prompt).files) == 1
 
 
@@ -88,7 +96,10 @@ def test_one_broken_branch_refuses_the_whole_prompt(client: Client) -> None:
 
 def test_a_node_that_raises_is_named_with_its_message(client: Client) -> None:
     prompt = images()  # 64 x 32 pixels, scaled below to a picture without rows
-    prompt["scale"] = {"class_type": "ImageScaleBy", "inputs": {"image": ["1", 0], "upscale_method": "bilinear", "scale_by": 0.01}}
+    prompt["scale"] = {
+        "class_type": "ImageScaleBy",
+        "inputs": {"image": ["1", 0], "upscale_method": "bilinear", "scale_by": 0.01},
+    }
     prompt["2"]["inputs"]["images"] = ["scale", 0]
     with pytest.raises(PromptError, match="RuntimeError") as raised:
         client.run(prompt)
@@ -98,12 +109,17 @@ def test_a_node_that_raises_is_named_with_its_message(client: Client) -> None:
 
 
 def slow_prompt(color: int) -> dict:
-    """Seconds of work in many short nodes (ComfyUI heeds an interrupt between nodes), never cached as long as the colour is new."""
+    """Seconds of work in many short nodes (ComfyUI heeds an interrupt between nodes), never cached as long as the
+    colour is new.
+    """
     prompt = images(count=4, color=color)
     prompt["1"]["inputs"] |= {"width": 256, "height": 256}
     source = "1"
     for step in range(60):
-        prompt[f"blur {step}"] = {"class_type": "ImageBlur", "inputs": {"image": [source, 0], "blur_radius": 15, "sigma": 10.0}}
+        prompt[f"blur {step}"] = {
+            "class_type": "ImageBlur",
+            "inputs": {"image": [source, 0], "blur_radius": 15, "sigma": 10.0},
+        }
         source = f"blur {step}"
     prompt["2"]["inputs"]["images"] = [source, 0]
     return prompt

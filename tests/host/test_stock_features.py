@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host.graphs import base, ksampler, node, run_for_latent, vc2_sampler
-from vc2 import checkpoint
+from vc2.files import checkpoint
 
 TINY = "vc2-tiny.safetensors"
 
@@ -24,11 +24,16 @@ def choices(client, kind: str, name: str) -> list[str]:
 
 
 def test_every_stock_sampler_runs(client):
-    """All of them see the rescale through model_sampling: their clips have the contrast that the trained miniature's have."""
+    """All of them see the rescale through model_sampling: their clips have the contrast that the trained miniature's
+    have.
+    """
     spread = {}
     for name in choices(client, "KSampler", "sampler_name"):
-        # Eight steps of the normal schedule are too few for third-order SDE solvers, whatever the model; exponential ones are not.
-        graph = base(TINY, frames=4, size=64, fps=16) | {"sampler": ksampler(sampler_name=name, scheduler="exponential", steps=8, cfg=3.0)}
+        # Eight steps of the normal schedule are too few for third-order SDE solvers, whatever the model; exponential
+        # ones are not.
+        graph = base(TINY, frames=4, size=64, fps=16) | {
+            "sampler": ksampler(sampler_name=name, scheduler="exponential", steps=8, cfg=3.0)
+        }
         latent = run_for_latent(client, graph)
         assert torch.isfinite(latent).all(), name
         spread[name] = float(latent.std())
@@ -45,8 +50,12 @@ LINEAR = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
 CONVOLUTION = "input_blocks.1.0.temopral_conv.conv2.3"  # temporal, three-dimensional
 
 
-def lora_files(state: dict[str, torch.Tensor], rank: int = 4) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """The same change of a Linear and of a temporal convolution in each layout that stock loaders take, and as merged weights."""
+def lora_files(
+    state: dict[str, torch.Tensor], rank: int = 4
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """The same change of a Linear and of a temporal convolution in each layout that stock loaders take, and as merged
+    weights.
+    """
     generator = torch.Generator().manual_seed(0)
     files: dict[str, dict[str, torch.Tensor]] = {"kohya": {}, "lora_AB": {}, "diff": {}}
     merged = dict(state)
@@ -56,7 +65,11 @@ def lora_files(state: dict[str, torch.Tensor], rank: int = 4) -> tuple[dict[str,
         up = 0.3 * torch.randn(weight.shape[0], rank, *(1,) * (weight.ndim - 2), generator=generator)
         change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
         kohya = "lora_unet_" + name.replace(".", "_")
-        files["kohya"] |= {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": 2 * up, f"{kohya}.alpha": torch.tensor(rank / 2)}
+        files["kohya"] |= {
+            f"{kohya}.lora_down.weight": down,
+            f"{kohya}.lora_up.weight": 2 * up,
+            f"{kohya}.alpha": torch.tensor(rank / 2),
+        }
         files["lora_AB"] |= {f"diffusion_model.{name}.lora_A.weight": down, f"diffusion_model.{name}.lora_B.weight": up}
         files["diff"] |= {f"diffusion_model.{name}.diff": change}
         merged[f"{name}.weight"] = weight + change
@@ -67,7 +80,9 @@ def test_loras_in_every_stock_layout_equal_merged_weights(client, server, narrow
     """LoraLoaderModelOnly takes spatial and temporal weights alike, and nothing is reported as not loaded."""
     whole = checkpoint.load(server.base / "models" / "checkpoints" / narrow)
     files, merged = lora_files(whole.unet)
-    checkpoint.save(server.base / "models" / "diffusion_models" / "merged.safetensors", unet=merged, schedule=whole.schedule)
+    checkpoint.save(
+        server.base / "models" / "diffusion_models" / "merged.safetensors", unet=merged, schedule=whole.schedule
+    )
     graph = base(narrow) | {"sampler": ksampler(steps=3)}
     plain = run_for_latent(client, graph)
     graph["other"] = node("VC2LoadDiffusionModel", unet_name="merged.safetensors", weight_dtype="fp32")
@@ -77,9 +92,13 @@ def test_loras_in_every_stock_layout_equal_merged_weights(client, server, narrow
         folder = server.base / "models" / "loras"
         folder.mkdir(exist_ok=True)
         save_file(tensors, folder / f"{layout}.safetensors")
-        graph["lora"] = node("LoraLoaderModelOnly", model=["load", 0], lora_name=f"{layout}.safetensors", strength_model=1.0)
+        graph["lora"] = node(
+            "LoraLoaderModelOnly", model=["load", 0], lora_name=f"{layout}.safetensors", strength_model=1.0
+        )
         found = run_for_latent(client, graph | {"sampler": ksampler(steps=3, model=["lora", 0])})
-        assert relative_rms(found, expected) < 2e-3, layout  # the patched weights are rounded to the file's half precision
+        assert relative_rms(found, expected) < 2e-3, (
+            layout
+        )  # the patched weights are rounded to the file's half precision
     assert "lora key not loaded" not in server.log
     # The MODEL that the LoRA was put on is as it was.
     assert torch.equal(run_for_latent(client, graph | {"sampler": ksampler(steps=3)}), plain)
@@ -113,15 +132,21 @@ def test_caches_with_threshold_zero_change_nothing(client, narrow, kind):
     graph = base(narrow) | {"sampler": ksampler(steps=6)}
     plain = run_for_latent(client, graph)
     for threshold, same in ((0.0, True), (3.0, False)):
-        graph["cache"] = node(kind, model=["load", 0], reuse_threshold=threshold, start_percent=0.0, end_percent=1.0, verbose=False)
+        graph["cache"] = node(
+            kind, model=["load", 0], reuse_threshold=threshold, start_percent=0.0, end_percent=1.0, verbose=False
+        )
         found = run_for_latent(client, graph | {"sampler": ksampler(steps=6, model=["cache", 0])})
         assert (relative_rms(found, plain) < 1e-5) == same
 
 
 def test_temporal_guidance_beside_a_cache(client, narrow):
-    """EasyCache keeps passes by the condition's id; the guidance's own pass must not be taken for the prompt's. This threshold skips no step."""
+    """EasyCache keeps passes by the condition's id; the guidance's own pass must not be taken for the prompt's. This
+    threshold skips no step.
+    """
     graph = base(narrow) | {"guided": node("VC2TemporalGuidance", model=["load", 0], scale=1.5)}
-    graph["cache"] = node("EasyCache", model=["guided", 0], reuse_threshold=1e-6, start_percent=0.0, end_percent=1.0, verbose=False)
+    graph["cache"] = node(
+        "EasyCache", model=["guided", 0], reuse_threshold=1e-6, start_percent=0.0, end_percent=1.0, verbose=False
+    )
     for cfg in (1.0, 4.0):
         expected = run_for_latent(client, graph | {"sampler": ksampler(steps=6, cfg=cfg, model=["guided", 0])})
         found = run_for_latent(client, graph | {"sampler": ksampler(steps=6, cfg=cfg, model=["cache", 0])})
@@ -156,7 +181,9 @@ def test_inpainting_keeps_what_is_masked_out(client, narrow, sampler, empty):
     ],
 )
 def test_weight_dtypes(client, server, narrow, choice, dtype, least, most):
-    """Weights are kept in every precision; those coarser than the file's, fp16, change the clip, by as much as they are coarser."""
+    """Weights are kept in every precision; those coarser than the file's, fp16, change the clip, by as much as they are
+    coarser.
+    """
     graph = base(narrow) | {"sampler": ksampler(steps=3, cfg=2.0)}
     plain, before = run_for_latent(client, graph), len(server.log)
     graph["load"]["inputs"]["weight_dtype"] = choice

@@ -1,4 +1,6 @@
-"""What the trainer writes works in ComfyUI: a LoRA and a spatial change through the stock LoRA loader equal the exported whole checkpoint."""
+"""What the trainer writes works in ComfyUI: a LoRA and a spatial change through the stock LoRA loader equal the
+exported whole checkpoint.
+"""
 
 from __future__ import annotations
 

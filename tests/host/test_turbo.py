@@ -12,9 +12,10 @@ from tests import standin
 from tests.fixtures import fill_module, relative_rms
 from tests.host import graphs
 from tests.vc2.test_lora import turbo_list
-from vc2 import checkpoint, lora, turbo
+from vc2.files import checkpoint, lora
+from vc2.networks.unet import VideoUNet
 from vc2.pipeline import TextToVideo
-from vc2.unet import VideoUNet
+from vc2.sampling import turbo
 
 FRAMES, SIDE = 4, 4
 
@@ -40,7 +41,9 @@ def turbo_node(**changes):
 
 
 def graph_with(model, lora_name=None, clips=1, **changes):
-    graph = graphs.base(model.name, FRAMES, 8 * SIDE, clips=clips, frames_per_clip=FRAMES) | {"sampler": turbo_node(**changes)}
+    graph = graphs.base(model.name, FRAMES, 8 * SIDE, clips=clips, frames_per_clip=FRAMES) | {
+        "sampler": turbo_node(**changes)
+    }
     if lora_name:
         graph["lora"] = graphs.node("VC2LoadLoRA", model=["load", 0], lora_name=lora_name, strength=1.0)
         graph["sampler"]["inputs"]["model"] = ["lora", 0]
@@ -52,7 +55,9 @@ def expected(unet, text, steps=4, original=200, guidance=7.5, motion=0.05):
 
     def denoise(x, t):
         with torch.no_grad():
-            return unet(x, t, context, torch.tensor([28.0]), guidance=guidance, motion_guidance=motion if t[0] >= 700 else 0.0)
+            return unet(
+                x, t, context, torch.tensor([28.0]), guidance=guidance, motion_guidance=motion if t[0] >= 700 else 0.0
+            )
 
     def noise(seed_generator):
         return torch.randn(FRAMES, 4, SIDE, SIDE, generator=seed_generator).transpose(0, 1)[None]
@@ -65,7 +70,9 @@ def expected(unet, text, steps=4, original=200, guidance=7.5, motion=0.05):
 @pytest.mark.parametrize(("steps", "original"), [(4, 200), (8, 50)])
 def test_turbo_reproduces_ours_with_the_lora_merged(client, model, turbo_lora, steps, original):
     ours = TextToVideo(model)
-    state = lora.merge({n: t.float() for n, t in checkpoint.load(model).unet.items()}, lora.load(turbo_lora, ours.unet.config))
+    state = lora.merge(
+        {n: t.float() for n, t in checkpoint.load(model).unet.items()}, lora.load(turbo_lora, ours.unet.config)
+    )
     unet = VideoUNet(dataclasses.replace(ours.unet.config, time_cond_proj_dim=256))
     unet.load_state_dict(state)
     found = graphs.run_for_latent(client, graph_with(model, turbo_lora.name, steps=steps, original_steps=original))
@@ -120,13 +127,23 @@ def test_the_converted_file_in_the_stock_loader_is_the_same(client, server, mode
     tensors = lora.load(turbo_lora, TextToVideo(model).unet.config)
     lora.save(turbo_lora.with_name("converted.safetensors"), tensors)
     stock = graph_with(model, "any")
-    stock["lora"] = graphs.node("LoraLoaderModelOnly", model=["load", 0], lora_name="converted.safetensors", strength_model=1.0)
-    assert relative_rms(graphs.run_for_latent(client, stock), graphs.run_for_latent(client, graph_with(model, turbo_lora.name))) < 1e-6
+    stock["lora"] = graphs.node(
+        "LoraLoaderModelOnly", model=["load", 0], lora_name="converted.safetensors", strength_model=1.0
+    )
+    assert (
+        relative_rms(
+            graphs.run_for_latent(client, stock), graphs.run_for_latent(client, graph_with(model, turbo_lora.name))
+        )
+        < 1e-6
+    )
 
 
 def test_a_lora_of_another_model_is_refused(client, server, model):
     from safetensors.torch import save_file
 
-    save_file({"lora_unet_down_blocks_0.lora_down.weight": torch.zeros(4, 4)}, server.base / "models" / "loras" / "other.safetensors")
+    save_file(
+        {"lora_unet_down_blocks_0.lora_down.weight": torch.zeros(4, 4)},
+        server.base / "models" / "loras" / "other.safetensors",
+    )
     with pytest.raises(PromptError, match="belong to no layer of this model"):
         graphs.run_for_latent(client, graph_with(model, "other.safetensors"))

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def ours(client):
-    return {name: info for name, info in client.object_info().items() if info["python_module"].endswith("comfyui-videocrafter2")}
+    return {
+        name: info
+        for name, info in client.object_info().items()
+        if info["python_module"].endswith("comfyui-videocrafter2")
+    }
 
 
 def inputs(info):
@@ -37,7 +41,9 @@ def test_every_node_has_a_help_page(ours):
 
 
 def test_the_english_words_are_the_nodes_own(ours):
-    assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text()) == words_of(ours), "run `python -m scripts.english_words`"
+    assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text()) == words_of(ours), (
+        "run `python -m scripts.english_words`"
+    )
 
 
 @pytest.mark.parametrize("language", sorted(p.name for p in (ROOT / "locales").iterdir()))

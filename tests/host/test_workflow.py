@@ -1,4 +1,6 @@
-"""Saved graphs become prompts: what the browser's own button sends, node by node. The rules were checked against the browser's graphToPrompt."""
+"""Saved graphs become prompts: what the browser's own button sends, node by node. The rules were checked against the
+browser's graphToPrompt.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ OBJECT_INFO = {
         "input_order": {"required": ["file"]},
         "display_name": "Load a picture",
     },
-    "Blur": {"input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {"default": 1}]}}, "input_order": {"required": ["image", "radius"]}},
+    "Blur": {
+        "input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {"default": 1}]}},
+        "input_order": {"required": ["image", "radius"]},
+    },
     "Sample": {
         # The order of `input_order` counts, not that of the names in `input`.
         "input": {
@@ -31,9 +36,19 @@ OBJECT_INFO = {
 }
 
 
-def node(id: int, type: str, values: list | dict | None = None, links: dict | None = None, mode: int = 0, **extra) -> dict:
+def node(
+    id: int, type: str, values: list | dict | None = None, links: dict | None = None, mode: int = 0, **extra
+) -> dict:
     sockets = [{"name": name, "type": "IMAGE", "link": link} for name, link in (links or {}).items()]
-    return {"id": id, "type": type, "widgets_values": values, "inputs": sockets, "outputs": [{"type": "IMAGE"}], "mode": mode, **extra}
+    return {
+        "id": id,
+        "type": type,
+        "widgets_values": values,
+        "inputs": sockets,
+        "outputs": [{"type": "IMAGE"}],
+        "mode": mode,
+        **extra,
+    }
 
 
 def graph(*nodes: dict, links: list) -> dict:
@@ -49,7 +64,11 @@ def test_values_go_to_their_names_past_the_browsers_own_controls() -> None:
     prompt = ui_to_api(graph(LOAD, SAMPLE, links=[[1, 1, 0, 9, 0, "IMAGE"]]), OBJECT_INFO)
     assert prompt == {
         "1": {"class_type": "Load", "inputs": {"file": "b.png"}, "_meta": {"title": "Load a picture"}},
-        "9": {"class_type": "Sample", "inputs": {"image": ["1", 0], "seed": 5, "cfg": 7.5, "mode": "slow", "frames": 24}, "_meta": {"title": "Sample"}},
+        "9": {
+            "class_type": "Sample",
+            "inputs": {"image": ["1", 0], "seed": 5, "cfg": 7.5, "mode": "slow", "frames": 24},
+            "_meta": {"title": "Sample"},
+        },
     }
 
 
@@ -60,7 +79,9 @@ def test_links_may_be_objects() -> None:
 
 def test_a_widget_with_a_link_keeps_its_place_and_takes_the_link() -> None:
     sample = node(9, "Sample", [5, "fixed", 7.5, "slow", "fixed", "", 24], {"image": 1, "cfg": 2, "strength": 2})
-    inputs = ui_to_api(graph(LOAD, sample, links=[[1, 1, 0, 9, 0, "IMAGE"], [2, 1, 1, 9, 1, "FLOAT"]]), OBJECT_INFO)["9"]["inputs"]
+    inputs = ui_to_api(graph(LOAD, sample, links=[[1, 1, 0, 9, 0, "IMAGE"], [2, 1, 1, 9, 1, "FLOAT"]]), OBJECT_INFO)[
+        "9"
+    ]["inputs"]
     assert inputs == {"image": ["1", 0], "seed": 5, "cfg": ["1", 1], "mode": "slow", "frames": 24, "strength": ["1", 1]}
 
 
@@ -70,7 +91,10 @@ def test_an_input_newer_than_the_workflow_gets_its_default() -> None:
 
 
 def test_values_may_be_saved_by_name() -> None:
-    assert ui_to_api(graph(node(9, "Sample", {"seed": 1, "frames": 8}), links=[]), OBJECT_INFO)["9"]["inputs"]["frames"] == 8
+    assert (
+        ui_to_api(graph(node(9, "Sample", {"seed": 1, "frames": 8}), links=[]), OBJECT_INFO)["9"]["inputs"]["frames"]
+        == 8
+    )
 
 
 def test_what_exists_only_in_the_browser_is_left_out_and_links_pass_through() -> None:
@@ -87,20 +111,32 @@ def test_what_exists_only_in_the_browser_is_left_out_and_links_pass_through() ->
 
 def test_a_bypassed_node_lets_its_input_through() -> None:
     blur = node(4, "Blur", [3], {"image": 1}, mode=4)
-    prompt = ui_to_api(graph(LOAD, blur, node(9, "Blur", [2], {"image": 2}), links=[[1, 1, 0, 4, 0, "IMAGE"], [2, 4, 0, 9, 0, "IMAGE"]]), OBJECT_INFO)
+    prompt = ui_to_api(
+        graph(
+            LOAD, blur, node(9, "Blur", [2], {"image": 2}), links=[[1, 1, 0, 4, 0, "IMAGE"], [2, 4, 0, 9, 0, "IMAGE"]]
+        ),
+        OBJECT_INFO,
+    )
     assert set(prompt) == {"1", "9"}
     assert prompt["9"]["inputs"] == {"image": ["1", 0], "radius": 2}
 
 
 def test_a_muted_node_feeds_nothing() -> None:
     blur = node(4, "Blur", [3], {"image": 1}, mode=2)
-    prompt = ui_to_api(graph(LOAD, blur, node(9, "Blur", [2], {"image": 2}), links=[[1, 1, 0, 4, 0, "IMAGE"], [2, 4, 0, 9, 0, "IMAGE"]]), OBJECT_INFO)
+    prompt = ui_to_api(
+        graph(
+            LOAD, blur, node(9, "Blur", [2], {"image": 2}), links=[[1, 1, 0, 4, 0, "IMAGE"], [2, 4, 0, 9, 0, "IMAGE"]]
+        ),
+        OBJECT_INFO,
+    )
     assert prompt["9"]["inputs"] == {"radius": 2}
 
 
 def test_a_list_is_wrapped_so_that_it_is_no_link() -> None:
     info = {"Many": {"input": {"required": {"names": ["COMBO", {"multiselect": True, "options": ["a", "b"]}]}}}}
-    assert ui_to_api(graph(node(1, "Many", [["a", "b"]]), links=[]), info)["1"]["inputs"] == {"names": {"__value__": ["a", "b"]}}
+    assert ui_to_api(graph(node(1, "Many", [["a", "b"]]), links=[]), info)["1"]["inputs"] == {
+        "names": {"__value__": ["a", "b"]}
+    }
 
 
 @pytest.mark.parametrize(
@@ -133,7 +169,9 @@ def test_only_typed_widgets_can_be_set() -> None:
 
 
 def test_a_node_is_found_by_type_and_title() -> None:
-    workflow = graph(node(1, "Load", title="Prompt"), node(2, "Load", title="Negative"), node(3, "Blur", title="Prompt"), links=[])
+    workflow = graph(
+        node(1, "Load", title="Prompt"), node(2, "Load", title="Negative"), node(3, "Blur", title="Prompt"), links=[]
+    )
     assert find_node(workflow, "Load", "Prompt")["id"] == 1
     with pytest.raises(WorkflowError, match=r"found 0.*\['Negative', 'Prompt'\]"):
         find_node(workflow, "Load", "Positive")

@@ -1,4 +1,6 @@
-"""Every graph in workflows/: as its description says, complete, and running in a real ComfyUI without a change but for size and steps."""
+"""Every graph in workflows/: as its description says, complete, and running in a real ComfyUI without a change but for
+size and steps.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,32 @@ from scripts.make_workflows import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS, to_ui
 from scripts.workflow import set_widget, typed_widgets, ui_to_api, widget_slots
 from tests import standin
 from tests.vc2.test_lora import turbo_list
-from vc2 import lora
-from vc2.video_io import read_video, write_video
+from vc2.files import lora
+from vc2.files.video import read_video, write_video
 
 
 @pytest.fixture(scope="module")
 def files(server):
-    """What the graphs name: the official checkpoint's place is taken by a narrow one of random weights, in the official file format."""
+    """What the graphs name: the official checkpoint's place is taken by a narrow one of random weights, in the official
+    file format.
+    """
     models = server.base / "models"
     for folder in ("checkpoints", "loras", "diffusion_models"):
         (models / folder).mkdir(parents=True, exist_ok=True)
     whole = load_file(standin.write(models / "checkpoints" / "standin_workflows.safetensors"))
     torch.save({"state_dict": whole}, models / "checkpoints" / OFFICIAL)
-    save_file({n: t for n, t in whole.items() if n.startswith("model.diffusion_model.")}, models / "diffusion_models" / "f-spa-dir.safetensors")
+    save_file(
+        {n: t for n, t in whole.items() if n.startswith("model.diffusion_model.")},
+        models / "diffusion_models" / "f-spa-dir.safetensors",
+    )
     config = standin.unet_config("vc2_tiny")
     torch.save([0.05 * t for t in turbo_list(config)], models / "loras" / "unet_lora.pt")
     tensors = lora.load(models / "loras" / "unet_lora.pt", config)
     for name in ("my_lora", "f-spa-lora"):
         lora.save(models / "loras" / f"{name}.safetensors", {n: t for n, t in tensors.items() if ".attn" in n})
-    frames = torch.randint(0, 255, (16, 80, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    frames = torch.randint(
+        0, 255, (16, 80, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    ).numpy()
     (server.base / "input").mkdir(exist_ok=True)
     write_video(server.base / "input" / "clip.mp4", frames, 10)
 
@@ -58,7 +67,9 @@ def test_the_file_is_what_its_description_makes(name, object_info):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_graph_is_complete(name, object_info):
-    """Known nodes, a value for every widget, full versions, a note inside, a thumbnail beside it, and downloads for the weights that are not ours."""
+    """Known nodes, a value for every widget, full versions, a note inside, a thumbnail beside it, and downloads for the
+    weights that are not ours.
+    """
     workflow = saved(name)
     for node in workflow["nodes"]:
         if node["type"] == "MarkdownNote":
@@ -68,7 +79,9 @@ def test_the_graph_is_complete(name, object_info):
         assert re.fullmatch(r"\d+\.\d+\.\d+", node["properties"]["ver"])
         for value in node["widgets_values"]:
             if value in DOWNLOADS:
-                assert {"name": value, "url": DOWNLOADS[value][1], "directory": DOWNLOADS[value][0]} in node["properties"]["models"]
+                assert {"name": value, "url": DOWNLOADS[value][1], "directory": DOWNLOADS[value][0]} in node[
+                    "properties"
+                ]["models"]
     assert [n["type"] for n in workflow["nodes"]].count("MarkdownNote") == 1
     with Image.open(FOLDER / f"{name}.jpg") as picture:
         assert picture.size == (384, 384)

@@ -1,4 +1,6 @@
-"""A recipe small enough for every test: a narrow UNet on forty procedural clips and pictures, whose latents are prepared once."""
+"""A recipe small enough for every test: a narrow UNet on forty procedural clips and pictures, whose latents are
+prepared once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ RECIPE = {
     "batch": 2,
     "save_every": 2,
     "networks": {
-        "unet": {"model_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "attention_resolutions": [2], "num_head_channels": 16, "context_dim": 64}
+        "unet": {
+            "model_channels": 32,
+            "channel_mult": [1, 1],
+            "num_res_blocks": 1,
+            "attention_resolutions": [2],
+            "num_head_channels": 16,
+            "context_dim": 64,
+        }
     },
     "data": {
         "clips": {"kind": "procedural", "count": 40, "prepared": "moments and text"},
@@ -43,8 +52,9 @@ def parts(tmp_path_factory):
 
 @pytest.fixture
 def recipe_file(tmp_path, parts):
-    """Writes RECIPE with changes, sections merged, and returns its path. Where only a part learns it starts from a whole checkpoint: a fresh UNet's output is
-    zero, so that nothing behind it would have a gradient."""
+    """Writes RECIPE with changes, sections merged, and returns its path. Where only a part learns it starts from a
+    whole checkpoint: a fresh UNet's output is zero, so that nothing behind it would have a gradient.
+    """
 
     def write(**changes) -> Path:
         tree = {**RECIPE, "init": {"unet": parts["text"]} if "learn" in changes else parts}

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 
 def fork(work: Callable[[], int | None]) -> int:
-    """Run `work` in a process of its own, which ends with the status that it returns (None: 0), or 1 and a traceback where it raises. Returns its pid."""
+    """Run `work` in a process of its own, which ends with the status that it returns (None: 0), or 1 and a traceback
+    where it raises. Returns its pid.
+    """
     child = os.fork()
     if child:
         return child

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.training.test_data import broken_folder
 from tests.training.test_distributed import together
-from vc2 import checkpoint, lora
-from vc2.checkpoint import UNET
+from vc2.files import checkpoint, lora
+from vc2.files.checkpoint import UNET
+from vc2.files.video import write_video
+from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
 from vc2.training.config import Recipe, RecipeError, load_recipe
 from vc2.training.data import sources
@@ -25,8 +27,6 @@ from vc2.training.initialise import sampling_of
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
-from vc2.unet import VideoUNet
-from vc2.video_io import write_video
 
 TINY = command.RECIPES / "tiny"
 
@@ -105,9 +105,16 @@ def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
 def test_clips_are_prepared_at_the_stride_that_the_network_is_told(recipe, tmp_path):
     """Real files: the stride is drawn once, when they are encoded, and is never taken twice."""
     for k in range(12):
-        write_video(tmp_path / "clips" / f"{k}.mp4", np.random.default_rng(k).integers(0, 255, (24, 48, 64, 3), np.uint8), 24)
+        write_video(
+            tmp_path / "clips" / f"{k}.mp4", np.random.default_rng(k).integers(0, 255, (24, 48, 64, 3), np.uint8), 24
+        )
         (tmp_path / "clips" / f"{k}.txt").write_text(f"clip {k}")
-    data = {"clips": {"kind": "folder", "path": str(tmp_path / "clips")}, "images": None, "lengths": [[4, 2, 4]], "held_out": 0}
+    data = {
+        "clips": {"kind": "folder", "path": str(tmp_path / "clips")},
+        "images": None,
+        "lengths": [[4, 2, 4]],
+        "held_out": 0,
+    }
     straight = recipe(data=data)
     settings = recipe(data={**data, "clips": {**data["clips"], "prepared": "moments and text"}})
     [folder] = prepare(settings, tmp_path / "cache")
@@ -128,7 +135,14 @@ def test_clips_are_prepared_at_the_stride_that_the_network_is_told(recipe, tmp_p
 
 
 def test_what_is_prepared_has_the_recipe_s_size(recipe, tmp_path):
-    settings = recipe(data={"clips": None, "images": {"kind": "procedural", "count": 12, "prepared": "moments"}, "width": 128, "height": 96})
+    settings = recipe(
+        data={
+            "clips": None,
+            "images": {"kind": "procedural", "count": 12, "prepared": "moments"},
+            "width": 128,
+            "height": 96,
+        }
+    )
     [folder] = prepare(settings, tmp_path / "cache")
     assert Prepared(folder, tmp_path / "cache" / "index").sample(0).frames.shape == (1, 8, 12, 16)
 
@@ -153,7 +167,13 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
     monkeypatch.setattr(sources, "ENOUGH", 16)
     for _ in range(2):  # the same command again does not make it right
-        with pytest.raises(SourceError, match=r"4 of 16 samples of data\.images could not be used, more than data\.broken_share allows; .*\*\.skipped\.txt"):
+        with pytest.raises(
+            SourceError,
+            match=(
+                r"4 of 16 samples of data\.images could not be used, more than data\.broken_share allows;"
+                r" .*\*\.skipped\.txt"
+            ),
+        ):
             prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
 
 
@@ -163,10 +183,18 @@ def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, t
 
     monkeypatch.setattr(module, "SHARD", 4)
     monkeypatch.setattr(sources, "ENOUGH", 8)
-    images = {"kind": "folder", "path": str(broken_folder(tmp_path, 12, 4)), "prepared": "moments"}  # the broken ones are in the last tar
+    images = {
+        "kind": "folder",
+        "path": str(broken_folder(tmp_path, 12, 4)),
+        "prepared": "moments",
+    }  # the broken ones are in the last tar
     settings = recipe(data={"clips": None, "images": images, "broken_share": 0.3, "held_out": 0})
     real = module._write_tar
-    monkeypatch.setattr(module, "_write_tar", lambda path, *rest: real(path, *rest) if path.name < "000002" else (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        module,
+        "_write_tar",
+        lambda path, *rest: real(path, *rest) if path.name < "000002" else (_ for _ in ()).throw(KeyboardInterrupt),
+    )
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, tmp_path / "cache")
     monkeypatch.setattr(module, "_write_tar", real)
@@ -177,7 +205,13 @@ def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, t
 
 def test_other_files_are_another_cache(recipe, tmp_path):
     source = broken_folder(tmp_path, 12, 0)
-    settings = recipe(data={"clips": None, "images": {"kind": "folder", "path": str(source), "prepared": "moments and text"}, "held_out": 0})
+    settings = recipe(
+        data={
+            "clips": None,
+            "images": {"kind": "folder", "path": str(source), "prepared": "moments and text"},
+            "held_out": 0,
+        }
+    )
     [first] = prepare(settings, tmp_path / "cache")
     assert prepare(settings, tmp_path / "cache") == [first]
     (source / "003.txt").write_text("another caption")
@@ -216,7 +250,11 @@ def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, ca
     assert err.startswith("error: 3 things are wrong:")
     for word in ("clips: no such folder", "photos: no such folder", "absent.ckpt: no such checkpoint file"):
         assert word in err
-    for word in ("optimizer.warmup is 6 of 6 steps", "samples.prompts is empty", "A100-hours"):  # and the rest of the report is there
+    for word in (
+        "optimizer.warmup is 6 of 6 steps",
+        "samples.prompts is empty",
+        "A100-hours",
+    ):  # and the rest of the report is there
         assert word in out
 
 
@@ -225,30 +263,73 @@ def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, ca
 
 def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, folder, parts, capsys, tmp_path):
     path = trained(learn={"part": "spatial", "how": "lora", "rank": 2})
-    assert say(capsys, "export", path, "--runs", folder.parent, "--form", "lora", "--dtype", "fp32", "-o", tmp_path / "lora.safetensors")[0] == 0
-    assert say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0] == 0
-    assert say(capsys, "merge", parts["text"], tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0] == 0
+    assert (
+        say(
+            capsys,
+            "export",
+            path,
+            "--runs",
+            folder.parent,
+            "--form",
+            "lora",
+            "--dtype",
+            "fp32",
+            "-o",
+            tmp_path / "lora.safetensors",
+        )[0]
+        == 0
+    )
+    assert (
+        say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0]
+        == 0
+    )
+    assert (
+        say(capsys, "merge", parts["text"], tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0]
+        == 0
+    )
     assert Recipe.model_validate_json(checkpoint.read_metadata(tmp_path / "lora.safetensors")["recipe"]).learn.rank == 2
     full, merged = load_file(tmp_path / "full.safetensors"), load_file(tmp_path / "merged.safetensors")
     start = load_file(parts["text"])
     assert any(not torch.equal(full[name], start[name].float()) for name in full if name.startswith(UNET))
     for name in full:
-        assert torch.allclose(full[name], merged[name].float(), rtol=2e-3, atol=1e-5), name  # the merged file is in the start's half precision
+        assert torch.allclose(full[name], merged[name].float(), rtol=2e-3, atol=1e-5), (
+            name
+        )  # the merged file is in the start's half precision
     config = checkpoint.load(tmp_path / "full.safetensors").config
-    assert all(name.endswith((".lora_A.weight", ".lora_B.weight", ".alpha")) for name in lora.load(tmp_path / "lora.safetensors", config))
+    assert all(
+        name.endswith((".lora_A.weight", ".lora_B.weight", ".alpha"))
+        for name in lora.load(tmp_path / "lora.safetensors", config)
+    )
     assert (folder / "lora.safetensors").is_file()  # the run itself left one
 
 
 def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, folder, parts, capsys, tmp_path):
     path = trained(learn={"part": "spatial"}, data={"clips": None})
     for form in ("spatial", "full"):
-        assert say(capsys, "export", path, "--runs", folder.parent, "--form", form, "--dtype", "fp32", "-o", tmp_path / f"{form}.safetensors")[0] == 0
+        assert (
+            say(
+                capsys,
+                "export",
+                path,
+                "--runs",
+                folder.parent,
+                "--form",
+                form,
+                "--dtype",
+                "fp32",
+                "-o",
+                tmp_path / f"{form}.safetensors",
+            )[0]
+            == 0
+        )
     change, start = load_file(tmp_path / "spatial.safetensors"), checkpoint.load(parts["text"])
     unet = VideoUNet(start.config, device="meta")
     changed = {name.removeprefix("diffusion_model.").rsplit(".", 1)[0] for name in change}
     assert changed
     assert not changed & {name.rsplit(".", 1)[0] for name in temporal_names(unet)}
-    merged = lora.merge({n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config))
+    merged = lora.merge(
+        {n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config)
+    )
     full = checkpoint.load(tmp_path / "full.safetensors").unet
     assert all(torch.allclose(merged[name], full[name], atol=1e-6) for name in full)
 
@@ -302,7 +383,9 @@ def test_an_export_of_other_weights_is_refused(recipe, folder, parts, capsys, tm
     """What did not learn is read again: it must still be what it was."""
     start = tmp_path / "start.safetensors"
     start.write_bytes(Path(parts["text"]).read_bytes())
-    Trainer(recipe(steps=1, init={"unet": str(start)}, learn={"part": "spatial", "how": "lora", "rank": 2}), folder).run()
+    Trainer(
+        recipe(steps=1, init={"unet": str(start)}, learn={"part": "spatial", "how": "lora", "rank": 2}), folder
+    ).run()
     state = load_file(start)
     save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 5}, start)
     code, _, err = say(capsys, "export", folder)

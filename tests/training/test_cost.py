@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vc2.config import UNetConfig
+from vc2.networks.config import UNetConfig
+from vc2.networks.unet import VideoUNet
 from vc2.training import cost
 from vc2.training.config import load_recipe
-from vc2.unet import VideoUNet
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -22,10 +22,16 @@ def test_the_paper_s_clip_costs_what_was_derived_for_it():
 
 
 def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
-    recipe = load_recipe(RECIPES / "F-base.yaml", ["networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"])
+    recipe = load_recipe(
+        RECIPES / "F-base.yaml", ["networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"]
+    )
     found = cost.estimate(recipe)
     assert 1.2 < found.flops / found.model_flops < 4 / 3
-    without = cost.estimate(load_recipe(RECIPES / "F-base.yaml", [f"networks.unet={recipe.networks.unet}", "compute.gradient_checkpointing=false"]))
+    without = cost.estimate(
+        load_recipe(
+            RECIPES / "F-base.yaml", [f"networks.unet={recipe.networks.unet}", "compute.gradient_checkpointing=false"]
+        )
+    )
     assert without.flops == without.model_flops == found.model_flops
 
 
@@ -39,7 +45,14 @@ def test_lora_learns_3_32_million_parameters():
 
 def test_activations_are_those_that_are_kept():
     """Against the memory that a real forward pass takes."""
-    config = UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16, context_dim=64)
+    config = UNetConfig(
+        model_channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(2,),
+        num_head_channels=16,
+        context_dim=64,
+    )
     counted = cost.saved_bytes(VideoUNet(config, device="meta"), 8, 16, 16, bf16=False)
     unet, kept = VideoUNet(config), {}
 

@@ -1,4 +1,6 @@
-"""Data sets are read whole, once an epoch, alike by any number of processes; what is broken is named, and real files are real frames."""
+"""Data sets are read whole, once an epoch, alike by any number of processes; what is broken is named, and real files
+are real frames.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vc2.files.video import read_video, write_video
 from vc2.training.config import Recipe
 from vc2.training.data import media, sources
 from vc2.training.data.batches import Order, Plan, Shares, StepDataset, Stream, load_batches, random
 from vc2.training.data.sources import BrokenSample, Record, SourceError
-from vc2.video_io import read_video, write_video
 
 
 def recipe(data: dict, **changes) -> Recipe:
@@ -53,14 +55,22 @@ def laion(folder: Path, tars: int, each: int) -> Path:
     folder.mkdir()
     for t in range(tars):
         keys = [f"{t:05d}{i:04d}" for i in range(each)]
-        write_tar(folder / f"{t:05d}.tar", {k: {"png": picture(zlib.crc32(k.encode())), "txt": f"picture {k}".encode(), "json": b"{}"} for k in keys})
+        write_tar(
+            folder / f"{t:05d}.tar",
+            {k: {"png": picture(zlib.crc32(k.encode())), "txt": f"picture {k}".encode(), "json": b"{}"} for k in keys},
+        )
     return folder
 
 
 # Order
 
 
-@given(count=st.integers(1, 300), held=st.integers(0, 40), seed=st.integers(0, 5), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40))
+@given(
+    count=st.integers(1, 300),
+    held=st.integers(0, 40),
+    seed=st.integers(0, 5),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+)
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_is_every_sample_once_and_none_held_out(count, held, seed, sizes):
     for blocks in (None, sizes):
@@ -85,7 +95,9 @@ def test_tars_are_read_a_few_at_a_time():
 
 
 def test_the_plan_is_the_paper_s():
-    """Half as many images as clips in number of samples... one image a clip: P(image step) = 1 / T, each with batch x T images."""
+    """Half as many images as clips in number of samples... one image a clip: P(image step) = 1 / T, each with batch x T
+    images.
+    """
     data = {"clips": {"kind": "procedural"}, "images": {"kind": "procedural"}, "lengths": [[16, 1, 8]]}
     plan = Plan(recipe(data))
     steps = [plan[i] for i in range(20_000)]
@@ -108,15 +120,25 @@ def test_processes_and_workers_share_an_epoch_without_a_sample_twice(tmp_path, p
     streams = {"images": Stream(data, "images", tmp_path / "cache")}
     captions = []
     for rank in range(processes):
-        captions += [caption for batch in load_batches(data, streams, 0, rank, processes, pin=False) for caption in batch.captions]
+        captions += [
+            caption
+            for batch in load_batches(data, streams, 0, rank, processes, pin=False)
+            for caption in batch.captions
+        ]
     assert len(captions) == 40  # 10 steps of 4: one epoch
     assert set(Counter(captions).values()) == {1}
 
 
 def test_reading_from_a_step_on_is_reading_to_it_and_on(tmp_path):
-    data = recipe({"clips": {"kind": "procedural"}, "images": {"kind": "procedural", "domain": "journeydb"}, "crop": "random"}, steps=12)
+    data = recipe(
+        {"clips": {"kind": "procedural"}, "images": {"kind": "procedural", "domain": "journeydb"}, "crop": "random"},
+        steps=12,
+    )
     streams = {medium: Stream(data, medium, tmp_path) for medium in ("clips", "images")}
-    whole, later = list(load_batches(data, streams, 0, 0, 1, pin=False)), list(load_batches(data, streams, 7, 0, 1, pin=False))
+    whole, later = (
+        list(load_batches(data, streams, 0, 0, 1, pin=False)),
+        list(load_batches(data, streams, 7, 0, 1, pin=False)),
+    )
     assert len(later) == 5
     for a, b in zip(whole[7:], later, strict=True):
         assert a.step == b.step
@@ -130,13 +152,21 @@ def test_reading_from_a_step_on_is_reading_to_it_and_on(tmp_path):
 
 def test_shards_are_read_as_img2dataset_writes_them(tmp_path):
     folder = laion(tmp_path / "laion", tars=3, each=4)
-    write_tar(folder / "00003.tar", {"x": {"jpg": picture(1), "json": json.dumps({"caption": "from the table"}).encode()}, "y": {"txt": b"no picture"}})
+    write_tar(
+        folder / "00003.tar",
+        {
+            "x": {"jpg": picture(1), "json": json.dumps({"caption": "from the table"}).encode()},
+            "y": {"txt": b"no picture"},
+        },
+    )
     for pattern in (str(folder), f"{folder}/*.tar", f"{folder}/{{00000..00003}}.tar"):
         listing = sources.ShardListing(pattern, sources.IMAGE_ENDINGS, tmp_path / "index")
         assert len(listing) == 13
         assert listing.record(5).caption == "picture 000010001"
         assert listing.record(12).caption == "from the table"
-        assert np.array_equal(media.read_image(listing.record(5)), np.asarray(Image.open(io.BytesIO(picture(zlib.crc32(b"000010001"))))))
+        assert np.array_equal(
+            media.read_image(listing.record(5)), np.asarray(Image.open(io.BytesIO(picture(zlib.crc32(b"000010001")))))
+        )
     assert len(list((tmp_path / "index").iterdir())) == 4  # tables are read once
 
 
@@ -166,9 +196,17 @@ def test_webvid_is_read_from_its_csv(tmp_path):
 def test_journeydb_is_read_from_its_lines(tmp_path):
     (tmp_path / "000").mkdir()
     (tmp_path / "000" / "a.png").write_bytes(picture(3))
-    lines = [{"img_path": "./000/a.png", "prompt": "a castle", "Task2": {"Caption": "x"}}, {"prompt": "no path"}, {"img_path": "a.png", "prompt": None}]
+    lines = [
+        {"img_path": "./000/a.png", "prompt": "a castle", "Task2": {"Caption": "x"}},
+        {"prompt": "no path"},
+        {"img_path": "a.png", "prompt": None},
+    ]
     (tmp_path / "anno.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
-    stream = Stream(recipe({"images": {"kind": "journeydb", "jsonl": str(tmp_path / "anno.jsonl"), "images": str(tmp_path)}}), "images", tmp_path)
+    stream = Stream(
+        recipe({"images": {"kind": "journeydb", "jsonl": str(tmp_path / "anno.jsonl"), "images": str(tmp_path)}}),
+        "images",
+        tmp_path,
+    )
     assert len(stream.listing) == 3
     assert stream.read(0, 1, (1, 1), random(0)).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"line 3 has None for a caption"):
@@ -217,7 +255,9 @@ def broken_folder(tmp_path: Path, good: int, bad: int) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(good + bad):
-        (folder / f"{i:03d}.png").write_bytes(picture(i) if i < good else [b"", b"not a picture", picture(i)[:200]][i % 3])
+        (folder / f"{i:03d}.png").write_bytes(
+            picture(i) if i < good else [b"", b"not a picture", picture(i)[:200]][i % 3]
+        )
         (folder / f"{i:03d}.txt").write_text(f"photo {i}")
     return folder
 
@@ -299,7 +339,9 @@ def test_photos_are_fitted_without_distortion():
         scale = max(96 / w, 64 / h)
         reference = Image.fromarray(photo).resize((round(w * scale), round(h * scale)), Image.Resampling.BILINEAR)
         left, top = round((reference.width - 96) / 2), round((reference.height - 64) / 2)
-        difference = out.permute(1, 2, 0).numpy().astype(float) - np.asarray(reference.crop((left, top, left + 96, top + 64))).astype(float)
+        difference = out.permute(1, 2, 0).numpy().astype(float) - np.asarray(
+            reference.crop((left, top, left + 96, top + 64))
+        ).astype(float)
         assert np.abs(difference).mean() < 4
 
 
@@ -313,7 +355,11 @@ def test_all_frames_of_a_clip_are_cropped_alike(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "I;16", "LA", "1"])
 def test_pictures_of_every_mode_show_what_they_show(tmp_path, mode):
     photo = Image.fromarray(skimage.data.astronaut()[:64, :64]).convert("L")
-    image = Image.fromarray(np.asarray(photo).astype(np.uint16) * 257) if mode == "I;16" else photo.convert("RGB").convert(mode)
+    image = (
+        Image.fromarray(np.asarray(photo).astype(np.uint16) * 257)
+        if mode == "I;16"
+        else photo.convert("RGB").convert(mode)
+    )
     path = tmp_path / f"x.{'jpg' if mode == 'CMYK' else 'png'}"
     image.save(path)
     found = media.read_image(Record("x", "", path, path.suffix))
@@ -328,7 +374,14 @@ def test_photos_that_a_camera_turned_stand_upright(tmp_path):
     assert media.read_image(Record("x", "", tmp_path / "x.jpg", ".jpg")).shape == (300, 200, 3)
 
 
-@given(total=st.integers(1, 400), frames=st.integers(1, 24), low=st.integers(1, 4), more=st.integers(0, 7), a=st.floats(0, 0.9999), b=st.floats(0, 0.9999))
+@given(
+    total=st.integers(1, 400),
+    frames=st.integers(1, 24),
+    low=st.integers(1, 4),
+    more=st.integers(0, 7),
+    a=st.floats(0, 0.9999),
+    b=st.floats(0, 0.9999),
+)
 def test_chosen_frames_lie_in_the_video(total, frames, low, more, a, b):
     try:
         stride, first = media.choose_frames(total, frames, (low, low + more), (a, b))

@@ -1,4 +1,6 @@
-"""Two and four processes (gloo) do what one does at the same global batch, to float error; validation and saving hold nobody up."""
+"""Two and four processes (gloo) do what one does at the same global batch, to float error; validation and saving hold
+nobody up.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ def together(world: int, work) -> None:
 
     def begin(rank: int) -> None:
         if world > 1:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
             os.environ["ACCELERATE_USE_CPU"] = "true"
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()
@@ -89,7 +97,8 @@ def test_many_processes_are_one(recipe, folder, world, sharding):
     assert shared == pytest.approx(alone, rel=2e-3)
     a, b = final(folder.parent / "alone"), final(folder.parent / "shared")
     assert a.keys() == b.keys()
-    # Adam divides by the gradient's size: where that is rounding, so is the step. Weights are compared by what most of them do.
+    # Adam divides by the gradient's size: where that is rounding, so is the step. Weights are compared by what most of
+    # them do.
     moved = torch.cat([(a[name] - b[name]).flatten().abs() for name in a if name.startswith("model ")])
     assert moved.mean() < 2e-5
     assert all(a[name].dtype == b[name].dtype and a[name].shape == b[name].shape for name in a)
@@ -97,14 +106,24 @@ def test_many_processes_are_one(recipe, folder, world, sharding):
 
 
 def test_images_alone_and_a_lora_too(recipe, folder):
-    settings = {"steps": 4, "batch": 4, "data": {"clips": None}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "compute": {"micro_batch": 1}}
-    assert curve(recipe(**settings), folder.parent / "two", 2) == pytest.approx(curve(recipe(**settings), folder.parent / "one", 1), rel=2e-3)
+    settings = {
+        "steps": 4,
+        "batch": 4,
+        "data": {"clips": None},
+        "learn": {"part": "spatial", "how": "lora", "rank": 2},
+        "compute": {"micro_batch": 1},
+    }
+    assert curve(recipe(**settings), folder.parent / "two", 2) == pytest.approx(
+        curve(recipe(**settings), folder.parent / "one", 1), rel=2e-3
+    )
     one, two = final(folder.parent / "one"), final(folder.parent / "two")
     for name in (name for name in one if name.startswith("model ") and name.endswith("lora_B.weight")):
         assert one[name].any(), name  # zero at first, and decay would leave it so
     # Without the exchange of gradients each process would follow its own half of the batch.
     moved = torch.cat([(one[name] - two[name]).flatten().abs() for name in one if name.startswith("model ")])
-    size = torch.cat([one[name].flatten().abs() for name in one if name.endswith("lora_B.weight") and name.startswith("model ")])
+    size = torch.cat(
+        [one[name].flatten().abs() for name in one if name.endswith("lora_B.weight") and name.startswith("model ")]
+    )
     assert moved.mean() < 0.02 * size.mean()
 
 
@@ -141,7 +160,10 @@ def test_processes_that_find_different_checkpoints_say_so(recipe, folder):
 
     def work(rank: int) -> None:
         mine = folder.parent / ("first" if rank == 0 else "nothing")
-        with pytest.raises(RecipeError, match=r"found checkpoints of different steps .*\[3, 0\]; every machine must see the same folder"):
+        with pytest.raises(
+            RecipeError,
+            match=r"found checkpoints of different steps .*\[3, 0\]; every machine must see the same folder",
+        ):
             Trainer(settings, mine, folder.parent / "cache")
 
     together(2, work)
@@ -188,12 +210,24 @@ def test_a_batch_that_does_not_divide_is_refused(recipe, folder):
 
 
 def test_through_a_launcher_that_is_told_to_stop(recipe_file, folder):
-    """torchrun, which accelerate launch is on several GPUs. It hands SIGTERM to all processes of a rank, readers included: all the same the run is saved."""
+    """torchrun, which accelerate launch is on several GPUs. It hands SIGTERM to all processes of a rank, readers
+    included: all the same the run is saved.
+    """
     recipe = recipe_file(steps=60, batch=2, save_every=1000, data={"workers": 1})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
     command += ["-m", "vc2.training", "run", str(recipe), "--runs", str(folder.parent)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr
     words = ""
     for line in process.stderr:

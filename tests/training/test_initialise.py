@@ -12,11 +12,11 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from tests.fixtures import fill_module
-from vc2.checkpoint import UNET, CheckpointError
-from vc2.config import UNetConfig
+from vc2.files.checkpoint import UNET, CheckpointError
+from vc2.networks.config import UNetConfig
+from vc2.networks.unet import VideoUNet
 from vc2.training.initialise import ldm_name, load_spatial, zero_outputs
 from vc2.training.partition import temporal_names
-from vc2.unet import VideoUNet
 
 MANIFEST = json.loads((Path(__file__).parents[1] / "fixtures" / "manifest.json").read_text())
 # SD 2.1's shape at a tenth of its width.
@@ -61,7 +61,9 @@ def test_step_0_is_sd_2_1_on_every_frame(reference, layout, tmp_path):
     for fps in (4, 28, 100):
         found = unet(x, t, context, torch.full((2,), fps))
         assert (found - expected).norm() / expected.norm() < 1e-5
-    unet.init_attn[0].proj_out.weight.add_(0.01)  # the temporal modules are there, and silent only because their outputs are zero
+    unet.init_attn[0].proj_out.weight.add_(
+        0.01
+    )  # the temporal modules are there, and silent only because their outputs are zero
     assert (unet(x, t, context, torch.full((2,), 28)) - expected).norm() / expected.norm() > 1e-4
 
 
@@ -78,8 +80,12 @@ def test_every_name_and_shape_of_the_full_size_fits():
 
 
 def test_theta_t_is_what_the_rule_on_official_names_says():
-    """Prefix init_attn or fps_embedding; a temporal convolution; the transformer after a spatial one. 798 tensors of 547.37 M, against 865.91 M."""
-    rule = re.compile(r"init_attn\.|fps_embedding\.|.*\.temopral_conv\.|middle_block\.2\.|(input|output)_blocks\.\d+\.2\.(?!conv\.)")
+    """Prefix init_attn or fps_embedding; a temporal convolution; the transformer after a spatial one. 798 tensors of
+    547.37 M, against 865.91 M.
+    """
+    rule = re.compile(
+        r"init_attn\.|fps_embedding\.|.*\.temopral_conv\.|middle_block\.2\.|(input|output)_blocks\.\d+\.2\.(?!conv\.)"
+    )
     video = VideoUNet(UNetConfig.vc2(), device="meta")
     state = video.state_dict()
     temporal = temporal_names(video)
@@ -98,7 +104,9 @@ def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_is_loaded(reference, 
     save_file(state, tmp_path / "sd.safetensors")
     unet = VideoUNet(NARROW)
     before = {name: t.clone() for name, t in unet.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"685 of the 686 spatial tensors found.*Missing: middle_block\.1\.norm\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"685 of the 686 spatial tensors found.*Missing: middle_block\.1\.norm\.weight"
+    ):
         load_spatial(unet, tmp_path / "sd.safetensors")
     assert all(torch.equal(t, before[name]) for name, t in unet.state_dict().items())
 
@@ -106,4 +114,6 @@ def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_is_loaded(reference, 
 def test_another_model_is_refused(reference, tmp_path):
     save_file({name: t.contiguous() for name, t in ldm(reference).items()}, tmp_path / "sd.safetensors")
     with pytest.raises(CheckpointError, match=r"has shape .* expected"):
-        load_spatial(VideoUNet(UNetConfig(model_channels=64, num_head_channels=32, context_dim=48)), tmp_path / "sd.safetensors")
+        load_spatial(
+            VideoUNet(UNetConfig(model_channels=64, num_head_channels=32, context_dim=48)), tmp_path / "sd.safetensors"
+        )

@@ -1,4 +1,6 @@
-"""The loop: what learns, learns; what is frozen stays, to the bit; what is not finite or broken is skipped, counted, and ends the run when it is too much."""
+"""The loop: what learns, learns; what is frozen stays, to the bit; what is not finite or broken is skipped, counted,
+and ends the run when it is too much.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from tests import standin
 from tests.training.processes import ended, fork
 from tests.training.test_resume import last_step
-from vc2 import checkpoint
-from vc2.checkpoint import UNET
+from vc2.files import checkpoint
+from vc2.files.checkpoint import UNET
+from vc2.files.video import read_video
 from vc2.pipeline import Settings
-from vc2.schedule import NoiseSchedule
+from vc2.sampling.schedule import NoiseSchedule
 from vc2.training import checkpoint as runs
 from vc2.training import parallel, validate
 from vc2.training.config import RecipeError, Sampling
@@ -27,7 +30,6 @@ from vc2.training.diffusion import DiffusionObjective
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import BrokenDataError, NonFiniteError, Trainer
 from vc2.training.partition import temporal_names
-from vc2.video_io import read_video
 
 
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
@@ -67,7 +69,10 @@ def test_what_images_cannot_teach_does_not_drift(recipe, folder):
     now = dict(trainer.network.named_parameters())
     assert names
     assert all(torch.equal(now[name], before[name]) for name in names)
-    assert any(name.endswith("to_v.weight") and not torch.equal(now[name], before[name]) for name in temporal_names(trainer.network))
+    assert any(
+        name.endswith("to_v.weight") and not torch.equal(now[name], before[name])
+        for name in temporal_names(trainer.network)
+    )
 
 
 def test_what_does_not_learn_has_no_dropout(recipe, folder):
@@ -117,7 +122,15 @@ def test_the_share_of_broken_samples_counts_every_image_of_a_step(recipe, folder
 
 def test_it_learns(recipe, folder):
     """Even with an untrained autoencoder there is something to learn: how much noise there is at which timestep."""
-    trainer = Trainer(recipe(steps=60, batch=4, data={"images": None, "lengths": [[2, 1, 1]]}, optimizer={"lr": 2e-3, "warmup": 5, "clip": 1.0}), folder)
+    trainer = Trainer(
+        recipe(
+            steps=60,
+            batch=4,
+            data={"images": None, "lengths": [[2, 1, 1]]},
+            optimizer={"lr": 2e-3, "warmup": 5, "clip": 1.0},
+        ),
+        folder,
+    )
     losses = [figures["loss"] for figures in train(trainer, 60)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -149,7 +162,9 @@ def test_parts_of_a_step_add_up_to_it(recipe, folder):
     whole = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}), folder)
     parts = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}, compute={"micro_batch": 1}), folder.parent / "parts")
     a, b = train(whole, 4), train(parts, 4)
-    assert [len(parts.objective.parts(batch)) for batch, _ in zip(parts.objective.batches(0, 0, 1), range(2), strict=False)] == [4, 4]
+    assert [
+        len(parts.objective.parts(batch)) for batch, _ in zip(parts.objective.batches(0, 0, 1), range(2), strict=False)
+    ] == [4, 4]
     assert [x["loss"] for x in a] == pytest.approx([x["loss"] for x in b], rel=1e-4)
     assert [x["grad_norm"] for x in a] == pytest.approx([x["grad_norm"] for x in b], rel=1e-3)
     for x in (*a, *b):  # the figure of a step is of the whole step
@@ -157,11 +172,14 @@ def test_parts_of_a_step_add_up_to_it(recipe, folder):
 
 
 def test_gradient_checkpointing_changes_nothing(recipe, folder, monkeypatch):
-    from vc2 import unet
+    from vc2.networks import unet
 
     calls, real = [], unet.checkpoint
     monkeypatch.setattr(unet, "checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
-    plain, again = Trainer(recipe(), folder), Trainer(recipe(compute={"gradient_checkpointing": True}), folder.parent / "again")
+    plain, again = (
+        Trainer(recipe(), folder),
+        Trainer(recipe(compute={"gradient_checkpointing": True}), folder.parent / "again"),
+    )
     losses = train(plain, 3)
     assert not calls
     assert [x["loss"] for x in train(again, 3)] == pytest.approx([x["loss"] for x in losses], rel=1e-5)
@@ -206,7 +224,10 @@ def test_the_noisiest_steps_are_drawn_and_weighed_as_the_recipe_says(recipe, fol
     assert torch.equal(plain._weights(t), torch.ones(400))  # the paper's plain error
     noisy, t = drawn("noisy", noisy_share=0.5, noisy_from=900, max_weight=50.0)
     assert 0.45 < (t >= 900).float().mean() < 0.65
-    signal, sigma = noisy.schedule.alphas_cumprod.sqrt() * noisy.schedule.scale, (1 - noisy.schedule.alphas_cumprod).sqrt()
+    signal, sigma = (
+        noisy.schedule.alphas_cumprod.sqrt() * noisy.schedule.scale,
+        (1 - noisy.schedule.alphas_cumprod).sqrt(),
+    )
     at = torch.tensor([10, 600, 999])
     assert torch.allclose(noisy._weights(at), ((sigma / signal) ** 2)[at].clamp(1, 50), rtol=1e-4)
     assert noisy._weights(at)[0] == 1
@@ -229,7 +250,11 @@ def test_images_pass_the_temporal_layers_as_the_recipe_says(recipe, folder, way,
 
 def test_bf16_trains_and_keeps_frozen_weights_as_they_were(recipe, folder, parts):
     start = parts["text"]  # a whole checkpoint
-    changes = {"init": {"unet": start}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "optimizer": {"lr": 0.01}}
+    changes = {
+        "init": {"unet": start},
+        "learn": {"part": "spatial", "how": "lora", "rank": 2},
+        "optimizer": {"lr": 0.01},
+    }
     trainer = Trainer(recipe(name="half", compute={"precision": "bf16"}, **changes), folder.parent / "half")
     assert trainer.network.input_blocks[0][0].weight.dtype == torch.bfloat16
     assert next(p for p in trainer.network.parameters() if p.requires_grad).dtype == torch.float32
@@ -339,7 +364,12 @@ def test_a_device_that_is_really_full_says_so(tmp_path, monkeypatch):
     """torch reports a write that failed late in its own way; it must come out as the same clear error."""
     runs.save(tmp_path, 1, {"x": torch.ones(3)}, keep=2)
     real = open
-    monkeypatch.setattr("builtins.open", lambda path, mode="r", *a, **k: real("/dev/full", mode) if str(path).endswith(".tmp") else real(path, mode, *a, **k))
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, mode="r", *a, **k: (
+            real("/dev/full", mode) if str(path).endswith(".tmp") else real(path, mode, *a, **k)
+        ),
+    )
     with pytest.raises(OSError, match=r"could not be written .*step-00000001\.pt, is whole"):
         runs.save(tmp_path, 2, {"x": torch.zeros(3_000_000)}, keep=2)
     monkeypatch.undo()
@@ -386,7 +416,13 @@ def test_settings_that_cannot_be_sampled_are_told_before_anything_runs(recipe, f
 
 def test_clips_are_sampled_while_it_trains(recipe, folder, monkeypatch):
     settings = {"width": 64, "height": 64, "frames": 3, "steps": 2, "fps": 8, "guidance": 2.0}
-    trainer, seen = Trainer(recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings), folder), []
+    trainer, seen = (
+        Trainer(
+            recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings),
+            folder,
+        ),
+        [],
+    )
     real = validate.sample_clips
 
     def spy(*arguments):
@@ -411,12 +447,16 @@ def test_trackers_get_the_figures(recipe, folder):
     Trainer(recipe(steps=4, log_every=2, trackers=["tensorboard"], validation={"every": 4}), folder).run()
     events = EventAccumulator(str(next(p.parent for p in folder.rglob("events.out*"))))
     events.Reload()
-    assert {"loss", "grad_norm", "clips/s", "data_wait", "lr", "data/broken", "validation/clips"} <= set(events.Tags()["scalars"])
+    assert {"loss", "grad_norm", "clips/s", "data_wait", "lr", "data/broken", "validation/clips"} <= set(
+        events.Tags()["scalars"]
+    )
     assert [e.step for e in events.Scalars("loss")] == [2, 4]
 
 
 def test_a_resumed_run_logs_what_one_that_was_never_stopped_logs(recipe, folder, tmp_path):
-    """Killed after its last checkpoint: what came after is logged again, and counts once; and a mean is of all its steps."""
+    """Killed after its last checkpoint: what came after is logged again, and counts once; and a mean is of all its
+    steps.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     images = photos(tmp_path / "photos", good=12, bad=4)
@@ -426,14 +466,19 @@ def test_a_resumed_run_logs_what_one_that_was_never_stopped_logs(recipe, folder,
     def logged(run):
         events = EventAccumulator(str(next(p.parent for p in run.rglob("events.out*"))))
         events.Reload()
-        return {e.step: e.value for e in events.Scalars("loss")}, {e.step: e.value for e in events.Scalars("data/broken")}
+        return {e.step: e.value for e in events.Scalars("loss")}, {
+            e.step: e.value for e in events.Scalars("data/broken")
+        }
 
     straight = folder.parent / "straight"
     assert ended(fork(lambda: 0 if Trainer(recipe(**settings), straight).run() else 1)) == 0
 
     def killed():
         trainer = Trainer(recipe(**settings), folder)
-        real, trainer.train_step = trainer.train_step, lambda batch: real(batch) if trainer.step < 5 else os.kill(os.getpid(), signal.SIGKILL)
+        real, trainer.train_step = (
+            trainer.train_step,
+            lambda batch: real(batch) if trainer.step < 5 else os.kill(os.getpid(), signal.SIGKILL),
+        )
         trainer.run()
 
     assert ended(fork(killed)) == -signal.SIGKILL
@@ -452,16 +497,24 @@ def test_8_bit_adam_needs_its_library(recipe, folder, monkeypatch):
 
 
 def test_a_tracker_that_is_not_there_is_not_left_out_silently(recipe, folder):
-    with pytest.raises(RecipeError, match=r"trackers: nonsense cannot be used here; .*those that are there: .*tensorboard"):
+    with pytest.raises(
+        RecipeError, match=r"trackers: nonsense cannot be used here; .*those that are there: .*tensorboard"
+    ):
         Trainer(recipe(trackers=["tensorboard", "nonsense"]), folder)
 
 
 def test_a_start_that_does_not_fit_is_refused(recipe, folder, tmp_path):
     plain = standin.write(tmp_path / "plain.safetensors", schedule=NoiseSchedule(None))
-    with pytest.raises(RecipeError, match=r"a dynamic rescale that ends at 1, and diffusion\.scale_end is 0\.7; set diffusion\.scale_end=null"):
+    with pytest.raises(
+        RecipeError,
+        match=r"a dynamic rescale that ends at 1, and diffusion\.scale_end is 0\.7; set diffusion\.scale_end=null",
+    ):
         Trainer(recipe(init={"unet": str(plain)}), folder)
     Trainer(recipe(init={"unet": str(plain)}, diffusion={"scale_end": None}), folder)
-    turbo = standin.write(tmp_path / "turbo.safetensors", config=dataclasses.replace(standin.unet_config("vc2_tiny"), time_cond_proj_dim=256))
+    turbo = standin.write(
+        tmp_path / "turbo.safetensors",
+        config=dataclasses.replace(standin.unet_config("vc2_tiny"), time_cond_proj_dim=256),
+    )
     with pytest.raises(RecipeError, match="is a T2V-Turbo model"):
         Trainer(recipe(init={"unet": str(turbo)}), folder.parent / "other")
 

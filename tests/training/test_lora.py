@@ -8,13 +8,20 @@ import pytest
 import torch
 
 from tests.fixtures import fill_module
-from vc2 import lora as files
-from vc2.config import UNetConfig
+from vc2.files import lora as files
+from vc2.networks.config import UNetConfig
+from vc2.networks.unet import VideoUNet
 from vc2.training import lora
 from vc2.training.partition import temporal_names, untouched_by_images
-from vc2.unet import VideoUNet
 
-NARROW = UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16, context_dim=48)
+NARROW = UNetConfig(
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(2,),
+    num_head_channels=16,
+    context_dim=48,
+)
 
 
 def inputs():
@@ -80,10 +87,14 @@ def test_on_single_images_every_adapter_gets_a_gradient(unet):
 
 @pytest.mark.parametrize("temporal", ["identity", "full", "bypass"])
 def test_what_images_cannot_teach(temporal):
-    """Exactly these have no gradient, but for rounding (in double precision, to tell it apart). 64 channels: with one a group the norm would hide biases."""
+    """Exactly these have no gradient, but for rounding (in double precision, to tell it apart). 64 channels: with one a
+    group the norm would hide biases.
+    """
     unet = fill_module(VideoUNet(dataclasses.replace(NARROW, model_channels=64))).double()
     x, t, context, fps = (tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs())
     eps = unet(x[:, :, :1], t, context, fps, temporal=temporal)
     (eps * torch.randn(eps.shape, generator=torch.Generator().manual_seed(5), dtype=eps.dtype)).sum().backward()
     largest = {name: 0.0 if p.grad is None else float(p.grad.abs().max()) for name, p in unet.named_parameters()}
-    assert {name for name, g in largest.items() if g < 1e-11 * max(largest.values())} == untouched_by_images(unet, temporal)
+    assert {name for name, g in largest.items() if g < 1e-11 * max(largest.values())} == untouched_by_images(
+        unet, temporal
+    )

@@ -41,8 +41,15 @@ def named(folder: Path) -> dict[str, Recipe]:
 
 
 def test_yaml_s_words_mean_what_they_say():
-    recipe = load_recipe(TINY / "base.yaml", ["data.clips.prepared=no", "compute.gradient_checkpointing=yes", "optimizer.lr=1e-4", "data.crop=random"])
-    assert (recipe.data.clips.prepared, recipe.compute.gradient_checkpointing, recipe.optimizer.lr) == ("no", True, 1e-4)
+    recipe = load_recipe(
+        TINY / "base.yaml",
+        ["data.clips.prepared=no", "compute.gradient_checkpointing=yes", "optimizer.lr=1e-4", "data.crop=random"],
+    )
+    assert (recipe.data.clips.prepared, recipe.compute.gradient_checkpointing, recipe.optimizer.lr) == (
+        "no",
+        True,
+        1e-4,
+    )
 
 
 @pytest.mark.parametrize("row", TABLE)
@@ -78,7 +85,11 @@ def test_every_row_has_a_twin_that_differs_in_size_alone(row):
     assert twin.name == f"tiny-{row}"
     assert twin.learn == paper.learn
     assert twin.image_only == paper.image_only
-    assert str(twin.init.unet) == (f"runs/tiny-{paper.init.unet.parts[1]}/model.safetensors" if paper.init.unet else "runs/tiny-SD/model.safetensors")
+    assert str(twin.init.unet) == (
+        f"runs/tiny-{paper.init.unet.parts[1]}/model.safetensors"
+        if paper.init.unet
+        else "runs/tiny-SD/model.safetensors"
+    )
 
 
 def test_a_row_shows_only_what_makes_it_different():
@@ -123,7 +134,9 @@ def test_errors_name_the_key(override, says):
         load_recipe(TINY / "base.yaml", [override])
 
 
-@pytest.mark.parametrize(("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")]
+)
 def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, says):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(RecipeError, match=says):
@@ -136,8 +149,12 @@ def test_images_that_would_teach_nothing_are_refused():
 
 
 def test_recipes_inherit(tmp_path):
-    (tmp_path / "base.yaml").write_text("name: base\nsteps: 4\nbatch: 2\ndata: {clips: {kind: procedural, count: 5}}\noptimizer: {warmup: 2}\n")
-    (tmp_path / "row.yaml").write_text("base: base.yaml\nname: row\noptimizer: {lr: 5e-1}\ndata: {clips: {kind: folder, path: x}}\n")
+    (tmp_path / "base.yaml").write_text(
+        "name: base\nsteps: 4\nbatch: 2\ndata: {clips: {kind: procedural, count: 5}}\noptimizer: {warmup: 2}\n"
+    )
+    (tmp_path / "row.yaml").write_text(
+        "base: base.yaml\nname: row\noptimizer: {lr: 5e-1}\ndata: {clips: {kind: folder, path: x}}\n"
+    )
     row = load_recipe(tmp_path / "row.yaml", ["seed=3"])
     assert (row.name, row.optimizer.lr, row.optimizer.warmup, row.seed) == ("row", 0.5, 2, 3)
     assert (row.data.clips.kind, row.data.clips.path) == ("folder", Path("x"))
@@ -151,10 +168,20 @@ def test_a_recipe_cannot_be_its_own_base(tmp_path):
 
 
 def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
-    """One that nothing reads is a promise broken. Watched while recipes of every kind are checked, trained and listed; reading them does not count."""
+    """One that nothing reads is a promise broken. Watched while recipes of every kind are checked, trained and listed;
+    reading them does not count.
+    """
     sampling = {"width": 64, "height": 64, "frames": 2, "steps": 1}
     samples = {"every": 2, "prompts": ["a red circle"]}
-    whole = recipe(steps=2, log_every=1, validation={"every": 2}, samples=samples, sampling=sampling, diffusion={"noisy_share": 1.0}, optimizer={"warmup": 0})
+    whole = recipe(
+        steps=2,
+        log_every=1,
+        validation={"every": 2},
+        samples=samples,
+        sampling=sampling,
+        diffusion={"noisy_share": 1.0},
+        optimizer={"warmup": 0},
+    )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
     parts = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
     sources = [
@@ -184,9 +211,14 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
     def below(section):
         return [section, *(found for sub in section.__subclasses__() for found in below(sub))]
 
-    # What a kind is decides which class it is; sampling is handed on whole, and its names are compared with those of Settings elsewhere.
+    # What a kind is decides which class it is; sampling is handed on whole, and its names are compared with those of
+    # Settings elsewhere.
     options = {
-        (cls, name) for cls in below(config.Section) if cls is not config.Sampling for name in cls.__annotations__ if name not in ("kind", "model_config")
+        (cls, name)
+        for cls in below(config.Section)
+        if cls is not config.Sampling
+        for name in cls.__annotations__
+        if name not in ("kind", "model_config")
     }
     assert len(options) > 60
     unread = [f"{cls.__name__}.{name}" for cls, name in options if not any((sub, name) in read for sub in below(cls))]
@@ -194,11 +226,20 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "vc2.training", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "vc2.training", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_missing_start_is_one_line_not_a_traceback(tmp_path):
-    result = run("run", str(TINY / "base.yaml"), "--runs", str(tmp_path), "init.text=absent.safetensors", "init.autoencoder=absent.safetensors")
+    result = run(
+        "run",
+        str(TINY / "base.yaml"),
+        "--runs",
+        str(tmp_path),
+        "init.text=absent.safetensors",
+        "init.autoencoder=absent.safetensors",
+    )
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1] == "error: absent.safetensors: no such checkpoint file"
 

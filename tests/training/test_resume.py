@@ -1,4 +1,6 @@
-"""Exact resume: killed at any point, and stopped by signals, a run ends with the same bits as one that was never touched."""
+"""Exact resume: killed at any point, and stopped by signals, a run ends with the same bits as one that was never
+touched.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def one_thread():
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Everything that a finished run leaves: averages (exported) and the last checkpoint, optimizer and all."""
     state = runs.latest(folder / "checkpoints")
-    flat = {f"model {n}": t for n, t in state["model"].items()} | {f"ema {n}": t for n, t in state["ema"]["shadow"].items()}
+    flat = {f"model {n}": t for n, t in state["model"].items()} | {
+        f"ema {n}": t for n, t in state["ema"]["shadow"].items()
+    }
     for name, moments in state["optimizer"].items():
         flat |= {f"optimizer {name} {k}": torch.as_tensor(v) for k, v in moments.items()}
     return flat | {f"file {n}": t for n, t in load_file(folder / "model.safetensors").items()}
@@ -59,7 +63,9 @@ def last_step(folder: Path) -> int:
 
 
 def test_killed_at_twenty_random_points_it_ends_with_the_same_bits(recipe, folder):
-    """SIGKILL, twenty times in one run, which saves at every step: kills fall into computing and into saving, before the first step and after."""
+    """SIGKILL, twenty times in one run, which saves at every step: kills fall into computing and into saving, before
+    the first step and after.
+    """
     settings = recipe(steps=64, save_every=1, batch=1, data={"clips": None})
     straight = folder.parent / "straight"
     assert ended(start(settings, straight)) == 0
@@ -105,11 +111,21 @@ def test_killed_while_it_saves_the_checkpoint_before_it_is_whole(recipe, folder,
 
 
 def test_through_the_command_with_signals(recipe_file, folder):
-    """SIGUSR1 saves and goes on, SIGTERM saves and stops, the same command goes on to the end; readers in processes of their own."""
+    """SIGUSR1 saves and goes on, SIGTERM saves and stops, the same command goes on to the end; readers in processes of
+    their own.
+    """
     recipe = recipe_file(steps=40, save_every=1000, data={"workers": 1})
     command = [sys.executable, "-m", "vc2.training", "run", "--runs", str(folder.parent), str(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stderr
     for line in process.stderr:
         if " 3/40" in line:  # the progress bar
@@ -152,7 +168,10 @@ def go_on(settings, folder: Path) -> None:
     [
         {"learn": {"part": "spatial", "how": "lora", "rank": 2}},
         {"learn": {"part": "temporal", "how": "lora", "rank": 2}, "optimizer": {"final_lr": 1e-4}},
-        {"learn": {"part": "all", "how": "lora", "rank": 2}, "compute": {"precision": "bf16", "gradient_checkpointing": True}},
+        {
+            "learn": {"part": "all", "how": "lora", "rank": 2},
+            "compute": {"precision": "bf16", "gradient_checkpointing": True},
+        },
         {"learn": {"part": "temporal"}, "compute": {"micro_batch": 1}},
         {"data": {"workers": 2}},
     ],
@@ -191,7 +210,10 @@ def test_a_read_only_folder_is_a_clear_error_and_the_checkpoint_in_it_stays(reci
         trainer.train_step(next(trainer.objective.batches(0, 0, 1)))
         Path(name).chmod(0o755)
         trainer.checkpoints.chmod(0o555)
-        with not_as_root(), pytest.raises(OSError, match=r"step-00000001\.pt could not be written .*step-00000000\.pt, is whole"):
+        with (
+            not_as_root(),
+            pytest.raises(OSError, match=r"step-00000001\.pt could not be written .*step-00000000\.pt, is whole"),
+        ):
             trainer.save()
         assert list(trainer.checkpoints.iterdir()) == [first]
         assert first.read_bytes() == before

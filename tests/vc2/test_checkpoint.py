@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from tests import standin
 from tests.fixtures import manifest, relative_rms
-from vc2 import checkpoint
-from vc2.checkpoint import TEXT, UNET, VAE, CheckpointError
-from vc2.schedule import NoiseSchedule
+from vc2.files import checkpoint
+from vc2.files.checkpoint import TEXT, UNET, VAE, CheckpointError
+from vc2.sampling.schedule import NoiseSchedule
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,11 @@ def test_round_trip(whole, tmp_path):
     loaded = checkpoint.load(whole)
     assert loaded.config.family == "VideoCrafter2"
     assert (loaded.text_config.width, loaded.text_config.heads, loaded.vae_config.ch) == (64, 4, 32)
-    again = checkpoint.load(checkpoint.save(tmp_path / "again.safetensors", unet=loaded.unet, vae=loaded.vae, text=loaded.text, schedule=loaded.schedule))
+    again = checkpoint.load(
+        checkpoint.save(
+            tmp_path / "again.safetensors", unet=loaded.unet, vae=loaded.vae, text=loaded.text, schedule=loaded.schedule
+        )
+    )
     assert again.config == loaded.config
     for part in ("unet", "vae", "text"):
         before, after = getattr(loaded, part), getattr(again, part)
@@ -42,11 +46,15 @@ def test_round_trip(whole, tmp_path):
 def test_saved_names_are_the_official_ones(whole):
     """The schedule's buffers have the official names and shapes too."""
     official = {k: tuple(v) for k, v in manifest()["vc2"].items() if not k.startswith((UNET, VAE, TEXT))}
-    found = {k: tuple(t.shape) for k, t in checkpoint.read_tensors(whole).items() if not k.startswith((UNET, VAE, TEXT))}
+    found = {
+        k: tuple(t.shape) for k, t in checkpoint.read_tensors(whole).items() if not k.startswith((UNET, VAE, TEXT))
+    }
     assert found == official
 
 
-@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"module": {f"_forward_module.{k}": t for k, t in s.items()}}])
+@pytest.mark.parametrize(
+    "wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"module": {f"_forward_module.{k}": t for k, t in s.items()}}]
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickled_layouts(state, tmp_path, wrap, zipped):
     torch.save(wrap(state), tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
@@ -85,7 +93,9 @@ def test_videocrafter1(tmp_path, case):
     tensors = load_file(path)
     del tensors["scale_arr"]
     save_file(tensors, path)
-    assert checkpoint.load(path).schedule.rescaled == (case == "vc1_1024_tiny")  # without it: what the family was trained with
+    assert checkpoint.load(path).schedule.rescaled == (
+        case == "vc1_1024_tiny"
+    )  # without it: what the family was trained with
 
 
 class Mischief:
@@ -112,7 +122,14 @@ def test_a_pickle_with_code_is_refused_unread(tmp_path, state):
 
 
 @pytest.mark.parametrize(
-    "content", [b"<!DOCTYPE html><html>", b"Entry not found", b"version https://git-lfs.github.com/spec/v1\n", bytes(range(256)) * 4, b"\x80\x02garbage"]
+    "content",
+    [
+        b"<!DOCTYPE html><html>",
+        b"Entry not found",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        bytes(range(256)) * 4,
+        b"\x80\x02garbage",
+    ],
 )
 def test_what_is_no_checkpoint_is_not_called_dangerous(tmp_path, content):
     (tmp_path / "page.ckpt").write_bytes(content)
@@ -192,7 +209,9 @@ def test_truncated_files(whole, state, tmp_path, suffix, keep):
 
 
 def test_other_models_are_named(tmp_path):
-    torch.save({name: torch.zeros(()).expand(shape) for name, shape in manifest()["sd21_unet"].items()}, tmp_path / "sd21.ckpt")
+    torch.save(
+        {name: torch.zeros(()).expand(shape) for name, shape in manifest()["sd21_unet"].items()}, tmp_path / "sd21.ckpt"
+    )
     with pytest.raises(CheckpointError, match="Stable Diffusion image UNet"):
         checkpoint.load(tmp_path / "sd21.ckpt")
     torch.save({"decoder.weight": torch.zeros(1)}, tmp_path / "other.ckpt")

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests import standin
-from vc2 import turbo
 from vc2.__main__ import device_of, main
+from vc2.files.video import read_metadata, read_video
 from vc2.pipeline import Guided, Settings, TextToVideo, override
-from vc2.video_io import read_metadata, read_video
+from vc2.sampling import turbo
 
 SMALL = ["--frames", "3", "--size", "32x24", "--steps", "2"]
 
@@ -39,7 +39,17 @@ def test_prompt_to_file(checkpoint, tmp_path, capsys):
 def test_prompt_file_is_shared_among_processes(checkpoint, tmp_path):
     """Two processes under accelerate launch make every clip once, and the same clips as one process."""
     (tmp_path / "prompts.txt").write_text("a cat\n\na dog\na fish\n")
-    command = ["-m", "vc2", "--prompts", str(tmp_path / "prompts.txt"), "--checkpoint", str(checkpoint), "--format", "png", *SMALL]
+    command = [
+        "-m",
+        "vc2",
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--checkpoint",
+        str(checkpoint),
+        "--format",
+        "png",
+        *SMALL,
+    ]
     launch = [
         sys.executable,
         "-m",
@@ -115,7 +125,9 @@ def test_a_turbo_model_is_sampled_as_one(tmp_path, caplog):
         return torch.randn(1, 4, 2, 3, 4, generator=generator)
 
     def denoise(x, t):
-        return model.unet(x, t, context, torch.tensor([16.0]), guidance=7.5, motion_guidance=0.05 if t[0] >= 700 else 0.0)
+        return model.unet(
+            x, t, context, torch.tensor([16.0]), guidance=7.5, motion_guidance=0.05 if t[0] >= 700 else 0.0
+        )
 
     with torch.no_grad():
         expected = model.decode(turbo.sample(denoise, noise(), 4, step_noise=noise))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fixtures import noise, relative_rms
-from vc2 import ddim
-from vc2.schedule import NoiseSchedule
+from vc2.sampling import ddim
+from vc2.sampling.schedule import NoiseSchedule
 
 
 @given(st.integers(1, 1000))
@@ -19,7 +19,9 @@ def test_timesteps_stay_on_the_table(steps):
     assert found[0] == 1
     assert found[-1] <= 999
     official = [t + 1 for t in range(0, 1000, 1000 // steps)]
-    if official[-1] < 1000:  # otherwise the official code raises IndexError: for 3, 9, 27, 36, 37, 101 to 111, 251 to 333 and above 500 steps
+    if (
+        official[-1] < 1000
+    ):  # otherwise the official code raises IndexError: for 3, 9, 27, 36, 37, 101 to 111, 251 to 333 and above 500 steps
         assert found == official
 
 
@@ -45,7 +47,14 @@ def test_a_perfect_denoiser_finds_the_clip(steps, eta, scale_end):
 
 def test_callback_counts_and_may_interrupt():
     seen = []
-    ddim.sample(lambda x, t: x, torch.zeros(1, 4, 1, 2, 2), NoiseSchedule(), 5, 0.0, callback=lambda k, n, x0: seen.append((k, n)))
+    ddim.sample(
+        lambda x, t: x,
+        torch.zeros(1, 4, 1, 2, 2),
+        NoiseSchedule(),
+        5,
+        0.0,
+        callback=lambda k, n, x0: seen.append((k, n)),
+    )
     assert seen == [(k, 5) for k in range(5)]
 
     def stop(k, n, x0):
@@ -62,7 +71,12 @@ def test_one_timestep_a_frame():
     found = schedule.add_noise(x0, z, t)
     for b in range(2):
         for f in range(3):
-            assert relative_rms(found[b : b + 1, :, f], schedule.add_noise(x0[b : b + 1, :, f], z[b : b + 1, :, f], t[b, f : f + 1])) < 1e-6
+            assert (
+                relative_rms(
+                    found[b : b + 1, :, f], schedule.add_noise(x0[b : b + 1, :, f], z[b : b + 1, :, f], t[b, f : f + 1])
+                )
+                < 1e-6
+            )
 
 
 def test_scale_array_of_a_checkpoint():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vc2.grid import side_by_side
+from vc2.files.grid import side_by_side
 
 
 def clip(frames, value, height=20, width=30):

@@ -34,5 +34,11 @@ def test_what_is_wrong_is_wrong():
         frames = clip(scene)
         assert not judge(frames[::-1]).matches(scene)["direction"]
         assert not judge(np.repeat(frames[:1], 8, 0)).matches(scene)["direction"]
-        assert not judge(frames[..., ::-1]).matches(scene)["colour"] or list(world.COLOURS)[scene.colour] in ("green", "purple", "white")
-        assert judge(np.full_like(frames, world.BACKGROUND)).matches(scene) == dict.fromkeys(("colour", "shape", "direction", "joint"), False)
+        assert not judge(frames[..., ::-1]).matches(scene)["colour"] or list(world.COLOURS)[scene.colour] in (
+            "green",
+            "purple",
+            "white",
+        )
+        assert judge(np.full_like(frames, world.BACKGROUND)).matches(scene) == dict.fromkeys(
+            ("colour", "shape", "direction", "joint"), False
+        )

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
-from vc2 import ddim, fifo, windows
-from vc2.layers import Clips
-from vc2.schedule import NoiseSchedule
-from vc2.travel import blend, keyframes
-from vc2.unet import VideoUNet
+from vc2.networks.layers import Clips
+from vc2.networks.unet import VideoUNet
+from vc2.sampling import ddim, fifo, windows
+from vc2.sampling.schedule import NoiseSchedule
+from vc2.sampling.travel import blend, keyframes
 
-SIZES = st.integers(1, 20).flatmap(lambda length: st.tuples(st.integers(1, 90), st.just(length), st.integers(1, length)))
+SIZES = st.integers(1, 20).flatmap(
+    lambda length: st.tuples(st.integers(1, 90), st.just(length), st.integers(1, length))
+)
 
 
 @given(SIZES, st.booleans())
@@ -35,7 +37,9 @@ def test_disjoint_windows_are_the_same_windows(sizes):
     if frames <= length:
         return
     groups = windows.disjoint(frames, length, stride)
-    assert sorted(start for starts in groups for start in starts) == [int(part[0]) for part in windows.cover(frames, length, stride)]
+    assert sorted(start for starts in groups for start in starts) == [
+        int(part[0]) for part in windows.cover(frames, length, stride)
+    ]
     assert all(b - a >= length for starts in groups for a, b in itertools.pairwise(starts))
 
 
@@ -69,7 +73,9 @@ def test_a_window_as_long_as_the_clip_changes_nothing(unet):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("frames", "length", "stride"), [(7, 6, 2), (9, 6, 2), (12, 6, 2), (25, 6, 4), (24, 4, 4), (13, 5, 1), (40, 8, 3)])
+@pytest.mark.parametrize(
+    ("frames", "length", "stride"), [(7, 6, 2), (9, 6, 2), (12, 6, 2), (25, 6, 4), (24, 4, 4), (13, 5, 1), (40, 8, 3)]
+)
 def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, length, stride):
     """Against windows one by one; it runs those that do not overlap together, in no more memory than x takes."""
     layer = next(m for m in unet.modules() if type(m).__name__ == "TemporalTransformer").transformer_blocks[0].attn1
@@ -109,7 +115,9 @@ def test_fifo_of_one_window_is_ddim_on_its_levels(unet):
 
 
 def test_fifo_finds_a_known_clip_of_any_length():
-    """With a perfect denoiser (epsilon from the true x0) every frame must come out as its own truth, at t = 0's noise, and in order."""
+    """With a perfect denoiser (epsilon from the true x0) every frame must come out as its own truth, at t = 0's noise,
+    and in order.
+    """
     schedule = NoiseSchedule()
     length, seen = 21, []
     truth = torch.linspace(-1, 1, length)[None, None, :, None, None].expand(1, 4, -1, 2, 2)
@@ -122,7 +130,14 @@ def test_fifo_finds_a_known_clip_of_any_length():
     calls = []
     x_T = torch.randn(1, 4, length, 2, 2, generator=torch.Generator().manual_seed(0))
     out = fifo.sample(
-        denoise, x_T, schedule, window=4, partitions=3, eta=1.0, generator=torch.Generator().manual_seed(1), callback=lambda *a: calls.append(a[:2])
+        denoise,
+        x_T,
+        schedule,
+        window=4,
+        partitions=3,
+        eta=1.0,
+        generator=torch.Generator().manual_seed(1),
+        callback=lambda *a: calls.append(a[:2]),
     )
     assert out.shape == truth.shape
     assert set(seen) == {4}
@@ -164,6 +179,11 @@ def test_blend_passes_through_its_keyframes(frames, data):
 
 def test_keyframes():
     assert keyframes("8: two\n\n 0 : one: with a colon ", 16) == [(0, "one: with a colon"), (8, "two")]
-    for text, message in (("a circle", "expected `frame: prompt`"), ("16: x", "beyond the clip"), ("1: a\n1: b", "two prompts"), (" ", "no prompt")):
+    for text, message in (
+        ("a circle", "expected `frame: prompt`"),
+        ("16: x", "beyond the clip"),
+        ("1: a\n1: b", "two prompts"),
+        (" ", "no prompt"),
+    ):
         with pytest.raises(ValueError, match=message):
             keyframes(text, 16)

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
-from vc2 import checkpoint, lora
-from vc2.checkpoint import CheckpointError
-from vc2.config import UNetConfig
+from vc2.files import checkpoint, lora
+from vc2.files.checkpoint import CheckpointError
+from vc2.networks.config import UNetConfig
+from vc2.networks.unet import VideoUNet
 from vc2.pipeline import Settings
-from vc2.unet import VideoUNet
 
 CONFIG = unet_config("vc2_tiny")
 LAYER = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
@@ -67,7 +67,11 @@ def test_merge_adds_the_product():
 @pytest.mark.parametrize(
     ("prefix", "ends", "alpha"),
     [
-        ("base_model.model.model.diffusion_model.", ("lora_A.weight", "lora_B.weight"), 8.0),  # VADER: PEFT over the whole model
+        (
+            "base_model.model.model.diffusion_model.",
+            ("lora_A.weight", "lora_B.weight"),
+            8.0,
+        ),  # VADER: PEFT over the whole model
         ("base_model.model.", ("lora_A.default.weight", "lora_B.default.weight"), 8.0),
         ("diffusion_model.", ("lora_A.weight", "lora_B.weight"), None),
         ("diffusion_model.", ("lora_down.weight", "lora_up.weight"), None),
@@ -84,7 +88,10 @@ def test_dotted_layouts(tmp_path, prefix, ends, alpha):
 
 def test_peft_alpha_from_its_configuration(tmp_path):
     up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
-    save_file({f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up}, tmp_path / "adapter_model.safetensors")
+    save_file(
+        {f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up},
+        tmp_path / "adapter_model.safetensors",
+    )
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 32}))
     assert float(lora.load(tmp_path / "adapter_model.safetensors", CONFIG)[f"diffusion_model.{LAYER}.alpha"]) == 32
 
@@ -99,7 +106,12 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
     up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
     stem = "lora_unet_" + LAYER.replace(".", "_")
     te = "lora_te_text_model_encoder_layers_0_mlp_fc1"
-    state = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(2.0), f"{te}.alpha": torch.tensor(2.0)}
+    state = {
+        f"{stem}.lora_down.weight": down,
+        f"{stem}.lora_up.weight": up,
+        f"{stem}.alpha": torch.tensor(2.0),
+        f"{te}.alpha": torch.tensor(2.0),
+    }
     save_file(state, tmp_path / "x.safetensors")
     with caplog.at_level(logging.WARNING):
         tensors = lora.load(tmp_path / "x.safetensors", CONFIG)
@@ -110,10 +122,19 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"diffusion_model.nowhere.lora_A.weight": torch.zeros(4, 8)}, "belong to no layer of this model .diffusion_model.nowhere"),
+        (
+            {"diffusion_model.nowhere.lora_A.weight": torch.zeros(4, 8)},
+            "belong to no layer of this model .diffusion_model.nowhere",
+        ),
         ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 64)}, "lora_B.weight is missing"),
         ({f"diffusion_model.{LAYER}.diff": torch.zeros(3, 3)}, "has shape .3, 3., expected"),
-        ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 5), f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(64, 4)}, "has shape"),
+        (
+            {
+                f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 5),
+                f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(64, 4),
+            },
+            "has shape",
+        ),
         ({"model.weight": torch.zeros(1)}, "1 of 1 tensors belong to no layer"),
     ],
 )
@@ -142,6 +163,8 @@ def test_the_command_converts_and_merges(tmp_path):
     assert merged.config.time_cond_proj_dim == 256
     assert merged.config.family == "T2V-Turbo"
     assert not merged.schedule.rescaled
-    assert Settings.of(merged.metadata, distilled=True) == Settings(width=64, fps=8, steps=4, guidance=7.5)  # not the undistilled model's steps
+    assert Settings.of(merged.metadata, distilled=True) == Settings(
+        width=64, fps=8, steps=4, guidance=7.5
+    )  # not the undistilled model's steps
     assert lora.main([source, str(tmp_path / "out.pt")]) == 2
     assert lora.main([str(tmp_path / "none.pt"), str(tmp_path / "o.safetensors")]) == 2

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.fixtures import cases, fill_module, noise, relative_rms, tensor
-from vc2 import ddim
-from vc2.autoencoder import AutoencoderKL
-from vc2.schedule import NoiseSchedule
-from vc2.text import TextEncoder
-from vc2.unet import VideoUNet
+from vc2.networks.autoencoder import AutoencoderKL
+from vc2.networks.text import TextEncoder
+from vc2.networks.unet import VideoUNet
+from vc2.sampling import ddim
+from vc2.sampling.schedule import NoiseSchedule
 
 TOLERANCE = 1e-4
 
@@ -49,7 +49,14 @@ def test_ddim(case):
         eps, eps_uncond = model(x, t, cond, fps), model(x, t, uncond, fps)
         return eps_uncond + case["cfg"] * (eps - eps_uncond)
 
-    out = ddim.sample(denoise, noise(f"{tag}.x_T", shape), schedule, case["steps"], case["eta"], lambda k: noise(f"{tag}.step{k}", shape))
+    out = ddim.sample(
+        denoise,
+        noise(f"{tag}.x_T", shape),
+        schedule,
+        case["steps"],
+        case["eta"],
+        lambda k: noise(f"{tag}.step{k}", shape),
+    )
     assert relative_rms(out, tensor(f"{tag}.out")) < TOLERANCE
 
 

@@ -10,9 +10,10 @@ import torch
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
-from vc2 import checkpoint, turbo
-from vc2.layers import scale_embedding
-from vc2.unet import VideoUNet
+from vc2.files import checkpoint
+from vc2.networks.layers import scale_embedding
+from vc2.networks.unet import VideoUNet
+from vc2.sampling import turbo
 
 CONFIG = dataclasses.replace(unet_config("vc2_tiny"), time_cond_proj_dim=256)
 

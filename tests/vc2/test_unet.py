@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.fixtures import fill_module, manifest, noise, relative_rms
 from tests.standin import unet_config
-from vc2.autoencoder import AutoencoderKL
-from vc2.checkpoint import TEXT, UNET, VAE
-from vc2.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
-from vc2.hooks import Hooks
-from vc2.text import TextEncoder
+from vc2.files.checkpoint import TEXT, UNET, VAE
+from vc2.networks.autoencoder import AutoencoderKL
+from vc2.networks.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
+from vc2.networks.hooks import Hooks
+from vc2.networks.text import TextEncoder
+from vc2.networks.unet import VideoUNet
 from vc2.training.partition import is_temporal, temporal_names
-from vc2.unet import VideoUNet
 
 PRESETS = {"vc2": UNetConfig.vc2(), "vc1_512": UNetConfig.vc1_512(), "vc1_1024": UNetConfig.vc1_1024()}
 
@@ -26,7 +26,12 @@ def unet(request) -> VideoUNet:
 
 
 def inputs(b: int, t: int, h: int, w: int) -> tuple[torch.Tensor, ...]:
-    return noise("x", (b, 4, t, h, w)), torch.arange(b) * 300 + 1, noise("context", (b, 77, 64)), torch.arange(b) * 20 + 8
+    return (
+        noise("x", (b, 4, t, h, w)),
+        torch.arange(b) * 300 + 1,
+        noise("context", (b, 77, 64)),
+        torch.arange(b) * 20 + 8,
+    )
 
 
 @settings(max_examples=12, deadline=None)
@@ -101,15 +106,25 @@ def test_family_is_told_from_names_and_shapes(name):
 def test_config_survives_its_own_state_dict(case):
     config = unet_config(case)
     found = UNetConfig.from_state_dict(VideoUNet(config, device="meta").state_dict())
-    # The order of attention_resolutions means nothing, and without relative positions no tensor tells the length trained at.
+    # The order of attention_resolutions means nothing, and without relative positions no tensor tells the length
+    # trained at.
     assert set(found.attention_resolutions) == set(config.attention_resolutions)
-    assert (found.channel_mult, found.num_head_channels, found.family) == (config.channel_mult, config.num_head_channels, config.family)
+    assert (found.channel_mult, found.num_head_channels, found.family) == (
+        config.channel_mult,
+        config.num_head_channels,
+        config.family,
+    )
     VideoUNet(found, device="meta").load_state_dict(VideoUNet(config, device="meta").state_dict(), strict=True)
 
 
 def test_sd21_is_told_apart():
     with pytest.raises(UnsupportedCheckpointError, match="Stable Diffusion image UNet"):
-        UNetConfig.from_state_dict({key.removeprefix(UNET): torch.empty(shape, device="meta") for key, shape in manifest()["sd21_unet"].items()})
+        UNetConfig.from_state_dict(
+            {
+                key.removeprefix(UNET): torch.empty(shape, device="meta")
+                for key, shape in manifest()["sd21_unet"].items()
+            }
+        )
 
 
 def test_partition_of_the_official_unet():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vc2.video_io import FORMATS, format_of, read_metadata, read_video, write_video
+from vc2.files.video import FORMATS, format_of, read_metadata, read_video, write_video
 
 
 def ramp(frames: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -42,12 +42,21 @@ def test_odd_sizes_are_padded_not_refused(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-1000, 1000) | st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.lists, max_leaves=4
+    st.none()
+    | st.booleans()
+    | st.integers(-1000, 1000)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    st.lists,
+    max_leaves=4,
 )
 
 
 @settings(max_examples=25, deadline=None)
-@given(workflow=st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), json_values, max_size=4))
+@given(
+    workflow=st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), json_values, max_size=4
+    )
+)
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_metadata_survives(tmp_path_factory, suffix, workflow):
     path = write_video(tmp_path_factory.mktemp("meta") / f"clip{suffix}", ramp(1, 16, 16), 8, {"workflow": workflow})

@@ -1,6 +1,7 @@
 """A rule-based judge of the procedural world: which colour, shape and direction does a clip show?
 
-It looks for pixels that differ from the background, and never trusts the prompt. A clip in which no object is found is wrong on every count.
+It looks for pixels that differ from the background, and never trusts the prompt. A clip in which no object is found is
+wrong on every count.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ TEMPLATES = _templates()
 
 
 def _shape(mask: np.ndarray) -> str:
-    """The shape with the largest intersection over union, over displacements of up to 2 pixels between the bounding boxes' centres."""
+    """The shape with the largest intersection over union, over displacements of up to 2 pixels between the bounding
+    boxes' centres.
+    """
     overlaps = {}
     for name, template in zip(world.SHAPES, TEMPLATES, strict=True):
         (cy, cx), (ty, tx) = _box_centre(mask), _box_centre(template)
@@ -91,7 +94,9 @@ def _box_centre(mask: np.ndarray) -> tuple[float, float]:
 
 
 def _direction(masks: list[np.ndarray], times: list[int]) -> str | None:
-    """The direction of the line fitted to the object's centre; None where it moves less than a fifth of a pixel a frame."""
+    """The direction of the line fitted to the object's centre; None where it moves less than a fifth of a pixel a
+    frame.
+    """
     centres = np.array([np.argwhere(mask).mean(0)[::-1] for mask in masks])  # (x, y)
     velocity = np.polyfit(times, centres, 1)[0]
     if np.linalg.norm(velocity) < 0.2:

@@ -19,19 +19,28 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     def on_recipe(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("recipe", type=Path, help="a YAML file, e.g. training/recipes/tiny/base.yaml")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe, e.g. optimizer.lr=1e-4")
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="changes to the recipe, e.g. optimizer.lr=1e-4"
+        )
         command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
         return command
 
     on_recipe("run", "train a recipe; the same command goes on where it stopped")
     recipes = commands.add_parser("recipes", help="the matrix of recipes, and what each needs")
-    recipes.add_argument("folder", type=Path, nargs="?", default=RECIPES, help="default: the eleven rows of the paper's Table 3")
+    recipes.add_argument(
+        "folder", type=Path, nargs="?", default=RECIPES, help="default: the eleven rows of the paper's Table 3"
+    )
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
     check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
     export = on_recipe("export", "write a run's newest weights as a file; RECIPE may be the run's folder")
     export.add_argument("-o", "--output", type=Path, help="default: <form>.safetensors in the run's folder")
-    export.add_argument("--form", choices=("full", "spatial", "lora"), default="full", help="whole checkpoint; change of theta_S as .diff; LoRA")
+    export.add_argument(
+        "--form",
+        choices=("full", "spatial", "lora"),
+        default="full",
+        help="whole checkpoint; change of theta_S as .diff; LoRA",
+    )
     export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
     export.add_argument("--raw", action="store_true", help="the last step's weights instead of their average")
     merge = commands.add_parser("merge", help="a checkpoint with a LoRA or a spatial change in its weights")
@@ -42,7 +51,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     # argparse gives up on overrides that stand behind an option; they are overrides all the same.
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)} (changes to a recipe are written key=value, such as steps=20)")
+        parser.error(
+            f"unrecognized arguments: {' '.join(rest)} (changes to a recipe are written key=value, such as steps=20)"
+        )
     if rest:
         args.overrides += rest
     return args
@@ -71,14 +82,27 @@ def run(args: argparse.Namespace) -> int:
             print(line, flush=True)
         return 0
     if args.command == "merge":
-        from ..lora import main as merge
+        from ..files.lora import main as merge
 
-        return merge([str(args.lora), str(args.output), "--model", str(args.checkpoint), "--merge", "--strength", str(args.strength)])
+        return merge(
+            [
+                str(args.lora),
+                str(args.output),
+                "--model",
+                str(args.checkpoint),
+                "--merge",
+                "--strength",
+                str(args.strength),
+            ]
+        )
     if args.command == "export" and args.recipe.is_dir():
         from .checkpoint import recipe_of
 
         if args.overrides:
-            raise RecipeError(f"a run's folder stands for the recipe that it was trained with, which {', '.join(args.overrides)} would change; leave it out")
+            raise RecipeError(
+                f"a run's folder stands for the recipe that it was trained with, which {', '.join(args.overrides)}"
+                " would change; leave it out"
+            )
         recipe, folder = recipe_of(args.recipe), args.recipe
     else:
         recipe = load_recipe(args.recipe, args.overrides)
@@ -99,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "export":
         from .export import export
 
-        print(export(recipe, folder, args.output or folder / f"{args.form}.safetensors", args.form, args.dtype, args.raw))
+        print(
+            export(recipe, folder, args.output or folder / f"{args.form}.safetensors", args.form, args.dtype, args.raw)
+        )
         return 0
     from .loop import Trainer
 

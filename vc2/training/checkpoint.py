@@ -1,8 +1,9 @@
 """Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed, the newest few kept.
 
-A checkpoint holds what learns (weights, their average, the optimizer's state), the step, the counts of what was skipped, and fingerprints of what is frozen.
-Random numbers and the position in the data need no saving: both follow from (seed, step), so a resumed run draws what the uninterrupted one drew.
-The same file serves any number of processes, sharded or not.
+A checkpoint holds what learns (weights, their average, the optimizer's state), the step, the counts of what was
+skipped, and fingerprints of what is frozen. Random numbers and the position in the data need no saving: both follow
+from (seed, step), so a resumed run draws what the uninterrupted one drew. The same file serves any number of processes,
+sharded or not.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ SUFFIX = ".pt"
 
 
 def whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
-    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those that do not `keep` them get none.
-    Plain numbers, such as the step that bitsandbytes counts, stay as they are."""
+    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those
+    that do not `keep` them get none. Plain numbers, such as the step that bitsandbytes counts, stay as they are.
+    """
     out = {}
     for name, value in values.items():
         full = value.full_tensor() if isinstance(value, DTensor) else value
@@ -38,11 +40,17 @@ def like(value: Any, model: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
     tensor = value.to(model.device, copy=True)
-    return distribute_tensor(tensor, model.device_mesh, model.placements) if isinstance(model, DTensor) and tensor.shape == model.shape else tensor
+    return (
+        distribute_tensor(tensor, model.device_mesh, model.placements)
+        if isinstance(model, DTensor) and tensor.shape == model.shape
+        else tensor
+    )
 
 
 def gather(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Any]:
-    """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it, and those that do not `keep` it get nothing."""
+    """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it, and those that do not
+    `keep` it get nothing.
+    """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     states = {name: whole(optimizer.state[p], keep) for name, p in learning.items() if p in optimizer.state}
     return {"model": whole(learning, keep), "optimizer": states}
@@ -60,7 +68,9 @@ def scatter(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str,
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest `keep`. Raises OSError, and leaves what was there as it was."""
+    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest `keep`. Raises OSError, and leaves
+    what was there as it was.
+    """
     path = folder / f"step-{step:08d}{SUFFIX}"
     temporary = folder / f".{path.name}.tmp"
     try:
@@ -77,7 +87,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         before = all_steps(folder)
         kept = f"the checkpoint before it, {before[-1]}, is whole" if before else "there is none before it"
         raise OSError(
-            f"{path} could not be written ({error}); {kept}. Make room or give another folder with --runs, then run the same command to go on"
+            f"{path} could not be written ({error}); {kept}. Make room or give another folder with --runs, then run the"
+            " same command to go on"
         ) from error
     for old in all_steps(folder)[:-keep]:
         old.unlink()

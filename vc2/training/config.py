@@ -1,6 +1,7 @@
 """Recipes: typed, nested, read from YAML and checked on construction.
 
-A recipe may name another as its `base` and then shows only what differs. An unknown key is an error that names the nearest right one.
+A recipe may name another as its `base` and then shows only what differs. An unknown key is an error that names the
+nearest right one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class Section(BaseModel):
 
 
 class Init(Section):
-    """Checkpoints to start from. Without `unet` and `sd` the UNet is fresh; `autoencoder` and `text` default to the file that it comes from, and must be
-    somewhere."""
+    """Checkpoints to start from. Without `unet` and `sd` the UNet is fresh; `autoencoder` and `text` default to the
+    file that it comes from, and must be somewhere.
+    """
 
     unet: Path | None = None  # a VideoCrafter checkpoint, whole or its UNet alone
     sd: Path | None = None  # Stable Diffusion 2.1, in the LDM or the diffusers layout: theta_S from it, theta_T fresh
@@ -52,8 +54,9 @@ class Init(Section):
 
 
 class Networks(Section):
-    """Shapes of networks that are built and not read from a file: fields of UNetConfig (around `init.sd`, or nothing), AutoencoderConfig and TextConfig (where
-    they are what learns)."""
+    """Shapes of networks that are built and not read from a file: fields of UNetConfig (around `init.sd`, or nothing),
+    AutoencoderConfig and TextConfig (where they are what learns).
+    """
 
     unet: dict[str, Any] = Field(default_factory=dict)
     autoencoder: dict[str, Any] = Field(default_factory=dict)
@@ -61,7 +64,9 @@ class Networks(Section):
 
 
 class Source(Section):
-    """Where samples come from. `prepared`: read what `python -m vc2.training prepare` has encoded of them, latents or latents and captions."""
+    """Where samples come from. `prepared`: read what `python -m vc2.training prepare` has encoded of them, latents or
+    latents and captions.
+    """
 
     prepared: Literal["no", "moments", "moments and text"] = "no"
 
@@ -74,7 +79,9 @@ class Folder(Source):
 
 
 class WebVid(Source):
-    """WebVid-10M: a CSV with `videoid`, `page_dir` and `name` (the caption), and `<page_dir>/<videoid>.mp4` below `videos`."""
+    """WebVid-10M: a CSV with `videoid`, `page_dir` and `name` (the caption), and `<page_dir>/<videoid>.mp4` below
+    `videos`.
+    """
 
     kind: Literal["webvid"]
     csv: Path
@@ -82,7 +89,9 @@ class WebVid(Source):
 
 
 class JourneyDB(Source):
-    """JourneyDB: a JSON object a line with `img_path` (below `images`) and the caption under `caption`, by default the Midjourney prompt."""
+    """JourneyDB: a JSON object a line with `img_path` (below `images`) and the caption under `caption`, by default the
+    Midjourney prompt.
+    """
 
     kind: Literal["journeydb"]
     jsonl: Path
@@ -91,14 +100,18 @@ class JourneyDB(Source):
 
 
 class Shards(Source):
-    """WebDataset tars as img2dataset and video2dataset write them: `<key>.jpg` or `.mp4` (or another ending) with `<key>.txt` or `caption` in `<key>.json`."""
+    """WebDataset tars as img2dataset and video2dataset write them: `<key>.jpg` or `.mp4` (or another ending) with
+    `<key>.txt` or `caption` in `<key>.json`.
+    """
 
     kind: Literal["shards"]
     path: str  # a folder, or a pattern such as laion/{00000..00127}.tar or webvid/*.tar
 
 
 class Procedural(Source):
-    """The miniature's world; see `vc2.training.data.procedural` for what each domain shows. `count`: how many samples (None: every scene once)."""
+    """The miniature's world; see `vc2.training.data.procedural` for what each domain shows. `count`: how many samples
+    (None: every scene once).
+    """
 
     kind: Literal["procedural"]
     domain: Literal["clean", "low-quality", "stills", "journeydb", "laion", "everything"] = "clean"
@@ -111,8 +124,9 @@ AnySource = Annotated[Folder | WebVid | JourneyDB | Shards | Procedural, Field(d
 class Data(Section):
     """Clips, images or both.
 
-    `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride within that and its own length, and is told
-    fps = source fps / stride. All frames of a clip are resized to cover width x height and cropped alike.
+    `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride
+    within that and its own length, and is told fps = source fps / stride. All frames of a clip are resized to cover
+    width x height and cropped alike.
     """
 
     clips: AnySource | None = None
@@ -131,7 +145,10 @@ class Data(Section):
     def _lengths(cls, value: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
         for frames, low, high in value:
             if frames < 1 or not 1 <= low <= high:
-                raise ValueError(f"a length is [frames, smallest stride, largest stride], such as [16, 1, 8], found [{frames}, {low}, {high}]")
+                raise ValueError(
+                    f"a length is [frames, smallest stride, largest stride], such as [16, 1, 8], found [{frames},"
+                    f" {low}, {high}]"
+                )
         if not value:
             raise ValueError("must name at least one length, such as [16, 1, 8]")
         return value
@@ -140,13 +157,23 @@ class Data(Section):
     def _sources(self) -> Data:
         if isinstance(self.images, WebVid):
             raise ValueError("data.images: webvid lists clips; use folder, shards, journeydb or procedural")
-        if self.clips and self.clips.prepared != "no" and not isinstance(self.clips, Procedural) and len(self.lengths) > 1:
-            raise ValueError("data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one length, or prepared: no")
+        if (
+            self.clips
+            and self.clips.prepared != "no"
+            and not isinstance(self.clips, Procedural)
+            and len(self.lengths) > 1
+        ):
+            raise ValueError(
+                "data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one"
+                " length, or prepared: no"
+            )
         return self
 
 
 class Learn(Section):
-    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha = rank)."""
+    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha =
+    rank).
+    """
 
     part: Literal["spatial", "temporal", "all"] = "all"
     how: Literal["direct", "lora"] = "direct"
@@ -154,12 +181,13 @@ class Learn(Section):
 
 
 class Diffusion(Section):
-    """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are both, so that clips and images are
-    about one to one in count; an image step takes batch x frames images).
+    """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are
+    both, so that clips and images are about one to one in count; an image step takes batch x frames images).
 
-    The paper's objective is plain MSE on epsilon with t uniform: `noisy_share` 0 and `max_weight` 1. But at the noisiest steps, which decide where things are
-    and which way they go, a wrong x0 hardly shows in epsilon, and a small model trained for a short time never attends to it. `noisy_share` of the samples
-    then draw t from `noisy_from`..999, and a sample of signal-to-noise ratio r weighs 1 / r, within 1..max_weight.
+    The paper's objective is plain MSE on epsilon with t uniform: `noisy_share` 0 and `max_weight` 1. But at the
+    noisiest steps, which decide where things are and which way they go, a wrong x0 hardly shows in epsilon, and a small
+    model trained for a short time never attends to it. `noisy_share` of the samples then draw t from `noisy_from`..999,
+    and a sample of signal-to-noise ratio r weighs 1 / r, within 1..max_weight.
     """
 
     scale_end: float | None = 0.7
@@ -180,7 +208,9 @@ class Diffusion(Section):
 
 
 class Optimizer(Section):
-    """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`. `adamw8bit` needs bitsandbytes."""
+    """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`. `adamw8bit` needs
+    bitsandbytes.
+    """
 
     kind: Literal["adamw", "adamw8bit"] = "adamw"
     lr: float = Field(5e-5, gt=0)
@@ -204,12 +234,18 @@ class Compute(Section):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    sharding: Literal["none", "full"] = "none"  # full: weights, gradients and optimizer state are split among the processes (FSDP)
-    micro_batch: int | None = Field(None, ge=1)  # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
+    sharding: Literal["none", "full"] = (
+        "none"  # full: weights, gradients and optimizer state are split among the processes (FSDP)
+    )
+    micro_batch: int | None = Field(
+        None, ge=1
+    )  # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
 
 
 class Validation(Section):
-    """Every `every` steps (0: never) the loss on the held-out samples, at fixed quantiles of the timesteps and with its own random numbers."""
+    """Every `every` steps (0: never) the loss on the held-out samples, at fixed quantiles of the timesteps and with its
+    own random numbers.
+    """
 
     every: int = Field(1000, ge=0)
     quantiles: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -223,14 +259,18 @@ class Validation(Section):
 
 
 class Samples(Section):
-    """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's `sampling` settings."""
+    """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's
+    `sampling` settings.
+    """
 
     every: int = Field(0, ge=0)
     prompts: tuple[str, ...] = ()
 
 
 class Sampling(Section):
-    """Settings (`vc2.pipeline.Settings`) for sample clips, which the exported file recommends for itself. Those that are left out are the starting file's."""
+    """Settings (`vc2.pipeline.Settings`) for sample clips, which the exported file recommends for itself. Those that
+    are left out are the starting file's.
+    """
 
     width: int | None = Field(None, ge=8, multiple_of=8)
     height: int | None = Field(None, ge=8, multiple_of=8)
@@ -273,11 +313,15 @@ class Recipe(Section):
         fresh = self.objective == "diffusion" and not (self.init.unet or self.init.sd)
         if fresh and (self.learn.how == "lora" or self.learn.part == "temporal"):
             raise ValueError(
-                "init.unet and init.sd are both missing: a fresh UNet's output layer is zero and spatial, and while it is frozen nothing else can learn; "
-                "name a checkpoint to start from, or learn.part spatial or all, directly"
+                "init.unet and init.sd are both missing: a fresh UNet's output layer is zero and spatial, and while it"
+                " is frozen nothing else can learn; name a checkpoint to start from, or learn.part spatial or all,"
+                " directly"
             )
         if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
-            raise ValueError("diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or leave data.images out")
+            raise ValueError(
+                "diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or"
+                " leave data.images out"
+            )
         return self
 
     @property
@@ -296,14 +340,26 @@ class Recipe(Section):
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
     def differences(self, other: str) -> list[str]:
-        """Keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a step."""
+        """Keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a
+        step.
+        """
         try:
             theirs = Recipe.model_validate_json(other).model_dump()
         except ValidationError as error:
             return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
         mine = self.model_dump()
         for tree in (mine, theirs):
-            for key in ("about", "save_every", "keep", "log_every", "trackers", "compute", "validation", "samples", "sampling"):
+            for key in (
+                "about",
+                "save_every",
+                "keep",
+                "log_every",
+                "trackers",
+                "compute",
+                "validation",
+                "samples",
+                "sampling",
+            ):
                 tree.pop(key)
             if self.optimizer.final_lr is None:  # else the learning rate of every step depends on how many there are
                 tree.pop("steps")
@@ -313,7 +369,9 @@ class Recipe(Section):
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe; `overrides` are `key=value` with dotted keys and YAML values (`optimizer.lr=1e-4`). Raises RecipeError."""
+    """Read a recipe; `overrides` are `key=value` with dotted keys and YAML values (`optimizer.lr=1e-4`). Raises
+    RecipeError.
+    """
     path = Path(path)
     tree = _read(path)
     for item in overrides or []:
@@ -339,7 +397,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of numbers and of truth: 5e-5 is a number and `no` a word. To YAML 1.1, which PyYAML follows, 5e-5 is a word and `no` is false."""
+    """YAML 1.2's idea of numbers and of truth: 5e-5 is a number and `no` a word. To YAML 1.1, which PyYAML follows,
+    5e-5 is a word and `no` is false.
+    """
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
@@ -347,8 +407,12 @@ class Loader(yaml.SafeLoader):
     }
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789."))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
+)
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -380,10 +444,15 @@ def _explain(error) -> str:
     where = [part for part in error["loc"] if part not in _KINDS]
     key = ".".join(str(part) for part in where)
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return f"{key}.kind: expected one of {', '.join(_KINDS)}, found {error['input'].get('kind') if isinstance(error['input'], dict) else error['input']!r}"
+        return (
+            f"{key}.kind: expected one of {', '.join(_KINDS)}, found"
+            f" {error['input'].get('kind') if isinstance(error['input'], dict) else error['input']!r}"
+        )
     if error["type"] != "extra_forbidden":
         what = error["msg"].removeprefix("Value error, ")
-        return f"{key + ': ' if key else ''}{what}" + (f", found {error['input']!r}" if key and error["type"] != "value_error" else "")
+        return f"{key + ': ' if key else ''}{what}" + (
+            f", found {error['input']!r}" if key and error["type"] != "value_error" else ""
+        )
     section: Any = Recipe
     for part in error["loc"][:-1]:
         section = _KINDS[part] if part in _KINDS else _sections(section.model_fields[part].annotation)
@@ -400,4 +469,10 @@ def _sections(annotation: Any) -> Any:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-_KINDS: dict[str, type[Source]] = {"folder": Folder, "webvid": WebVid, "journeydb": JourneyDB, "shards": Shards, "procedural": Procedural}
+_KINDS: dict[str, type[Source]] = {
+    "folder": Folder,
+    "webvid": WebVid,
+    "journeydb": JourneyDB,
+    "shards": Shards,
+    "procedural": Procedural,
+}

@@ -1,4 +1,6 @@
-"""What a recipe costs: floating-point operations, memory and A100-hours, counted on the network itself without computing anything (torch's meta device)."""
+"""What a recipe costs: floating-point operations, memory and A100-hours, counted on the network itself without
+computing anything (torch's meta device).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import checkpoint
-from ..config import AutoencoderConfig, UNetConfig, as_config
-from ..unet import Block, VideoUNet
+from ..files import checkpoint
+from ..networks.config import AutoencoderConfig, UNetConfig, as_config
+from ..networks.unet import Block, VideoUNet
 from .config import Recipe, Source
 from .diffusion import mark_what_learns
 
@@ -36,7 +38,9 @@ def peak_flops(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one sample, and what a process holds. A sample is a clip, or an image on image-only data; bytes are for one process that holds everything."""
+    """Of one sample, and what a process holds. A sample is a clip, or an image on image-only data; bytes are for one
+    process that holds everything.
+    """
 
     learning: int  # parameters
     frozen: int
@@ -83,7 +87,11 @@ def _total(recipe: Recipe, config: UNetConfig) -> float:
     for frames, _, _ in recipe.data.lengths:
         share = recipe.image_share(frames)
         if share < 1:
-            out += (1 - share) * recipe.batch * (sample_flops(recipe, config, frames) + _encoding(recipe.data.clips, recipe, frames))
+            out += (
+                (1 - share)
+                * recipe.batch
+                * (sample_flops(recipe, config, frames) + _encoding(recipe.data.clips, recipe, frames))
+            )
         if share > 0:
             images = recipe.batch * (1 if recipe.image_only else frames)
             out += share * images * (sample_flops(recipe, config, 1) + _encoding(recipe.data.images, recipe, 1))
@@ -91,13 +99,23 @@ def _total(recipe: Recipe, config: UNetConfig) -> float:
 
 
 def _encoding(source: Source | None, recipe: Recipe, frames: int) -> float:
-    return 0.0 if source is None or source.prepared != "no" else frames * encode_flops(recipe.data.width, recipe.data.height)
+    return (
+        0.0
+        if source is None or source.prepared != "no"
+        else frames * encode_flops(recipe.data.width, recipe.data.height)
+    )
 
 
 def memory(recipe: Recipe, cost: Cost, processes: int = 1) -> float:
-    """Bytes that a process needs at its largest, about: what it holds, and what a micro-batch keeps for the backward pass."""
+    """Bytes that a process needs at its largest, about: what it holds, and what a micro-batch keeps for the backward
+    pass.
+    """
     kept = saved_bytes(
-        network(recipe, unet_config(recipe)), recipe.longest, recipe.data.height // 8, recipe.data.width // 8, recipe.compute.precision == "bf16"
+        network(recipe, unet_config(recipe)),
+        recipe.longest,
+        recipe.data.height // 8,
+        recipe.data.width // 8,
+        recipe.compute.precision == "bf16",
     )
     micro = recipe.compute.micro_batch or max(1, recipe.batch // processes)
     unet = cost.unet / processes if recipe.compute.sharding == "full" else cost.unet
@@ -122,9 +140,15 @@ def network(recipe: Recipe, config: UNetConfig, checkpointing: bool | None = Non
     return unet.train()
 
 
-def _forward(unet: VideoUNet, frames: int, height: int, width: int, dtype: torch.dtype = torch.float32, image: str = "identity") -> torch.Tensor:
+def _forward(
+    unet: VideoUNet, frames: int, height: int, width: int, dtype: torch.dtype = torch.float32, image: str = "identity"
+) -> torch.Tensor:
     with torch.device("meta"):
-        x, context, t = torch.zeros(1, 4, frames, height, width, dtype=dtype), torch.zeros(1, 77, unet.config.context_dim, dtype=dtype), torch.zeros(1)
+        x, context, t = (
+            torch.zeros(1, 4, frames, height, width, dtype=dtype),
+            torch.zeros(1, 77, unet.config.context_dim, dtype=dtype),
+            torch.zeros(1),
+        )
     return unet(x, t, context, t, temporal="full" if frames > 1 else image)
 
 
@@ -138,8 +162,10 @@ def count_flops(unet: VideoUNet, frames: int, height: int, width: int, image: st
 
 
 def saved_bytes(unet: VideoUNet, frames: int, height: int, width: int, bf16: bool) -> float:
-    """What one clip's activations take at their largest: all that the forward pass keeps for the backward pass, weights aside, each tensor once. With gradient
-    checkpointing that is little, and beside it is what the largest block keeps while it is computed again."""
+    """What one clip's activations take at their largest: all that the forward pass keeps for the backward pass, weights
+    aside, each tensor once. With gradient checkpointing that is little, and beside it is what the largest block keeps
+    while it is computed again.
+    """
     blocks = [module for module in unet.modules() if isinstance(module, Block)]
     checkpointed = [block.use_checkpoint for block in blocks]
     kept, _ = _kept(unet, blocks, frames, height, width, bf16)
@@ -154,12 +180,16 @@ def saved_bytes(unet: VideoUNet, frames: int, height: int, width: int, bf16: boo
 
 
 def _fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """What devices choose of torch's kernels, none of which keeps the weights of every pair; without a device torch chooses the one that does."""
+    """What devices choose of torch's kernels, none of which keeps the weights of every pair; without a device torch
+    chooses the one that does.
+    """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
 
 
-def _kept(unet: VideoUNet, blocks: list[Block], frames: int, height: int, width: int, bf16: bool) -> tuple[float, float]:
+def _kept(
+    unet: VideoUNet, blocks: list[Block], frames: int, height: int, width: int, bf16: bool
+) -> tuple[float, float]:
     """Bytes that a forward pass keeps, and those of the block that keeps the most."""
     unet.use_attention(_fused_attention)
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -183,7 +213,11 @@ def _kept(unet: VideoUNet, blocks: list[Block], frames: int, height: int, width:
     def leave(block: Block, *_: Any) -> None:
         of_blocks[block] += total()
 
-    hooks = [hook for block in blocks for hook in (block.register_forward_pre_hook(enter), block.register_forward_hook(leave))]
+    hooks = [
+        hook
+        for block in blocks
+        for hook in (block.register_forward_pre_hook(enter), block.register_forward_hook(leave))
+    ]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = _forward(unet, frames, height, width, dtype)
     del out
@@ -196,7 +230,7 @@ def _kept(unet: VideoUNet, blocks: list[Block], frames: int, height: int, width:
 @lru_cache(8)
 def encode_flops(width: int, height: int) -> float:
     """The autoencoder's, for one frame."""
-    from ..autoencoder import AutoencoderKL
+    from ..networks.autoencoder import AutoencoderKL
 
     vae = AutoencoderKL(AutoencoderConfig(), device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -205,12 +239,25 @@ def encode_flops(width: int, height: int) -> float:
 
 
 def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = True) -> float:
-    """Forward and backward of one sample of this many frames; with `again`, gradient checkpointing's second forward too. Each shape is counted once."""
+    """Forward and backward of one sample of this many frames; with `again`, gradient checkpointing's second forward
+    too. Each shape is counted once.
+    """
     checkpointing = again and recipe.compute.gradient_checkpointing
     height, width = recipe.data.height // 8, recipe.data.width // 8
-    key = (config, recipe.learn, checkpointing, recipe.image_only, recipe.diffusion.image_temporal, frames, height, width)
+    key = (
+        config,
+        recipe.learn,
+        checkpointing,
+        recipe.image_only,
+        recipe.diffusion.image_temporal,
+        frames,
+        height,
+        width,
+    )
     if key not in _counted:
-        _counted[key] = count_flops(network(recipe, config, checkpointing), frames, height, width, recipe.diffusion.image_temporal)
+        _counted[key] = count_flops(
+            network(recipe, config, checkpointing), frames, height, width, recipe.diffusion.image_temporal
+        )
     return _counted[key]
 
 

@@ -1,4 +1,6 @@
-"""The paper's objective: MSE on epsilon, t uniform, the dynamic rescale applied once (in `add_noise`); clips and single images jointly (paper section 3.1)."""
+"""The paper's objective: MSE on epsilon, t uniform, the dynamic rescale applied once (in `add_noise`); clips and single
+images jointly (paper section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..autoencoder import SCALE_FACTOR
-from ..schedule import TIMESTEPS, NoiseSchedule
-from ..unet import Block, VideoUNet
+from ..networks.autoencoder import SCALE_FACTOR
+from ..networks.unet import Block, VideoUNet
+from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from . import lora
 from .config import Recipe
 from .data.batches import MEDIA, NOISE, Batch, Sample, Stream, load_batches, torch_generator
@@ -28,9 +30,17 @@ def mark_what_learns(unet: VideoUNet, recipe: Recipe) -> None:
     temporal = recipe.diffusion.image_temporal
     if recipe.learn.how == "lora":
         # Adapters go on what will be computed: on images alone not all temporal layers are.
-        lora.inject(unet, recipe.learn.part, recipe.learn.rank, recipe.image_only and temporal == "bypass", recipe.image_only and temporal != "full")
+        lora.inject(
+            unet,
+            recipe.learn.part,
+            recipe.learn.rank,
+            recipe.image_only and temporal == "bypass",
+            recipe.image_only and temporal != "full",
+        )
     else:
-        freeze_except(unet, recipe.learn.part, untouched_by_images(unet, temporal) if recipe.image_only else frozenset())
+        freeze_except(
+            unet, recipe.learn.part, untouched_by_images(unet, temporal) if recipe.image_only else frozenset()
+        )
 
 
 class DiffusionObjective:
@@ -39,7 +49,9 @@ class DiffusionObjective:
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
         self.open_networks(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
-        self.streams = {medium: Stream(recipe, medium, cache, self.networks) for medium in MEDIA if getattr(recipe.data, medium)}
+        self.streams = {
+            medium: Stream(recipe, medium, cache, self.networks) for medium in MEDIA if getattr(recipe.data, medium)
+        }
         self.data = {medium: stream.listing.identity() for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.start = {"unet": fingerprint_of(self.model.state_dict()), **self.networks}
@@ -52,7 +64,10 @@ class DiffusionObjective:
         self.recipe, self.device = recipe, device
         self.frozen_dtype = torch.bfloat16 if recipe.compute.precision == "bf16" else torch.float32
         self.autoencoder, self.text = load_autoencoder(recipe.init.autoencoder_file), load_text(recipe.init.text_file)
-        self.networks = {"autoencoder": fingerprint_of(self.autoencoder.state_dict()), "text": fingerprint_of(self.text.state_dict())}
+        self.networks = {
+            "autoencoder": fingerprint_of(self.autoencoder.state_dict()),
+            "text": fingerprint_of(self.text.state_dict()),
+        }
 
     def place_networks(self) -> None:
         self.autoencoder.to(self.device)
@@ -68,8 +83,13 @@ class DiffusionObjective:
                 module.p = self.recipe.diffusion.dropout
             if isinstance(module, Block):
                 module.use_checkpoint = self.recipe.compute.gradient_checkpointing
-            # Autocast would round these for every use; held rounded they take half the memory and give the same numbers.
-            if self._reduced and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not module.weight.requires_grad:
+            # Autocast would round these for every use; held rounded they take half the memory and give the same
+            # numbers.
+            if (
+                self._reduced
+                and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+                and not module.weight.requires_grad
+            ):
                 module.weight.data = module.weight.data.to(self.frozen_dtype)
         self.model.use_attention("auto")
         self.model.to(self.device)
@@ -94,21 +114,40 @@ class DiffusionObjective:
         return loss, {"image_loss" if part.step.medium == "images" else "video_loss": loss.detach()}
 
     def errors(
-        self, model: nn.Module, frames: Tensor, captions: list[str], text: Tensor | None, fps: Tensor, t: Tensor, generators: list[torch.Generator]
+        self,
+        model: nn.Module,
+        frames: Tensor,
+        captions: list[str],
+        text: Tensor | None,
+        fps: Tensor,
+        t: Tensor,
+        generators: list[torch.Generator],
     ) -> Tensor:
-        """Mean squared error of epsilon for each sample, `[B]`: frames `[B, T, ...]` (pixels or moments), timesteps `[B]`."""
+        """Mean squared error of epsilon for each sample, `[B]`: frames `[B, T, ...]` (pixels or moments), timesteps
+        `[B]`.
+        """
         x0 = self._latents(frames, generators)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(self.device)
         t, fps = t.to(self.device), fps.to(self.device)
         image = x0.shape[2] == 1
         x_t = self.schedule.add_noise(x0, noise, t)
-        eps = model(x_t, t, self._context(captions, text), fps, temporal=self.recipe.diffusion.image_temporal if image else "full")
+        eps = model(
+            x_t,
+            t,
+            self._context(captions, text),
+            fps,
+            temporal=self.recipe.diffusion.image_temporal if image else "full",
+        )
         return F.mse_loss(eps.float(), noise, reduction="none").flatten(1).mean(1)
 
     @torch.no_grad()
     def _latents(self, frames: Tensor, generators: list[torch.Generator]) -> Tensor:
         """x0 `[B, 4, T, h, w]`: a sample of the autoencoder's posterior."""
-        moments = self.moments(frames.flatten(0, 1)) if frames.dtype == torch.uint8 else frames.flatten(0, 1).to(self.device, non_blocking=True).float()
+        moments = (
+            self.moments(frames.flatten(0, 1))
+            if frames.dtype == torch.uint8
+            else frames.flatten(0, 1).to(self.device, non_blocking=True).float()
+        )
         mean, log_variance = moments.unflatten(0, frames.shape[:2]).chunk(2, 2)
         noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators]).to(self.device)
         return (SCALE_FACTOR * (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise)).transpose(1, 2)
@@ -118,7 +157,10 @@ class DiffusionObjective:
         """uint8 `[N, 3, H, W]` -> the posterior's moments `[N, 8, h, w]`, float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
             return torch.cat(
-                [self.autoencoder.encode(part.to(self.device, non_blocking=True).float() / 127.5 - 1).float() for part in pixels.split(ENCODED_AT_ONCE)]
+                [
+                    self.autoencoder.encode(part.to(self.device, non_blocking=True).float() / 127.5 - 1).float()
+                    for part in pixels.split(ENCODED_AT_ONCE)
+                ]
             )
 
     @torch.no_grad()
@@ -132,7 +174,11 @@ class DiffusionObjective:
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
         """Uniform, but for the share that comes from the noisy end."""
-        low = self.recipe.diffusion.noisy_from if float(torch.rand((), generator=generator)) < self.recipe.diffusion.noisy_share else 0
+        low = (
+            self.recipe.diffusion.noisy_from
+            if float(torch.rand((), generator=generator)) < self.recipe.diffusion.noisy_share
+            else 0
+        )
         return torch.randint(low, TIMESTEPS, (), generator=generator)
 
     def _weights(self, t: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Exponential moving average of the weights that learn, in float32, with a warm-up so that early averages are not the initial weights."""
+"""Exponential moving average of the weights that learn, in float32, with a warm-up so that early averages are not the
+initial weights.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from .checkpoint import like, whole
 
 
 class EMA:
-    """`decay` is reached gradually: step k uses min(decay, (1 + k) / (10 + k)). Sharded parameters have sharded averages."""
+    """`decay` is reached gradually: step k uses min(decay, (1 + k) / (10 + k)). Sharded parameters have sharded
+    averages.
+    """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay, self.step = decay, 0

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import checkpoint as files
-from .. import lora as lora_files
-from ..schedule import NoiseSchedule
+from ..files import checkpoint as files
+from ..files import lora as lora_files
+from ..sampling.schedule import NoiseSchedule
 from . import checkpoint, lora
 from .config import Recipe, RecipeError
 from .data.cache import fingerprint_of
@@ -22,15 +22,18 @@ FORMS = ("full", "spatial", "lora")
 
 
 def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, raw: bool) -> Path:
-    """Write the newest checkpoint of the run in `folder` as `target`; its averaged weights, or those of the last step if `raw`.
+    """Write the newest checkpoint of the run in `folder` as `target`; its averaged weights, or those of the last step
+    if `raw`.
 
-    `form`: "full", a whole checkpoint in the official layout; "spatial", the change of theta_S alone, as `.diff` tensors that a stock LoRA loader adds to the
-    model that the run started from; "lora", a LoRA run's adapters. Raises RecipeError where the run has no such thing, or no checkpoint, or where it was
-    trained by another recipe or on other weights than are there now.
+    `form`: "full", a whole checkpoint in the official layout; "spatial", the change of theta_S alone, as `.diff`
+    tensors that a stock LoRA loader adds to the model that the run started from; "lora", a LoRA run's adapters. Raises
+    RecipeError where the run has no such thing, or no checkpoint, or where it was trained by another recipe or on other
+    weights than are there now.
     """
     if recipe.objective != "diffusion":
         raise RecipeError(
-            f"{recipe.name} trains the miniature's {recipe.objective}; its run wrote {folder / 'model.safetensors'}, and there is no other form of it"
+            f"{recipe.name} trains the miniature's {recipe.objective}; its run wrote {folder / 'model.safetensors'},"
+            " and there is no other form of it"
         )
     state = checkpoint.latest(folder / "checkpoints")
     if state is None:
@@ -39,7 +42,8 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
         raise RecipeError(f"{target}: exports are .safetensors files")
     if changed := recipe.differences(state["recipe"]):
         raise RecipeError(
-            f"{folder} was trained with another {', '.join(changed)}; name the run's folder instead of a recipe: python -m vc2.training export {folder}"
+            f"{folder} was trained with another {', '.join(changed)}; name the run's folder instead of a recipe: python"
+            f" -m vc2.training export {folder}"
         )
     trained: dict[str, Tensor] = state["model"] if raw else state["ema"]["shadow"]
     _, adapters = lora.split(trained)
@@ -52,8 +56,12 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
     return write_full(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
 
 
-def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]) -> Path:
-    """A whole checkpoint in the official layout. What did not learn is read again from where the run started, and must still be what it was (`start`)."""
+def write_full(
+    target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]
+) -> Path:
+    """A whole checkpoint in the official layout. What did not learn is read again from where the run started, and must
+    still be what it was (`start`).
+    """
     vae = load_autoencoder(recipe.init.autoencoder_file).state_dict()
     text = load_text(recipe.init.text_file).state_dict()
     before = start_unet(recipe).state_dict()
@@ -61,12 +69,16 @@ def write_full(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: i
         _verify(name, weights, start)
     parts, unet = {"vae": vae, "text": text}, with_trained(before, trained)
     metadata = {**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))}
-    return files.save(target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts)
+    return files.save(
+        target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts
+    )
 
 
 def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
     """A LoRA run's adapters."""
-    return lora_files.save(target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()}, _origin(recipe, step))
+    return lora_files.save(
+        target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()}, _origin(recipe, step)
+    )
 
 
 def _origin(recipe: Recipe, step: int) -> dict[str, str]:
@@ -75,17 +87,24 @@ def _origin(recipe: Recipe, step: int) -> dict[str, str]:
 
 
 def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A UNet's tensors, from those it started with and what a run has trained: adapters merged in, others in their place."""
+    """A UNet's tensors, from those it started with and what a run has trained: adapters merged in, others in their
+    place.
+    """
     own, adapters = lora.split(trained)
     return lora_files.merge({**start, **own}, lora.to_file(adapters))
 
 
 def _verify(name: str, weights: dict[str, Tensor], start: dict[str, str]) -> None:
     if fingerprint_of(weights) != start[name]:
-        raise RecipeError(f"init.{name}: the weights there are not those that the run started from, which the export needs again; put them back")
+        raise RecipeError(
+            f"init.{name}: the weights there are not those that the run started from, which the export needs again; put"
+            " them back"
+        )
 
 
-def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]) -> Path:
+def _difference(
+    target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]
+) -> Path:
     unet = start_unet(recipe)
     before, temporal = unet.state_dict(), temporal_names(unet)
     _verify("unet", before, start)
@@ -95,7 +114,10 @@ def _difference(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: 
         if not change.any():
             continue
         if name in temporal:
-            raise RecipeError(f"{target}: {name} is temporal and has changed too; a spatial file would lose that. Export the run as full")
+            raise RecipeError(
+                f"{target}: {name} is temporal and has changed too; a spatial file would lose that. Export the run as"
+                " full"
+            )
         stem, _, leaf = name.rpartition(".")
         out[f"{lora_files.PREFIX}{stem}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.to(dtype)
     if not out:

@@ -9,34 +9,42 @@ from typing import Any
 
 import torch
 
-from .. import checkpoint
-from ..autoencoder import AutoencoderKL
-from ..checkpoint import CheckpointError
-from ..config import AutoencoderConfig, TextConfig, UNetConfig, as_config
-from ..layers import ResBlock, TemporalConv, Transformer
-from ..schedule import NoiseSchedule
-from ..text import TextEncoder
-from ..unet import VideoUNet
+from ..files import checkpoint
+from ..files.checkpoint import CheckpointError
+from ..networks.autoencoder import AutoencoderKL
+from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig, as_config
+from ..networks.layers import ResBlock, TemporalConv, Transformer
+from ..networks.text import TextEncoder
+from ..networks.unet import VideoUNet
+from ..sampling.schedule import NoiseSchedule
 from .config import Recipe, RecipeError
 from .partition import temporal_names
 
 
 def start_unet(recipe: Recipe) -> VideoUNet:
-    """The float32 UNet that a recipe starts from, the same every time it is asked for. Raises CheckpointError, OSError for a missing file, or RecipeError for a
-    model that the recipe does not fit."""
+    """The float32 UNet that a recipe starts from, the same every time it is asked for. Raises CheckpointError, OSError
+    for a missing file, or RecipeError for a model that the recipe does not fit.
+    """
     init = recipe.init
     if init.unet:
         loaded = checkpoint.load(init.unet)
         if loaded.config.time_cond_proj_dim is not None:
-            raise RecipeError(f"{init.unet} is a T2V-Turbo model, distilled for few steps, which training would undo; start from the model that it was made of")
+            raise RecipeError(
+                f"{init.unet} is a T2V-Turbo model, distilled for few steps, which training would undo; start from the"
+                " model that it was made of"
+            )
         wanted, found = recipe.diffusion.scale_end, float(loaded.schedule.scale[-1])
         if not torch.allclose(loaded.schedule.scale, NoiseSchedule(wanted).scale, atol=1e-3):
             raise RecipeError(
-                f"{init.unet} was trained with a dynamic rescale that ends at {found:g}, and diffusion.scale_end is {wanted}; "
-                f"set diffusion.scale_end={'null' if found == 1 else f'{found:g}'}"
+                f"{init.unet} was trained with a dynamic rescale that ends at {found:g}, and diffusion.scale_end is"
+                f" {wanted}; set diffusion.scale_end={'null' if found == 1 else f'{found:g}'}"
             )
-        # Copies, since what is memory-mapped cannot be trained in place; contiguous, since a .ckpt may hold other strides, which cannot be sharded.
-        weights = {name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, tensor in loaded.unet.items()}
+        # Copies, since what is memory-mapped cannot be trained in place; contiguous, since a .ckpt may hold other
+        # strides, which cannot be sharded.
+        weights = {
+            name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in loaded.unet.items()
+        }
         return checkpoint.assemble(VideoUNet(loaded.config, device="meta"), weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -47,7 +55,8 @@ def start_unet(recipe: Recipe) -> VideoUNet:
 
 
 def load_spatial(unet: VideoUNet, path: Path) -> None:
-    """theta_S from Stable Diffusion 2.1's UNet, LDM layout (with or without `model.diffusion_model.`) or diffusers'; all of it (686 tensors), or an error.
+    """theta_S from Stable Diffusion 2.1's UNet, LDM layout (with or without `model.diffusion_model.`) or diffusers';
+    all of it (686 tensors), or an error.
 
     Together with `zero_outputs` the UNet then computes exactly what SD 2.1 does, on every frame.
     """
@@ -56,16 +65,25 @@ def load_spatial(unet: VideoUNet, path: Path) -> None:
         given = {ldm_name(name): tensor for name, tensor in given.items()}
     else:
         given = checkpoint.take(given, checkpoint.UNET) or given
-    # The middle block and the two upsamplers with attention stand one place later where a temporal transformer comes between.
-    moved = {"middle_block.2.": "middle_block.3.", "output_blocks.5.2.": "output_blocks.5.3.", "output_blocks.8.2.": "output_blocks.8.3."}
-    given = {next((new + name[len(old) :] for old, new in moved.items() if name.startswith(old)), name): tensor for name, tensor in given.items()}
+    # The middle block and the two upsamplers with attention stand one place later where a temporal transformer comes
+    # between.
+    moved = {
+        "middle_block.2.": "middle_block.3.",
+        "output_blocks.5.2.": "output_blocks.5.3.",
+        "output_blocks.8.2.": "output_blocks.8.3.",
+    }
+    given = {
+        next((new + name[len(old) :] for old, new in moved.items() if name.startswith(old)), name): tensor
+        for name, tensor in given.items()
+    }
     temporal, state = temporal_names(unet), unet.state_dict()
     wanted = {name for name in state if name not in temporal}
     missing, unknown = sorted(wanted - given.keys()), sorted(given.keys() - wanted - checkpoint.SCHEDULE_BUFFERS)
     if missing or unknown:
         raise CheckpointError(
-            f"{path}: {len(wanted) - len(missing)} of the {len(wanted)} spatial tensors found, {len(unknown)} others; expected Stable Diffusion 2.1's UNet, "
-            f"such as v2-1_512-ema-pruned.safetensors. Missing: {', '.join(missing[:3]) or 'none'}; unexpected: {', '.join(unknown[:3]) or 'none'}"
+            f"{path}: {len(wanted) - len(missing)} of the {len(wanted)} spatial tensors found, {len(unknown)} others;"
+            " expected Stable Diffusion 2.1's UNet, such as v2-1_512-ema-pruned.safetensors. Missing:"
+            f" {', '.join(missing[:3]) or 'none'}; unexpected: {', '.join(unknown[:3]) or 'none'}"
         )
     for name in wanted:
         # diffusers and SD 1 keep some projections as Linear that others keep as convolutions of size 1.
@@ -73,7 +91,9 @@ def load_spatial(unet: VideoUNet, path: Path) -> None:
         if tensor.shape != state[name].shape and tensor.squeeze().shape == state[name].squeeze().shape:
             tensor = tensor.reshape(state[name].shape)
         if tensor.shape != state[name].shape:
-            raise CheckpointError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(state[name].shape)}")
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(state[name].shape)}"
+            )
         state[name].copy_(tensor)
 
 
@@ -97,7 +117,11 @@ def ldm_name(name: str) -> str:
         place = f"input_blocks.{3 * i + 1 + j}" if side == "down" else f"output_blocks.{3 * i + j}"
         return f"{place}.{inner}.{_resnet(rest) if inner == 0 else rest}"
 
-    name = re.sub(r"^(?P<side>down|up)_blocks\.(?P<i>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\.(?P<rest>.+)$", block, name)
+    name = re.sub(
+        r"^(?P<side>down|up)_blocks\.(?P<i>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\.(?P<rest>.+)$",
+        block,
+        name,
+    )
     name = re.sub(r"^mid_block\.resnets\.(\d)\.(.+)$", lambda m: f"middle_block.{2 * int(m[1])}.{_resnet(m[2])}", name)
     return re.sub(r"^mid_block\.attentions\.0\.", "middle_block.1.", name)
 
@@ -113,7 +137,9 @@ def _resnet(rest: str) -> str:
 
 @torch.no_grad()
 def zero_outputs(unet: VideoUNet) -> VideoUNet:
-    """Make every residual branch of a fresh UNet start as zero (as the official constructors do), the prediction, and what the fps adds to the timestep."""
+    """Make every residual branch of a fresh UNet start as zero (as the official constructors do), the prediction, and
+    what the fps adds to the timestep.
+    """
     layers: list[Any] = [unet.out[-1]]
     if unet.config.fps_cond:
         layers.append(unet.fps_embedding[-1])
@@ -138,9 +164,17 @@ def sampling_of(recipe: Recipe) -> dict[str, Any]:
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:
     state = checkpoint.load_part(path, checkpoint.VAE, "init.autoencoder (else init.unet or init.sd)")
-    return checkpoint.assemble(AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)
+    return (
+        checkpoint.assemble(AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta"), state)
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def load_text(path: Path | None) -> TextEncoder:
     state = checkpoint.load_part(path, checkpoint.TEXT, "init.text (else init.unet or init.sd)")
-    return checkpoint.assemble(TextEncoder(TextConfig.from_state_dict(state), device="meta"), state).eval().requires_grad_(False)
+    return (
+        checkpoint.assemble(TextEncoder(TextConfig.from_state_dict(state), device="meta"), state)
+        .eval()
+        .requires_grad_(False)
+    )

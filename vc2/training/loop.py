@@ -35,7 +35,9 @@ class BrokenDataError(TrainingError):
 
 
 class Trainer:
-    """Runs a recipe in `folder`: `checkpoints/`, tracker events, `samples/`, `skipped.txt`, and at the end `model.safetensors` with averaged weights."""
+    """Runs a recipe in `folder`: `checkpoints/`, tracker events, `samples/`, `skipped.txt`, and at the end
+    `model.safetensors` with averaged weights.
+    """
 
     PATIENCE = 5  # non-finite steps in a row before the run stops
 
@@ -81,7 +83,9 @@ class Trainer:
 
     def train_step(self, batch: Any) -> dict[str, float]:
         """One update. Everything random in it follows from (seed, step)."""
-        torch.manual_seed((self.recipe.seed << 32) + self.step * self.accelerator.num_processes + self.accelerator.process_index)  # dropout
+        torch.manual_seed(
+            (self.recipe.seed << 32) + self.step * self.accelerator.num_processes + self.accelerator.process_index
+        )  # dropout
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         parts = self.objective.parts(batch)
@@ -97,8 +101,12 @@ class Trainer:
                 figures[name] += value / len(parts)
         norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        # One message between the processes a step: the loss of all, how much data was broken, whether one was asked to save or to stop, and the figures.
-        words = [torch.tensor(float(v), device=loss.device) for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop)]
+        # One message between the processes a step: the loss of all, how much data was broken, whether one was asked to
+        # save or to stop, and the figures.
+        words = [
+            torch.tensor(float(v), device=loss.device)
+            for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop)
+        ]
         message = torch.stack([loss, *words, *figures.values()])
         mean_loss, broken, save, stop, *means = self.accelerator.reduce(message, "mean").tolist()
         self.saving, self.stopping = save > 0, stop > 0
@@ -122,8 +130,8 @@ class Trainer:
         share = self.counts["broken"] / self.counts["read"]
         if self.counts["read"] >= sources.ENOUGH and share > self.recipe.data.broken_share:
             raise BrokenDataError(
-                f"{self.counts['broken']} of {self.counts['read']} samples ({share:.0%}) could not be used, more than data.broken_share "
-                f"({self.recipe.data.broken_share:.0%}); {self.folder / 'skipped.txt'} names them"
+                f"{self.counts['broken']} of {self.counts['read']} samples ({share:.0%}) could not be used, more than"
+                f" data.broken_share ({self.recipe.data.broken_share:.0%}); {self.folder / 'skipped.txt'} names them"
             )
         if finite:
             self.in_a_row = 0
@@ -136,12 +144,14 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             torch.save(batch.content(), path)
             raise NonFiniteError(
-                f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is in {path}. "
-                "Look at that data; or export the last checkpoint, which is from before, and start from it under another name with a lower optimizer.lr"
+                f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is"
+                f" in {path}. Look at that data; or export the last checkpoint, which is from before, and start from it"
+                " under another name with a lower optimizer.lr"
             )
 
     def run(self) -> bool:
-        """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is saved).
+        """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is
+        saved).
 
         SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
@@ -156,11 +166,17 @@ class Trainer:
         recipe, main = self.recipe, self.accelerator.is_main_process
         # What a run logged that was killed after its last checkpoint will be logged again.
         self.accelerator.init_trackers(recipe.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
-        samples: dict[str, list[Sample]] = self.objective.held_out() if isinstance(self.objective, DiffusionObjective) and recipe.validation.every else {}
+        samples: dict[str, list[Sample]] = (
+            self.objective.held_out()
+            if isinstance(self.objective, DiffusionObjective) and recipe.validation.every
+            else {}
+        )
         samples = {medium: found for medium, found in samples.items() if found}
         batches = self.objective.batches(self.step, self.accelerator.process_index, self.accelerator.num_processes)
         meter = self.meter
-        with tqdm(total=recipe.steps, initial=self.step, desc=recipe.name, unit="step", disable=not main, dynamic_ncols=True) as bar:
+        with tqdm(
+            total=recipe.steps, initial=self.step, desc=recipe.name, unit="step", disable=not main, dynamic_ncols=True
+        ) as bar:
             while self.step < recipe.steps and not self.stopping:
                 meter.wait()
                 batch = next(batches)
@@ -171,7 +187,10 @@ class Trainer:
                 meter.done(figures)
                 bar.update()
                 if self.step % recipe.log_every == 0 or self.step == recipe.steps:
-                    averages = meter.averages() | {"lr": self.learning_rate(self.step - 1), **{f"data/{k}": float(v) for k, v in self.counts.items()}}
+                    averages = meter.averages() | {
+                        "lr": self.learning_rate(self.step - 1),
+                        **{f"data/{k}": float(v) for k, v in self.counts.items()},
+                    }
                     bar.set_postfix({k: f"{v:.4g}" for k, v in averages.items() if k in SHOWN})
                     self.accelerator.log(averages, step=self.step)
                 # First of all: whatever goes wrong below, the step is kept.
@@ -187,7 +206,12 @@ class Trainer:
                 if isinstance(self.objective, DiffusionObjective) and self._due(recipe.samples.every):
                     self.ema.swap(self.network)
                     try:
-                        validate.sample_clips(self.objective, self.model, self.accelerator, self.folder / "samples" / f"step-{self.step:08d}")
+                        validate.sample_clips(
+                            self.objective,
+                            self.model,
+                            self.accelerator,
+                            self.folder / "samples" / f"step-{self.step:08d}",
+                        )
                     except RuntimeError as error:
                         if not self.asked_to_stop:
                             raise
@@ -249,14 +273,24 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         changed = self.recipe.differences(state["recipe"])
         if changed:
-            raise RecipeError(f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another name (name=...)")
-        if others := [f"init.{name}" for name, value in self.objective.start.items() if state["start"].get(name) != value]:
             raise RecipeError(
-                f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them back, or train under another name"
+                f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another"
+                " name (name=...)"
             )
-        if others := [f"data.{medium}" for medium, value in self.objective.data.items() if state["data"].get(medium) != value]:
+        if others := [
+            f"init.{name}" for name, value in self.objective.start.items() if state["start"].get(name) != value
+        ]:
+            raise RecipeError(
+                f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
+                " back, or train under another name"
+            )
+        if others := [
+            f"data.{medium}" for medium, value in self.objective.data.items() if state["data"].get(medium) != value
+        ]:
             log.warning(
-                "%s: the files of %s are not those that the run began with; from here on its batches are others", self.recipe.name, " and ".join(others)
+                "%s: the files of %s are not those that the run began with; from here on its batches are others",
+                self.recipe.name,
+                " and ".join(others),
             )
         self.step, self.counts, self.in_a_row = state["step"], dict(state["counts"]), state["in_a_row"]
         self.meter.sums = dict(state["figures"])
@@ -274,18 +308,26 @@ class Trainer:
             temporary.replace(path)
 
     def _check_together(self, step: int) -> None:
-        """Every process must have found the same checkpoint, which folders that are not shared would prevent; before any loads it, since sharded ones load
-        together."""
+        """Every process must have found the same checkpoint, which folders that are not shared would prevent; before
+        any loads it, since sharded ones load together.
+        """
         steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
         if len(set(steps)) > 1:
-            raise RecipeError(f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must see the same folder")
+            raise RecipeError(
+                f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must"
+                " see the same folder"
+            )
 
     def _on_signal(self, number: int, frame) -> None:
         if number == signal.SIGUSR1:
             self.asked_to_save = True
         else:
             self.asked_to_stop = True
-        log.info("received %s: saving%s at the end of this step", signal.Signals(number).name, "" if number == signal.SIGUSR1 else " and stopping")
+        log.info(
+            "received %s: saving%s at the end of this step",
+            signal.Signals(number).name,
+            "" if number == signal.SIGUSR1 else " and stopping",
+        )
 
 
 SHOWN = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
@@ -302,5 +344,7 @@ def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise RecipeError(f"optimizer.kind adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw") from error
+        raise RecipeError(
+            f"optimizer.kind adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
+        ) from error
     return AdamW8bit(learning, config.lr, config.betas, weight_decay=config.weight_decay)

@@ -1,6 +1,8 @@
-"""LoRA while it is trained: small matrices beside frozen layers. Their files are `vc2.lora`'s, which stock ComfyUI loads.
+"""LoRA while it is trained: small matrices beside frozen layers. Their files are `vc2.lora`'s, which stock ComfyUI
+loads.
 
-Adapters hang on the layers that they adapt and add to what comes out of them, so the network's own parameters keep their names.
+Adapters hang on the layers that they adapt and add to what comes out of them, so the network's own parameters keep
+their names.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import SpatialTransformer, TemporalConv, TemporalTransformer
-from ..lora import PREFIX
-from ..unet import VideoUNet
+from ..files.lora import PREFIX
+from ..networks.layers import SpatialTransformer, TemporalConv, TemporalTransformer
+from ..networks.unet import VideoUNet
 
 MARK = ".adapter."
 
@@ -42,9 +44,10 @@ class Adapter(nn.Module):
 def targets(unet: VideoUNet, part: str, no_transformers: bool = False, no_convolutions: bool = False) -> list[str]:
     """Names of the layers that get an adapter.
 
-    theta_S: q, k, v and out of the spatial transformers (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters). theta_T: v, out, feed-forward and the
-    projections of the temporal transformers, and the temporal convolutions; not q and k, whose gradient on single images is exactly zero. `no_transformers` and
-    `no_convolutions` leave out temporal ones that training will pass by.
+    theta_S: q, k, v and out of the spatial transformers (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters).
+    theta_T: v, out, feed-forward and the projections of the temporal transformers, and the temporal convolutions; not q
+    and k, whose gradient on single images is exactly zero. `no_transformers` and `no_convolutions` leave out temporal
+    ones that training will pass by.
     """
     out = []
     for name, module in unet.named_modules():
@@ -60,7 +63,9 @@ def targets(unet: VideoUNet, part: str, no_transformers: bool = False, no_convol
     return out
 
 
-def inject(unet: VideoUNet, part: str, rank: int, no_transformers: bool = False, no_convolutions: bool = False) -> list[str]:
+def inject(
+    unet: VideoUNet, part: str, rank: int, no_transformers: bool = False, no_convolutions: bool = False
+) -> list[str]:
     """Freeze the UNet and hang adapters on its `targets`; returns their names."""
     unet.requires_grad_(False)
     names = targets(unet, part, no_transformers, no_convolutions)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from ..unet import VideoUNet
+from ..networks.unet import VideoUNet
 from . import cost
 from .config import Recipe
 from .data.batches import Batch
@@ -18,8 +18,9 @@ from .data.batches import Batch
 class Meter:
     """Running means of a run's figures, its speed, and where the time goes.
 
-    `mfu` is model FLOPs utilisation (PaLM, appendix B): what the network's own forward and backward pass need, of what the devices could do.
-    Neither what gradient checkpointing computes again nor the autoencoder and the text encoder count.
+    `mfu` is model FLOPs utilisation (PaLM, appendix B): what the network's own forward and backward pass need, of what
+    the devices could do. Neither what gradient checkpointing computes again nor the autoencoder and the text encoder
+    count.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, accelerator: Accelerator):
@@ -36,7 +37,9 @@ class Meter:
         self.ready = time.perf_counter()
         self.samples += self.recipe.batch
         if self.peak and isinstance(batch, Batch) and isinstance(self.network, VideoUNet):
-            self.flops += batch.step.count * cost.sample_flops(self.recipe, self.network.config, batch.step.frames, again=False)
+            self.flops += batch.step.count * cost.sample_flops(
+                self.recipe, self.network.config, batch.step.frames, again=False
+            )
 
     def done(self, figures: dict[str, float]) -> None:
         now = time.perf_counter()

@@ -1,4 +1,5 @@
-"""The two objectives that the miniature needs and the paper does not: its autoencoder and its text tower, both from nothing, on the procedural world.
+"""The two objectives that the miniature needs and the paper does not: its autoencoder and its text tower, both from
+nothing, on the procedural world.
 
 They run in one process; their batches are drawn from (seed, step) like all others.
 """
@@ -14,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..autoencoder import SCALE_FACTOR, AutoencoderKL
-from ..config import AutoencoderConfig, TextConfig, as_config
-from ..text import TextEncoder
+from ..files import checkpoint
+from ..networks.autoencoder import SCALE_FACTOR, AutoencoderKL
+from ..networks.config import AutoencoderConfig, TextConfig, as_config
+from ..networks.text import TextEncoder
 from .config import Procedural, Recipe, RecipeError
 from .data import procedural as world
 from .data.batches import SAMPLE, torch_generator
@@ -43,7 +44,9 @@ class _Procedural:
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Draw]:
         if world > 1:
-            raise RecipeError(f"{self.recipe.name}: the {self.recipe.objective} objective trains in one process, found {world}")
+            raise RecipeError(
+                f"{self.recipe.name}: the {self.recipe.objective} objective trains in one process, found {world}"
+            )
         for step in range(start, self.recipe.steps):
             yield Draw(torch_generator(self.recipe.seed, SAMPLE, step), self.recipe.batch)
 
@@ -60,7 +63,10 @@ class AutoencoderObjective(_Procedural):
         super().__init__(recipe, cache, device)
         self.model = AutoencoderKL(as_config(AutoencoderConfig, recipe.networks.autoencoder)).to(device)
         if not isinstance(recipe.data.images, Procedural):
-            raise RecipeError(f"{recipe.name}: data.images must be procedural for the autoencoder objective, found {recipe.data.images}")
+            raise RecipeError(
+                f"{recipe.name}: data.images must be procedural for the autoencoder objective, found"
+                f" {recipe.data.images}"
+            )
         self.world = world.World(recipe.data.images.domain, "images", recipe.data.images.count)
 
     def frames(self, count: int, generator: torch.Generator) -> Tensor:
@@ -87,7 +93,9 @@ class AutoencoderObjective(_Procedural):
 
 
 class TextObjective(_Procedural):
-    """Read colour, shape and direction off every token from the end-of-text token on, as one can with CLIP's: then attention finds them anywhere."""
+    """Read colour, shape and direction off every token from the end-of-text token on, as one can with CLIP's: then
+    attention finds them anywhere.
+    """
 
     TEMPLATES = ("a {} {} moving {}", "{} {} moving {}", "a {} {} that moves {}")
 
@@ -106,7 +114,9 @@ class TextObjective(_Procedural):
             prompts.append(template.format(*(w[i] for w, i in zip(self.words, ids, strict=True))))
             labels.append(ids)
         tokens = self.text.tokenize(prompts).to(self.device)
-        after = torch.arange(tokens.shape[1], device=self.device) >= tokens.argmax(1, keepdim=True)  # the end-of-text id is the largest
+        after = torch.arange(tokens.shape[1], device=self.device) >= tokens.argmax(
+            1, keepdim=True
+        )  # the end-of-text id is the largest
         features = self.text.encode_tokens(tokens)
         loss, right = torch.zeros((), device=self.device), []
         for head, target in zip(self.heads, torch.tensor(labels, device=self.device).T, strict=True):
@@ -123,7 +133,8 @@ class TextObjective(_Procedural):
 
 @torch.no_grad()
 def normalise_latents(model: AutoencoderKL, frames: Tensor) -> None:
-    """Fold a scale and shift into `quant_conv` and `post_quant_conv` so that SCALE_FACTOR x mean has zero mean and unit variance per channel.
+    """Fold a scale and shift into `quant_conv` and `post_quant_conv` so that SCALE_FACTOR x mean has zero mean and unit
+    variance per channel.
 
     Decoding is unchanged; the UNet's noise schedule gets the latents that it was made for.
     """

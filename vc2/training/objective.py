@@ -1,7 +1,7 @@
 """What is minimised. An objective owns the network that learns, reads the batch of a step, and computes its loss.
 
-Three of them: the diffusion objective of the paper (`diffusion`), and the two that the miniature needs because it has no Stable Diffusion to start from
-(`miniature`).
+Three of them: the diffusion objective of the paper (`diffusion`), and the two that the miniature needs because it has
+no Stable Diffusion to start from (`miniature`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class Objective(Protocol):
     data: dict[str, str]  # identities of its sources, by medium
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
-        """This process's share of the batches from step `start` on, each with the `count` of samples in the whole step, what was `skipped`, and `content()`."""
+        """This process's share of the batches from step `start` on, each with the `count` of samples in the whole step,
+        what was `skipped`, and `content()`.
+        """
 
     def parts(self, batch: Any) -> list[Any]:
         """A batch as the parts that are computed one after another."""
@@ -35,10 +37,16 @@ class Objective(Protocol):
 
 
 def build(recipe: Recipe, cache: Path, device: torch.device) -> Objective:
-    """The recipe's objective, its network on `device`. Raises CheckpointError, SourceError or OSError where what it starts from cannot be read."""
+    """The recipe's objective, its network on `device`. Raises CheckpointError, SourceError or OSError where what it
+    starts from cannot be read.
+    """
     from .diffusion import DiffusionObjective
     from .miniature import AutoencoderObjective, TextObjective
 
     torch.manual_seed(recipe.seed)
-    kinds: dict[str, type] = {"diffusion": DiffusionObjective, "autoencoder": AutoencoderObjective, "text": TextObjective}
+    kinds: dict[str, type] = {
+        "diffusion": DiffusionObjective,
+        "autoencoder": AutoencoderObjective,
+        "text": TextObjective,
+    }
     return kinds[recipe.objective](recipe, cache, device)

@@ -1,4 +1,6 @@
-"""One process or many: accelerate starts them and averages gradients (DDP); `compute.sharding: full` splits weights and optimizer instead (FSDP)."""
+"""One process or many: accelerate starts them and averages gradients (DDP); `compute.sharding: full` splits weights and
+optimizer instead (FSDP).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from ..unet import Block
+from ..networks.unet import Block
 from .config import Recipe, RecipeError
 
 # Others wait while the first process writes a checkpoint or exports; by default they give up after ten minutes.
@@ -28,7 +30,8 @@ def require(recipe: Recipe, processes: int) -> None:
     micro = recipe.compute.micro_batch or share
     if rest or share % micro:
         raise RecipeError(
-            f"batch {recipe.batch} does not divide into {processes} processes x compute.micro_batch {micro}; make it a multiple of {processes * micro}"
+            f"batch {recipe.batch} does not divide into {processes} processes x compute.micro_batch {micro}; make it a"
+            f" multiple of {processes * micro}"
         )
     if recipe.optimizer.kind == "adamw8bit":
         if recipe.compute.sharding == "full":
@@ -37,19 +40,26 @@ def require(recipe: Recipe, processes: int) -> None:
             raise RecipeError("optimizer.kind adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw")
     available = sorted(tracker.value for tracker in get_available_trackers())
     if missing := [name for name in recipe.trackers if name not in available]:
-        raise RecipeError(f"trackers: {', '.join(missing)} cannot be used here; install it, or use some of those that are there: {', '.join(available)}")
+        raise RecipeError(
+            f"trackers: {', '.join(missing)} cannot be used here; install it, or use some of those that are there:"
+            f" {', '.join(available)}"
+        )
 
 
 def start(recipe: Recipe, folder: Path) -> Accelerator:
     """Joins the other processes, if any. Raises RecipeError as `require` does."""
     # On a step of images the temporal layers that they pass by have no gradient, nor have q and k in time.
     some_unused = recipe.data.clips is not None and recipe.data.images is not None and recipe.learn.part != "spatial"
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True)
+    ddp = DistributedDataParallelKwargs(
+        find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
     project = ProjectConfiguration(str(folder), logging_dir=str(folder / "events"))
     # What a tracker lacks must be said by `require`, not by this.
     trackers = [name for name in recipe.trackers if name in {tracker.value for tracker in get_available_trackers()}]
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project)
+    accelerator = Accelerator(
+        mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project
+    )
     require(recipe, accelerator.num_processes)
     return accelerator
 
@@ -60,11 +70,14 @@ def distribute(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn
         return accelerator.prepare_model(model)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     bf16 = recipe.compute.precision == "bf16"
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else MixedPrecisionPolicy()
+    policy = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else MixedPrecisionPolicy()
+    )
     for module in model.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh, mp_policy=policy)
-    # Resharded too, which the outermost is not by default: after a validation its parameters would not be those that the optimizer knows.
+    # Resharded too, which the outermost is not by default: after a validation its parameters would not be those that
+    # the optimizer knows.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     return model
 

@@ -6,13 +6,17 @@ import re
 
 from torch import nn
 
-from ..layers import TemporalConv, TemporalTransformer
-from ..unet import VideoUNet
+from ..networks.layers import TemporalConv, TemporalTransformer
+from ..networks.unet import VideoUNet
 
 
 def temporal_names(unet: VideoUNet) -> frozenset[str]:
-    """Names of theta_T: the temporal transformers and convolutions, `init_attn` and `fps_embedding` (798 of VideoCrafter2's 1484 tensors)."""
-    prefixes = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer | TemporalConv)]
+    """Names of theta_T: the temporal transformers and convolutions, `init_attn` and `fps_embedding` (798 of
+    VideoCrafter2's 1484 tensors).
+    """
+    prefixes = [
+        f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer | TemporalConv)
+    ]
     prefixes += ["init_attn.", "fps_embedding."]
     return frozenset(name for name, _ in unet.named_parameters() if name.startswith(tuple(prefixes)))
 
@@ -23,7 +27,9 @@ def is_temporal(module: VideoUNet, name: str) -> bool:
 
 
 def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()) -> None:
-    """Let only `part` learn: "spatial", "temporal" or "all"; and freeze the parameters of `also`. What is frozen has no gradient and no optimizer state."""
+    """Let only `part` learn: "spatial", "temporal" or "all"; and freeze the parameters of `also`. What is frozen has no
+    gradient and no optimizer state.
+    """
     temporal = temporal_names(unet)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_((part == "all" or (name in temporal) == (part == "temporal")) and name not in also)
@@ -32,11 +38,20 @@ def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()
 def untouched_by_images(unet: VideoUNet, image_temporal: str) -> frozenset[str]:
     """Parameters that single images cannot teach, given how images pass the temporal layers.
 
-    With one frame the temporal softmax is 1 whatever q and k (and VideoCrafter1's relative positions, of which only distance 0 is used): their gradient is zero
-    but for rounding, which Adam would blow up to full steps. Temporal convolutions learn under "full" alone, and no temporal transformer under "bypass".
+    With one frame the temporal softmax is 1 whatever q and k (and VideoCrafter1's relative positions, of which only
+    distance 0 is used): their gradient is zero but for rounding, which Adam would blow up to full steps. Temporal
+    convolutions learn under "full" alone, and no temporal transformer under "bypass".
     """
-    silent = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalConv) and image_temporal != "full"]
-    silent += [f"{name}." for name, module in unet.named_modules() if isinstance(module, TemporalTransformer) and image_temporal == "bypass"]
+    silent = [
+        f"{name}."
+        for name, module in unet.named_modules()
+        if isinstance(module, TemporalConv) and image_temporal != "full"
+    ]
+    silent += [
+        f"{name}."
+        for name, module in unet.named_modules()
+        if isinstance(module, TemporalTransformer) and image_temporal == "bypass"
+    ]
     mute = re.compile(r"\.to_[qk]\.weight$|\.relative_position_[kv]\.")
     return frozenset(name for name in temporal_names(unet) if mute.search(name) or name.startswith(tuple(silent)))
 

@@ -1,7 +1,7 @@
 """`python -m vc2.training prepare`: encode a recipe's sources once, into WebDataset tars that training reads.
 
-Tars are written under a temporary name and renamed, so that an interrupted run goes on with the tars that are missing; under `accelerate launch` every process
-takes its share of them.
+Tars are written under a temporary name and renamed, so that an interrupted run goes on with the tars that are missing;
+under `accelerate launch` every process takes its share of them.
 """
 
 from __future__ import annotations
@@ -59,14 +59,20 @@ class Whole(Dataset):
             return Sample(stream.fit(frames), caption, SOURCE_FPS)
         length, low, high = max(stream.lengths)
         try:
-            return stream.read(index, length, (low, high), random(stream.recipe.seed, SAMPLE, MEDIA.index(stream.medium), index))
+            return stream.read(
+                index, length, (low, high), random(stream.recipe.seed, SAMPLE, MEDIA.index(stream.medium), index)
+            )
         except BrokenSample as error:
             return str(error)
 
 
 def prepare(recipe: Recipe, cache: Path) -> list[Path]:
-    """Encode every source of the recipe that is marked `prepared`; returns their folders. Raises RecipeError where none is."""
-    media = [medium for medium in MEDIA if getattr(recipe.data, medium) and getattr(recipe.data, medium).prepared != "no"]
+    """Encode every source of the recipe that is marked `prepared`; returns their folders. Raises RecipeError where none
+    is.
+    """
+    media = [
+        medium for medium in MEDIA if getattr(recipe.data, medium) and getattr(recipe.data, medium).prepared != "no"
+    ]
     if not media:
         raise RecipeError(f"{recipe.name} prepares nothing: no source has prepared: moments, or moments and text")
     # One process may have hours of tars left where another has none.
@@ -91,18 +97,23 @@ def _prepare(recipe: Recipe, stream: Stream, folder: Path, encoder: Encoder, acc
     mine = list(starts)[accelerator.process_index :: accelerator.num_processes]
     todo = {start: range(start, min(start + SHARD, total)) for start in mine if not _tar(folder, start).is_file()}
     count = sum(len(indices) for indices in todo.values())
-    with tqdm(total=count, unit="sample", desc=f"preparing {stream.medium}", disable=not accelerator.is_main_process) as bar:
+    with tqdm(
+        total=count, unit="sample", desc=f"preparing {stream.medium}", disable=not accelerator.is_main_process
+    ) as bar:
         for start, indices in todo.items():
             _write_tar(_tar(folder, start), stream, indices, encoder, with_text, bar)
     accelerator.wait_for_everyone()
     # Of all tars, whoever wrote them and when: every process comes to the same answer.
-    broken, names = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob(f"*{SKIPPED}")), folder / f"*{SKIPPED}"
+    broken, names = (
+        sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob(f"*{SKIPPED}")),
+        folder / f"*{SKIPPED}",
+    )
     if broken and accelerator.is_main_process:
         log.warning("%d samples could not be used; %s name them", broken, names)
     if total >= sources.ENOUGH and broken > recipe.data.broken_share * total:
         raise SourceError(
-            f"{broken} of {total} samples of data.{stream.medium} could not be used, more than data.broken_share allows; {names} name them. "
-            "Mend or remove them and prepare again, or raise data.broken_share"
+            f"{broken} of {total} samples of data.{stream.medium} could not be used, more than data.broken_share"
+            f" allows; {names} name them. Mend or remove them and prepare again, or raise data.broken_share"
         )
     if accelerator.is_main_process:
         if with_text:

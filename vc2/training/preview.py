@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from ..autoencoder import SCALE_FACTOR
-from ..grid import side_by_side
+from ..files.grid import side_by_side
+from ..files.video import write_video
+from ..networks.autoencoder import SCALE_FACTOR
 from ..pipeline import to_pixels
-from ..video_io import write_video
 from .data.batches import Batch
 from .diffusion import DiffusionObjective
 from .objective import Objective
@@ -33,6 +33,9 @@ def write(objective: Objective, batch: object, folder: Path) -> None:
             clips.append(to_pixels(objective.autoencoder, z * SCALE_FACTOR))
     zoom = max(1, 256 // clips[0].shape[2])  # captions want room
     clips = [clip.repeat(zoom, 1).repeat(zoom, 2) for clip in clips]
-    labels = [f"{caption or '(no caption)'} | fps {int(fps)}" for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)]
+    labels = [
+        f"{caption or '(no caption)'} | fps {int(fps)}"
+        for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)
+    ]
     # As a video for pictures too: one name to look for.
     log.info("the first batch is in %s", write_video(folder / "first-batch.mp4", side_by_side(clips, labels, 4), 8))

@@ -1,4 +1,6 @@
-"""What a run shows while it trains: the loss on held-out samples, and clips. Every process takes a share, and none waits for the first."""
+"""What a run shows while it trains: the loss on held-out samples, and clips. Every process takes a share, and none
+waits for the first.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from .. import ddim
+from ..files.video import write_video
+from ..networks.unet import VideoUNet
 from ..pipeline import Guided, Settings, to_pixels
-from ..schedule import TIMESTEPS
-from ..unet import VideoUNet
-from ..video_io import write_video
+from ..sampling import ddim
+from ..sampling.schedule import TIMESTEPS
 from .data.batches import MEDIA, VALIDATION, Sample, torch_generator
 from .diffusion import DiffusionObjective
 from .initialise import sampling_of
@@ -27,17 +29,25 @@ CHUNK = 4  # samples a forward pass
 
 
 @torch.no_grad()
-def held_out_loss(objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, samples: dict[str, list[Sample]]) -> dict[str, float]:
+def held_out_loss(
+    objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, samples: dict[str, list[Sample]]
+) -> dict[str, float]:
     """Mean squared error of epsilon on the held-out samples of each medium, at each quantile of the timesteps.
 
     Noise comes from (seed, sample, quantile), so that every validation of every run of a seed asks the same questions.
     """
     quantiles = objective.recipe.validation.quantiles
-    jobs = [(medium, q, k) for medium in samples for q in range(len(quantiles)) for k in range(0, len(samples[medium]), CHUNK)]
+    jobs = [
+        (medium, q, k)
+        for medium in samples
+        for q in range(len(quantiles))
+        for k in range(0, len(samples[medium]), CHUNK)
+    ]
     totals = torch.zeros(len(MEDIA), len(quantiles), 2, device=accelerator.device)
     model.eval()
     for start in range(0, len(jobs), accelerator.num_processes):
-        # The last round may have fewer jobs than processes; all the same all of them go through the network, which may be sharded.
+        # The last round may have fewer jobs than processes; all the same all of them go through the network, which may
+        # be sharded.
         mine = start + accelerator.process_index
         medium, q, k = jobs[min(mine, len(jobs) - 1)]
         part = samples[medium][k : k + CHUNK]
@@ -56,7 +66,11 @@ def held_out_loss(objective: DiffusionObjective, model: nn.Module, accelerator: 
     out: dict[str, float] = {}
     for medium in samples:
         sums, counts = totals[MEDIA.index(medium)].unbind(-1)
-        out |= {f"validation/{medium} t={int(q * TIMESTEPS)}": float(s / n) for q, s, n in zip(quantiles, sums, counts, strict=True) if n}
+        out |= {
+            f"validation/{medium} t={int(q * TIMESTEPS)}": float(s / n)
+            for q, s, n in zip(quantiles, sums, counts, strict=True)
+            if n
+        }
         out[f"validation/{medium}"] = float((sums / counts).mean())
     return out
 
@@ -84,7 +98,13 @@ def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: A
             return torch.randn(shape, generator=generator).to(accelerator.device)
 
         context = objective.text([prompts[index], settings.negative]).float()
-        denoise = Guided(cast(VideoUNet, model), context[:1], context[1:], torch.tensor([float(settings.fps)], device=accelerator.device), settings.guidance)
+        denoise = Guided(
+            cast(VideoUNet, model),
+            context[:1],
+            context[1:],
+            torch.tensor([float(settings.fps)], device=accelerator.device),
+            settings.guidance,
+        )
         # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
         denoise.one_batch = not isinstance(model, FSDPModule)
         with autocast(objective.recipe, accelerator):

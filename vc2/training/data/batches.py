@@ -1,7 +1,7 @@
 """The batches of a run. What is in the batch of a step follows from (recipe, step) alone.
 
-So a run resumes at any step without replaying what came before, and any number of processes, each taking its share of the slots of a step, reads together
-exactly what one process would: every sample once an epoch, none twice.
+So a run resumes at any step without replaying what came before, and any number of processes, each taking its share of
+the slots of a step, reads together exactly what one process would: every sample once an epoch, none twice.
 """
 
 from __future__ import annotations
@@ -75,7 +75,16 @@ class Plan:
             # As many images as the clips of a step would have frames, except where there are no clips.
             count = recipe.batch * (1 if recipe.image_only or not image else frames)
             medium = "images" if image else "clips"
-            out.append(Step(number * self.CHUNK + k, medium, 1 if image else frames, (1, 1) if image else (low, high), self.read[medium], count))
+            out.append(
+                Step(
+                    number * self.CHUNK + k,
+                    medium,
+                    1 if image else frames,
+                    (1, 1) if image else (low, high),
+                    self.read[medium],
+                    count,
+                )
+            )
             self.read[medium] += count
         return out
 
@@ -85,7 +94,9 @@ class Order:
 
     def __init__(self, count: int, held_out: int, seed: int, blocks: Sequence[int] | None = None):
         held = min(held_out, count // 10)
-        self.held_out = np.unique(np.linspace(0, count - 1, held).round().astype(np.int64)) if held else np.empty(0, np.int64)
+        self.held_out = (
+            np.unique(np.linspace(0, count - 1, held).round().astype(np.int64)) if held else np.empty(0, np.int64)
+        )
         self.kept = np.setdiff1d(np.arange(count), self.held_out, assume_unique=True)
         self.seed = seed
         self.ends = np.searchsorted(self.kept, np.cumsum(blocks)) if blocks is not None else None
@@ -112,7 +123,9 @@ class Order:
 
 @dataclass
 class Sample:
-    """`frames`: uint8 pixels `[T, 3, H, W]`, or latent moments `[T, 8, h, w]` of a prepared source, then `text` may hold the caption's features `[77, D]`."""
+    """`frames`: uint8 pixels `[T, 3, H, W]`, or latent moments `[T, 8, h, w]` of a prepared source, then `text` may
+    hold the caption's features `[77, D]`.
+    """
 
     frames: Tensor
     caption: str
@@ -146,7 +159,9 @@ class Batch:
         return {name: value for name, value in vars(self).items() if name != "step"}
 
     def pin_memory(self) -> Batch:
-        return replace(self, frames=self.frames.pin_memory(), text=None if self.text is None else self.text.pin_memory())
+        return replace(
+            self, frames=self.frames.pin_memory(), text=None if self.text is None else self.text.pin_memory()
+        )
 
     def split(self, size: int) -> list[Batch]:
         """Parts of at most `size` samples. What was skipped is reported with the first."""
@@ -154,7 +169,17 @@ class Batch:
         for k in range(0, len(self), size):
             part = slice(k, k + size)
             text = None if self.text is None else self.text[part]
-            out.append(Batch(self.step, self.slots[part], self.frames[part], self.captions[part], self.fps[part], text, self.skipped if k == 0 else []))
+            out.append(
+                Batch(
+                    self.step,
+                    self.slots[part],
+                    self.frames[part],
+                    self.captions[part],
+                    self.fps[part],
+                    text,
+                    self.skipped if k == 0 else [],
+                )
+            )
         return out
 
 
@@ -187,7 +212,9 @@ class Stream:
         listing = self.listing
         if isinstance(listing, Prepared):
             stored = listing.sample(index)
-            stride, first = media.choose_frames(len(stored.frames), frames, (1, 1) if stored.frozen else strides, uniform)
+            stride, first = media.choose_frames(
+                len(stored.frames), frames, (1, 1) if stored.frozen else strides, uniform
+            )
             chosen = stored.frames[first::stride][:frames]
             return Sample(chosen, stored.caption, stored.fps / stride, stored.text)
         if isinstance(listing, World):
@@ -197,7 +224,9 @@ class Stream:
         try:
             record = listing.record(index)
             if self.medium == "images":
-                return Sample(media.fit(media.read_image(record), data.width, data.height, place)[None], record.caption, 0.0)
+                return Sample(
+                    media.fit(media.read_image(record), data.width, data.height, place)[None], record.caption, 0.0
+                )
             clip, fps = media.read_clip(record, frames, strides, uniform, data.width, data.height, place)
         except OSError as error:
             raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {error}") from error
@@ -206,10 +235,14 @@ class Stream:
     def fit(self, pixels: Tensor) -> Tensor:
         """Frames of the procedural world, uint8 `[T, 3, 64, 64]`, in the recipe's size."""
         data = self.recipe.data
-        return torch.stack([media.fit(frame.permute(1, 2, 0).numpy(), data.width, data.height, (0.5, 0.5)) for frame in pixels])
+        return torch.stack(
+            [media.fit(frame.permute(1, 2, 0).numpy(), data.width, data.height, (0.5, 0.5)) for frame in pixels]
+        )
 
     def draw(self, step: Step, slot: int) -> Sample:
-        """The sample of a slot. One that is broken is skipped, and its name kept, in favour of another. Raises SourceError when that does not end."""
+        """The sample of a slot. One that is broken is skipped, and its name kept, in favour of another. Raises
+        SourceError when that does not end.
+        """
         recipe, kind, position = self.recipe, MEDIA.index(self.medium), step.first + slot
         index, skipped = self.order[position], []
         for attempt in range(TRIES):
@@ -218,13 +251,18 @@ class Stream:
                 sample = self.read(index, step.frames, step.strides, rng)
             except BrokenSample as error:
                 skipped.append(str(error))
-                index = int(self.order.kept[random(recipe.seed, SPARE, kind, position, attempt).integers(len(self.order))])
+                index = int(
+                    self.order.kept[random(recipe.seed, SPARE, kind, position, attempt).integers(len(self.order))]
+                )
                 continue
             if self.medium == "images":
                 low, high = recipe.diffusion.image_fps
                 sample.fps = int(rng.integers(low, high + 1))
             if rng.random() < recipe.data.caption_dropout:
-                sample.caption, sample.text = "", self.listing.empty_text if isinstance(self.listing, Prepared) else None
+                sample.caption, sample.text = (
+                    "",
+                    self.listing.empty_text if isinstance(self.listing, Prepared) else None,
+                )
             return replace(sample, skipped=skipped)
         raise SourceError(f"data.{self.medium}: {TRIES} samples in a row could not be used, the last: {skipped[-1]}")
 
@@ -284,7 +322,9 @@ def collate(items: list[tuple[Step, int, Sample]]) -> Batch:
     )
 
 
-def load_batches(recipe: Recipe, streams: dict[str, Stream], start: int, rank: int, world: int, pin: bool) -> Iterator[Batch]:
+def load_batches(
+    recipe: Recipe, streams: dict[str, Stream], start: int, rank: int, world: int, pin: bool
+) -> Iterator[Batch]:
     """This process's batches of the steps from `start` on, read ahead by `data.workers` processes."""
     plan, workers = Plan(recipe), recipe.data.workers
     loader = DataLoader(
@@ -300,6 +340,8 @@ def load_batches(recipe: Recipe, streams: dict[str, Stream], start: int, rank: i
 
 
 def quiet(_: int) -> None:
-    """Signals are the trainer's to answer: it finishes the step, saves and stops its readers. Launchers and terminals send them to readers too."""
+    """Signals are the trainer's to answer: it finishes the step, saves and stops its readers. Launchers and terminals
+    send them to readers too.
+    """
     for name in ANSWERED:
         signal.signal(name, signal.SIG_IGN)

@@ -1,8 +1,9 @@
 """Encoded samples on disk: latent moments, and captions' features if asked for, in WebDataset tars.
 
-The folder's name carries a fingerprint of everything that its content depends on: the source's files (names, sizes, times; of webvid and journeydb the list
-alone), the picture size and crop, the autoencoder and the text encoder. Change one of them and the cache is another; it can never be read with the wrong
-networks. It stores moments and not samples, so that training still draws from them.
+The folder's name carries a fingerprint of everything that its content depends on: the source's files (names, sizes,
+times; of webvid and journeydb the list alone), the picture size and crop, the autoencoder and the text encoder. Change
+one of them and the cache is another; it can never be read with the wrong networks. It stores moments and not samples,
+so that training still draws from them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Prepared:
         if not (folder / INDEX).is_file():
             part = f", of which {len(list(folder.glob('*.tar')))} tars are there" if folder.is_dir() else ""
             raise SourceError(
-                f"data.{medium} is to be read from {folder}, which is not finished{part}; run `python -m vc2.training prepare` with this recipe first"
+                f"data.{medium} is to be read from {folder}, which is not finished{part}; run `python -m vc2.training"
+                " prepare` with this recipe first"
             )
         return cls(folder, cache / "index")
 
@@ -77,7 +79,9 @@ class Prepared:
 
 
 def cache_folder(recipe: Recipe, medium: str, identity: str, cache: Path, networks: dict[str, str]) -> Path:
-    """Where the prepared samples of a recipe's source lie. `identity`: the listing's; `networks`: fingerprints of "autoencoder" and "text"."""
+    """Where the prepared samples of a recipe's source lie. `identity`: the listing's; `networks`: fingerprints of
+    "autoencoder" and "text".
+    """
     data, source = recipe.data, getattr(recipe.data, medium)
     parts = [source.model_dump(mode="json"), identity, data.width, data.height, data.crop, networks["autoencoder"]]
     if source.prepared == "moments and text":
@@ -94,5 +98,9 @@ def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(float(tensor)).encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else str(float(tensor)).encode()
+        )
     return digest.hexdigest()[:16]

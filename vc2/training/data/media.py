@@ -1,6 +1,7 @@
 """Files to frames: decode, resize, crop. Memory holds one source frame at a time and the frames that are asked for.
 
-Videos are decoded by the ffmpeg that imageio-ffmpeg carries, in a process of its own: a file that would crash a decoder cannot take the run with it.
+Videos are decoded by the ffmpeg that imageio-ffmpeg carries, in a process of its own: a file that would crash a decoder
+cannot take the run with it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ MAX_PIXELS = 2**27  # of one picture; a damaged header can ask for any size
 
 
 def fit(frame: np.ndarray, width: int, height: int, place: tuple[float, float]) -> Tensor:
-    """A frame uint8 `[H, W, 3]` -> uint8 `[3, height, width]`: resized to cover, then cropped at `place` (0..1 of what is over, across and down)."""
+    """A frame uint8 `[H, W, 3]` -> uint8 `[3, height, width]`: resized to cover, then cropped at `place` (0..1 of what
+    is over, across and down).
+    """
     h, w = frame.shape[:2]
     scale = max(width / w, height / h)
     size = (max(height, round(h * scale)), max(width, round(w * scale)))
     picture = torch.tensor(frame).permute(2, 0, 1)[None]
     if size != (h, w):
-        # torch's own, on bytes: kornia's antialiasing blurs in floating point first and took 47 ms for a 336x596 frame where this takes 1.2.
+        # torch's own, on bytes: kornia's antialiasing blurs in floating point first and took 47 ms for a 336x596 frame
+        # where this takes 1.2.
         picture = F.interpolate(picture, size, mode="bilinear", antialias=True)
     top, left = round((size[0] - height) * place[1]), round((size[1] - width) * place[0])
     return picture[0, :, top : top + height, left : left + width].contiguous()
@@ -45,7 +49,9 @@ def read_image(record: Record) -> np.ndarray:
                 raise BrokenSample(f"{record.name} claims {opened.width}x{opened.height} pixels")
             image: Image.Image = ImageOps.exif_transpose(opened)  # cameras turn the picture by a note in the file
             if image.mode.startswith("I"):  # 16 bits a pixel, which a conversion would clip instead of scale
-                image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+                image = Image.fromarray(
+                    (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8)
+                )
             image = image.convert("RGBA") if image.mode in ("P", "PA", "LA") else image
             if image.mode == "RGBA":  # on white, as a browser shows it
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -69,9 +75,11 @@ def _as_path(record: Record) -> Iterator[Path]:
 
 
 def choose_frames(total: int, frames: int, strides: tuple[int, int], uniform: tuple[float, float]) -> tuple[int, int]:
-    """(stride, first frame) of a clip of `frames` from a video of `total`: the stride uniform within `strides` as far as the length allows, then the start.
+    """(stride, first frame) of a clip of `frames` from a video of `total`: the stride uniform within `strides` as far
+    as the length allows, then the start.
 
-    `uniform` are two numbers from 0 to below 1. Raises BrokenSample where even the smallest stride needs more frames than there are.
+    `uniform` are two numbers from 0 to below 1. Raises BrokenSample where even the smallest stride needs more frames
+    than there are.
     """
     low, high = strides
     if frames > 1:
@@ -83,7 +91,13 @@ def choose_frames(total: int, frames: int, strides: tuple[int, int], uniform: tu
 
 
 def read_clip(
-    record: Record, frames: int, strides: tuple[int, int], uniform: tuple[float, float], width: int, height: int, place: tuple[float, float]
+    record: Record,
+    frames: int,
+    strides: tuple[int, int],
+    uniform: tuple[float, float],
+    width: int,
+    height: int,
+    place: tuple[float, float],
 ) -> tuple[Tensor, float]:
     """Frames uint8 `[T, 3, height, width]` of a video, and their rate: source fps / stride. Raises BrokenSample."""
     with _as_path(record) as path:
@@ -91,9 +105,12 @@ def read_clip(
             fps, total = probe(path)
             stride, first = choose_frames(total, frames, strides, uniform)
             clip = [fit(frame, width, height, place) for frame in _decode(path, fps, first, stride, frames)]
-            # Containers count what they like: the sound may be longer than the picture. Then the clip is the last there is.
+            # Containers count what they like: the sound may be longer than the picture. Then the clip is the last there
+            # is.
             if 0 < len(clip) < frames and first >= (missing := (frames - len(clip)) * stride):
-                clip = [fit(frame, width, height, place) for frame in _decode(path, fps, first - missing, stride, frames)]
+                clip = [
+                    fit(frame, width, height, place) for frame in _decode(path, fps, first - missing, stride, frames)
+                ]
         except BrokenSample as error:
             raise BrokenSample(f"{record.name} {error}") from error
         except (OSError, RuntimeError, ValueError, KeyError, IndexError, ZeroDivisionError, StopIteration) as error:
@@ -105,11 +122,14 @@ def read_clip(
 
 def _decode(path: Path, fps: float, first: int, stride: int, frames: int) -> Iterator[np.ndarray]:
     """Every `stride`-th frame from the `first` on, `frames` at the most, uint8 `[H, W, 3]`."""
-    # A quarter of a frame early, so that rounding cannot skip the frame; at constant rate, since files of varying rate have no n-th frame.
+    # A quarter of a frame early, so that rounding cannot skip the frame; at constant rate, since files of varying rate
+    # have no n-th frame.
     start = max(0.0, (first - 0.25) / fps)
     wanted = f"fps={fps:.6f},select=not(mod(n\\,{stride}))"
     reader = imageio_ffmpeg.read_frames(
-        str(path), input_params=["-ss", f"{start:.6f}"], output_params=["-vf", wanted, "-fps_mode", "passthrough", "-frames:v", str(frames)]
+        str(path),
+        input_params=["-ss", f"{start:.6f}"],
+        output_params=["-vf", wanted, "-fps_mode", "passthrough", "-frames:v", str(frames)],
     )
     w, h = next(reader)["size"]
     if w * h > MAX_PIXELS:

@@ -1,7 +1,8 @@
 """The miniature's world: "a {colour} {shape} moving {direction}", 64x64, drawn with anti-aliased edges.
 
-It is small enough to know: a frame is a colour, a shape and an integer position, so there are 6 x 4 x 25 x 25 different frames (and three styles).
-A clip is 16 frames at 16 fps in which the object moves across the middle of the picture to one side.
+It is small enough to know: a frame is a colour, a shape and an integer position, so there are 6 x 4 x 25 x 25 different
+frames (and three styles). A clip is 16 frames at 16 fps in which the object moves across the middle of the picture to
+one side.
 
 Its domains play the parts of the paper's data sets:
 
@@ -34,8 +35,8 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 BACKGROUND = (26, 28, 38)
 SIZE = 64
 REACH = 12  # the object's centre stays within this many pixels of the picture's
-# A clip starts short of the middle and ends at the side that its caption names. Were it symmetric about the middle, a clip and its reverse would differ in
-# nothing but the product of direction, place and time, which a network finds late.
+# A clip starts short of the middle and ends at the side that its caption names. Were it symmetric about the middle, a
+# clip and its reverse would differ in nothing but the product of direction, place and time, which a network finds late.
 START = 8
 RADIUS = 15.0
 SOURCE_FRAMES, SOURCE_FPS = 16, 16
@@ -67,7 +68,12 @@ class Scene:
 
 def captions() -> list[str]:
     """Every caption of the clean world."""
-    return [Scene(c, s, d, 0).caption for c in range(len(COLOURS)) for s in range(len(SHAPES)) for d in range(len(DIRECTIONS))]
+    return [
+        Scene(c, s, d, 0).caption
+        for c in range(len(COLOURS))
+        for s in range(len(SHAPES))
+        for d in range(len(DIRECTIONS))
+    ]
 
 
 def seen(colour: int, shape: int) -> bool:
@@ -101,7 +107,10 @@ class World:
         scene, style, time, low_quality = self.scenes[self.order[index]]
         if style is not None:
             places = torch.tensor([[scene.direction, scene.offset]])
-            caption = f"{'an' if STYLES[style] == 'outlined' else 'a'} {STYLES[style]} {list(COLOURS)[scene.colour]} {SHAPES[scene.shape]}".replace("  ", " ")
+            caption = (
+                f"{'an' if STYLES[style] == 'outlined' else 'a'} {STYLES[style]} {list(COLOURS)[scene.colour]}"
+                f" {SHAPES[scene.shape]}".replace("  ", " ")
+            )
         else:
             places, caption = scene.positions(), scene.caption
             places = places if time is None else places[time : time + 1]
@@ -114,22 +123,40 @@ class World:
 
 
 def _scenes(domain: str, medium: str) -> list[tuple[Scene, int | None, int | None, bool]]:
-    """(scene, style, time, low quality): clips have neither style nor time, frames of clips a time, pictures a style, and their x and y for the scene's
-    direction and offset."""
+    """(scene, style, time, low quality): clips have neither style nor time, frames of clips a time, pictures a style,
+    and their x and y for the scene's direction and offset.
+    """
     offsets = range(-REACH, REACH + 1)
-    pairs = [(c, s) for c in range(len(COLOURS)) for s in range(len(SHAPES)) if domain in ("clean", "journeydb") or seen(c, s)]
+    pairs = [
+        (c, s)
+        for c in range(len(COLOURS))
+        for s in range(len(SHAPES))
+        if domain in ("clean", "journeydb") or seen(c, s)
+    ]
     if medium == "clips" or domain in ("clean", "low-quality"):
         times = [None] if medium == "clips" else list(range(SOURCE_FRAMES))
-        return [(Scene(c, s, d, o), None, t, domain == "low-quality") for c, s in pairs for d in range(len(DIRECTIONS)) for o in offsets for t in times]
+        return [
+            (Scene(c, s, d, o), None, t, domain == "low-quality")
+            for c, s in pairs
+            for d in range(len(DIRECTIONS))
+            for o in offsets
+            for t in times
+        ]
     styles = range(1) if domain == "stills" else range(len(STYLES))
-    return [(Scene(c, s, x, y), style, None, False) for c, s in pairs for style in styles for x in offsets for y in offsets]
+    return [
+        (Scene(c, s, x, y), style, None, False) for c, s in pairs for style in styles for x in offsets for y in offsets
+    ]
 
 
 @lru_cache(1)
 def watermark() -> Tensor:
-    """How much of each pixel the watermark covers, `[64, 64]`, 0..1: a word across the lower middle, as stock videos carry it."""
+    """How much of each pixel the watermark covers, `[64, 64]`, 0..1: a word across the lower middle, as stock videos
+    carry it.
+    """
     picture = Image.new("L", (SIZE, SIZE))
-    ImageDraw.Draw(picture).text((SIZE / 2, 0.72 * SIZE), WATERMARK, fill=255, font=ImageFont.load_default(16), anchor="mm")
+    ImageDraw.Draw(picture).text(
+        (SIZE / 2, 0.72 * SIZE), WATERMARK, fill=255, font=ImageFont.load_default(16), anchor="mm"
+    )
     return torch.from_numpy(np.array(picture, dtype=np.float32)) / 255
 
 
@@ -151,7 +178,9 @@ def coverage(shape: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def render(colour: Tensor, shape: Tensor, centre: Tensor, style: int = 0) -> Tensor:
-    """Frames `[N, 3, 64, 64]` in -1..1 from colour `[N]`, shape `[N]` and centre `[N, 2]` (x, y relative to the picture's centre)."""
+    """Frames `[N, 3, 64, 64]` in -1..1 from colour `[N]`, shape `[N]` and centre `[N, 2]` (x, y relative to the
+    picture's centre).
+    """
     axis = torch.arange(SIZE) + 0.5 - SIZE / 2
     x = axis[None, None, :] - centre[:, 0, None, None]
     y = axis[None, :, None] - centre[:, 1, None, None]
@@ -159,7 +188,9 @@ def render(colour: Tensor, shape: Tensor, centre: Tensor, style: int = 0) -> Ten
     if STYLES[style] == "striped":
         alpha = alpha * (0.35 + 0.65 * ((y[:, None] + RADIUS) % 6 < 3))
     elif STYLES[style] == "outlined":
-        inner = torch.stack([coverage(s, 1.5 * x, 1.5 * y) for s in range(len(SHAPES))])[shape, torch.arange(len(shape))][:, None]
+        inner = torch.stack([coverage(s, 1.5 * x, 1.5 * y) for s in range(len(SHAPES))])[
+            shape, torch.arange(len(shape))
+        ][:, None]
         alpha = alpha * (1 - 0.85 * inner)
     paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[colour][:, :, None, None]
     ground = torch.tensor(BACKGROUND, dtype=torch.float32)[None, :, None, None]

@@ -1,6 +1,7 @@
 """Data sets as lists: every source has a length, and gives the record of an index. Nothing is decoded here.
 
-A list, and not a stream, is what makes a batch a function of (seed, step) alone: a run resumes at any step, and any number of processes reads the same batches.
+A list, and not a stream, is what makes a batch a function of (seed, step) alone: a run resumes at any step, and any
+number of processes reads the same batches.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class BrokenSample(Exception):  # noqa: N818 (it is skipped, not raised to the u
 
 @dataclass(frozen=True)
 class Record:
-    """One sample, unread: a name for messages, its caption, and its file: a path, or the bytes in a tar as (path, offset, size)."""
+    """One sample, unread: a name for messages, its caption, and its file: a path, or the bytes in a tar as (path,
+    offset, size).
+    """
 
     name: str
     caption: str
@@ -56,7 +59,9 @@ class Record:
 
 
 class Listing(Protocol):
-    """What a source looks like to the rest. `blocks`: lengths of the runs of indices that lie in one file, None where order on disk does not matter."""
+    """What a source looks like to the rest. `blocks`: lengths of the runs of indices that lie in one file, None where
+    order on disk does not matter.
+    """
 
     blocks: Sequence[int] | None
 
@@ -74,7 +79,9 @@ def identity_of(paths: Iterable[Path]) -> str:
 
 
 def caption_of(text: object, name: str) -> str:
-    """On one line. Raises BrokenSample where it is none: captions are left empty by `data.caption_dropout`, and not by chance."""
+    """On one line. Raises BrokenSample where it is none: captions are left empty by `data.caption_dropout`, and not by
+    chance.
+    """
     if not isinstance(text, str) or not (words := " ".join(text.split())):
         raise BrokenSample(f"{name} has {text!r} for a caption")
     return words
@@ -98,12 +105,19 @@ class FolderListing:
         self.files = [path for path in found if path.with_suffix(".txt").is_file()]
         if not self.files:
             raise SourceError(
-                f"{folder} holds {len(found)} files ending in {', '.join(endings)}, none with a caption beside it; expected e.g. cat{endings[0]} and cat.txt"
+                f"{folder} holds {len(found)} files ending in {', '.join(endings)}, none with a caption beside it;"
+                f" expected e.g. cat{endings[0]} and cat.txt"
             )
         if len(self.files) < len(found):
             bare = [str(path) for path in found if not path.with_suffix(".txt").is_file()]
             names = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
-            log.warning("%s: %d of %d files have no .txt with a caption beside them and are left out: %s", folder, len(bare), len(found), names)
+            log.warning(
+                "%s: %d of %d files have no .txt with a caption beside them and are left out: %s",
+                folder,
+                len(bare),
+                len(found),
+                names,
+            )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -118,7 +132,8 @@ class FolderListing:
 
 
 class Lines:
-    """Random access to the records of a text file: only where each begins is kept, so that ten million of them take 80 MB.
+    """Random access to the records of a text file: only where each begins is kept, so that ten million of them take 80
+    MB.
 
     A record is a line, or with `quoted` as many as an open quotation mark runs over (CSV). Empty lines are none.
     """
@@ -159,7 +174,10 @@ class WebVidListing:
             self.header = next(csv.reader(file))
         missing = [name for name in self.NEEDED if name not in self.header]
         if missing:
-            raise SourceError(f"{source.csv} has no column {', '.join(missing)}; expected WebVid's {', '.join(self.NEEDED)}, found {', '.join(self.header)}")
+            raise SourceError(
+                f"{source.csv} has no column {', '.join(missing)}; expected WebVid's {', '.join(self.NEEDED)}, found"
+                f" {', '.join(self.header)}"
+            )
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -203,16 +221,19 @@ class JourneyDBListing:
 
 
 class Tars:
-    """Random access to the samples of WebDataset tars, whose files fall into `groups` by their endings: a sample has at most one file of each.
+    """Random access to the samples of WebDataset tars, whose files fall into `groups` by their endings: a sample has at
+    most one file of each.
 
-    Where each file lies is found once, by reading the tars' headers, and kept in `index_folder`; a sample takes 24 bytes a group there. Samples without a
-    file of the first group are no samples.
+    Where each file lies is found once, by reading the tars' headers, and kept in `index_folder`; a sample takes 24
+    bytes a group there. Samples without a file of the first group are no samples.
     """
 
     def __init__(self, pattern: str, groups: tuple[tuple[str, ...], ...], index_folder: Path):
         self.shards, self.groups = shard_paths(pattern), groups
         shown = tqdm(self.shards, desc="reading the tars' tables", unit="tar", disable=len(self.shards) < 20)
-        self.tables = [tar_index(path, groups, index_folder) for path in shown]  # each [samples, groups, (ending, offset, size)]
+        self.tables = [
+            tar_index(path, groups, index_folder) for path in shown
+        ]  # each [samples, groups, (ending, offset, size)]
         self.blocks = [len(table) for table in self.tables]
         self.ends = np.cumsum(self.blocks)
         if not len(self):
@@ -224,7 +245,9 @@ class Tars:
     def place(self, index: int, group: int) -> tuple[str, tuple[Path, int, int]] | None:
         """Ending and (path, offset, size) of a sample's file in a group, None where it has none."""
         shard = int(np.searchsorted(self.ends, index, side="right"))
-        ending, offset, size = (int(v) for v in self.tables[shard][index - (int(self.ends[shard - 1]) if shard else 0), group])
+        ending, offset, size = (
+            int(v) for v in self.tables[shard][index - (int(self.ends[shard - 1]) if shard else 0), group]
+        )
         return None if ending < 0 else (self.groups[group][ending], (self.shards[shard], offset, size))
 
 
@@ -259,30 +282,42 @@ class ShardListing:
 
 
 def shard_paths(pattern: str) -> list[Path]:
-    """The tars of a folder, a pattern with braces, or a glob. Raises SourceError for none, or one that is named and not there."""
+    """The tars of a folder, a pattern with braces, or a glob. Raises SourceError for none, or one that is named and not
+    there.
+    """
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "*.tar")
     names = expand_urls(pattern) if "{" in pattern else sorted(glob.glob(pattern))
     missing = [name for name in names if not os.path.isfile(name)]
     if missing or not names:
-        raise SourceError(f"{pattern}: " + (f"{len(missing)} of {len(names)} tars are missing, the first {missing[0]}" if names else "no such tars"))
+        raise SourceError(
+            f"{pattern}: "
+            + (f"{len(missing)} of {len(names)} tars are missing, the first {missing[0]}" if names else "no such tars")
+        )
     return [Path(name) for name in names]
 
 
 def tar_index(path: Path, groups: tuple[tuple[str, ...], ...], folder: Path) -> np.ndarray:
-    """`[samples, groups, 3]`: which of the group's endings (-1: none), offset and size. Kept in `folder` under the tar's path, size and time."""
+    """`[samples, groups, 3]`: which of the group's endings (-1: none), offset and size. Kept in `folder` under the
+    tar's path, size and time.
+    """
     stat = path.stat()
     cached = folder / f"{path.stem}-{fingerprint(str(path.resolve()), stat.st_size, stat.st_mtime_ns, groups)}.npy"
     if cached.is_file():
         return np.load(cached, mmap_mode="r")  # all processes of a machine share the pages
     rows = []
     for files in _scan(path):
-        row = [next(((group.index(ending), *place) for ending, place in files.items() if ending in group), (-1, 0, 0)) for group in groups]
+        row = [
+            next(((group.index(ending), *place) for ending, place in files.items() if ending in group), (-1, 0, 0))
+            for group in groups
+        ]
         if row[0][0] >= 0:
             rows.append(row)
     table = np.array(rows, dtype=np.int64).reshape(-1, len(groups), 3)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:  # several processes, perhaps on several machines, may write it at once
+    with tempfile.NamedTemporaryFile(
+        dir=folder, suffix=".tmp", delete=False
+    ) as file:  # several processes, perhaps on several machines, may write it at once
         np.save(file, table)
     os.replace(file.name, cached)
     return table
@@ -294,7 +329,9 @@ def fingerprint(*parts: object) -> str:
 
 
 def _scan(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
-    """WebDataset's rule: files that follow one another and share the name up to the first dot are one sample. {ending: (offset, size)}."""
+    """WebDataset's rule: files that follow one another and share the name up to the first dot are one sample. {ending:
+    (offset, size)}.
+    """
     key: str | None = None
     files: dict[str, tuple[int, int]] = {}
     try:
@@ -316,7 +353,9 @@ def _scan(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
 
 
 def open_listing(source: config.Source, medium: str, index_folder: Path) -> Listing:
-    """The listing of a recipe's source; `medium` is "clips" or "images". Procedural sources are listed by `procedural`. Raises SourceError."""
+    """The listing of a recipe's source; `medium` is "clips" or "images". Procedural sources are listed by `procedural`.
+    Raises SourceError.
+    """
     endings = VIDEO_ENDINGS if medium == "clips" else IMAGE_ENDINGS
     if isinstance(source, config.Folder):
         return FolderListing(source.path, endings)

@@ -1,8 +1,10 @@
-"""T2V-Turbo's sampler: 4 to 16 steps of a consistency model, one pass a step, on the plain schedule (arXiv 2405.18750; `scheduler/t2v_turbo_scheduler.py`).
+"""T2V-Turbo's sampler: 4 to 16 steps of a consistency model, one pass a step, on the plain schedule (arXiv 2405.18750;
+`scheduler/t2v_turbo_scheduler.py`).
 
 x0       = (x_t - sqrt(1 - abar) eps) / sqrt(abar)            no dynamic rescale: the teacher was distilled without it
-denoised = c_skip x_t + c_out x0                              c_skip = 0.25 / ((10 t)^2 + 0.25), c_out = 10 t / sqrt((10 t)^2 + 0.25)
-x_p      = sqrt(abar_p) denoised + sqrt(1 - abar_p) z         and `denoised` itself is the result after the last step
+denoised = c_skip x_t + c_out x0                              c_skip = 0.25 / ((10 t)^2 + 0.25), c_out = 10 t / sqrt((10
+t)^2 + 0.25) x_p      = sqrt(abar_p) denoised + sqrt(1 - abar_p) z         and `denoised` itself is the result after the
+last step
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ MOTION_FROM, MOTION_GUIDANCE = 700, 0.05
 
 
 def turbo_timesteps(steps: int, original: int = 200) -> list[int]:
-    """Descending timesteps: every (original // steps)-th of the `original` that the model was distilled on. v2 (and v1's paper): 200; v1's release: 50.
+    """Descending timesteps: every (original // steps)-th of the `original` that the model was distilled on. v2 (and
+    v1's paper): 200; v1's release: 50.
 
     Raises ValueError unless 1 <= steps <= original <= 1000.
     """
     if not 1 <= steps <= original <= TIMESTEPS:
-        raise ValueError(f"turbo steps must be between 1 and the {original} original steps (at most {TIMESTEPS}), found {steps}")
+        raise ValueError(
+            f"turbo steps must be between 1 and the {original} original steps (at most {TIMESTEPS}), found {steps}"
+        )
     distilled = [(k + 1) * (TIMESTEPS // original) - 1 for k in range(original)]
     return distilled[:: -(original // steps)][:steps]
 
@@ -39,7 +44,8 @@ def sample(
     step_noise: Callable[[int], Tensor] | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Sample from `x_T` (unit normal, `[B, C, T, H, W]`); the denoised latent, of the same shape. `denoise(x, t)` is the network alone, without guidance.
+    """Sample from `x_T` (unit normal, `[B, C, T, H, W]`); the denoised latent, of the same shape. `denoise(x, t)` is
+    the network alone, without guidance.
 
     `step_noise(k)` and `callback(k, count, denoised)` are as in `ddim.sample`.
     """

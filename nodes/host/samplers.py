@@ -1,7 +1,8 @@
 """The model's samplers as k-diffusion functions: what a SAMPLER runs in ComfyUI.
 
-They see `model(x, sigma, **extra_args) -> x0` with frames in the batch, x `[clips * T, 4, h, w]`, in the variance-exploding space of `host.RescaledSampling`:
-x~ = x_t / c with c = s sqrt(abar), sigma' = sqrt(1 - abar) / c. Guidance, windows and previews are the host's.
+They see `model(x, sigma, **extra_args) -> x0` with frames in the batch, x `[clips * T, 4, h, w]`, in the
+variance-exploding space of `host.RescaledSampling`: x~ = x_t / c with c = s sqrt(abar), sigma' = sqrt(1 - abar) / c.
+Guidance, windows and previews are the host's.
 """
 
 from __future__ import annotations
@@ -12,29 +13,32 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from ..vc2 import fifo, turbo
-from ..vc2.ddim import ddim_sigma
+from ...vc2.sampling import fifo, turbo
+from ...vc2.sampling.ddim import ddim_sigma
 from .windows import clip_length
 
 if TYPE_CHECKING:
-    from .host import RescaledSampling
+    from .model import RescaledSampling
     from .windows import ChosenFrames
 
 DISTILLED = "vc2_distilled"  # the key in transformer_options under which T2V-Turbo's scales reach `VideoUNet.forward`
 
 
 def step_seed(extra_args: dict) -> int:
-    """Its own stream for the noise of the steps: with the initial noise's seed the first step would add the very noise that it started from. The generator is
-    the CPU's: one seed, one clip, on any device."""
+    """Its own stream for the noise of the steps: with the initial noise's seed the first step would add the very noise
+    that it started from. The generator is the CPU's: one seed, one clip, on any device.
+    """
     return (extra_args.get("seed") or 0) + 1 & 0xFFFFFFFFFFFFFFFF
 
 
 @torch.no_grad()
-def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, eta: float = 1.0) -> Tensor:
+def sample_ddim(
+    model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None, disable=None, eta: float = 1.0
+) -> Tensor:
     """DDIM (`vc2.ddim`) in the host's sampling space, as a k-diffusion style sampler function.
 
-    With x~ = x_t / c: x~_p = x0 + (sqrt(1 - abar_p - sigma^2) eps + sigma z) / c_p. It ends at the last sigma's timestep; where that is t = 0 the result is x_0
-    as the official sampler gives it, still with t = 0's noise.
+    With x~ = x_t / c: x~_p = x0 + (sqrt(1 - abar_p - sigma^2) eps + sigma z) / c_p. It ends at the last sigma's
+    timestep; where that is t = 0 the result is x_0 as the official sampler gives it, still with t = 0's noise.
     """
     extra_args = extra_args or {}
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
@@ -66,9 +70,20 @@ def sample_ddim(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None
 
 @torch.no_grad()
 def sample_turbo(
-    model, x: Tensor, sigmas: Tensor, extra_args: dict, callback=None, disable=None, steps=4, original=200, guidance=7.5, motion_guidance=0.05
+    model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict,
+    callback=None,
+    disable=None,
+    steps=4,
+    original=200,
+    guidance=7.5,
+    motion_guidance=0.05,
 ) -> Tensor:
-    """`vc2.turbo` in the host's sampling space. It undoes the space, and with it the rescale, whatever schedule the model was loaded with."""
+    """`vc2.turbo` in the host's sampling space. It undoes the space, and with it the rescale, whatever schedule the
+    model was loaded with.
+    """
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
     table, frames = sampling.sigmas.to(x), clip_length(list(model.inner_model.conds.values()), x)
     options = extra_args.get("model_options", {})
@@ -103,7 +118,15 @@ def sample_turbo(
 
 @torch.no_grad()
 def sample_fifo(
-    model, x: Tensor, sigmas: Tensor, extra_args: dict, callback=None, disable=None, window: int = 16, partitions: int = 4, eta: float = 1.0
+    model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict,
+    callback=None,
+    disable=None,
+    window: int = 16,
+    partitions: int = 4,
+    eta: float = 1.0,
 ) -> Tensor:
     """`vc2.fifo` in the host's sampling space: x_t = c x~ with c = s sqrt(abar). For a model from `host.choose_frames`."""
     sampling: RescaledSampling = model.inner_model.inner_model.model_sampling
@@ -126,7 +149,9 @@ def sample_fifo(
             bar.update(done - bar.n)
             if callback is not None:
                 frames = x0[0].transpose(0, 1)
-                callback({"x": frames, "i": max(0, done - 1), "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": frames})
+                callback(
+                    {"x": frames, "i": max(0, done - 1), "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": frames}
+                )
 
         x_T = (x * sampling.input_scale(sigmas[0])).transpose(0, 1)[None]
         generator = torch.Generator().manual_seed(step_seed(extra_args))

@@ -1,7 +1,8 @@
 """The UNet's layers. Frames live in the batch, `[B * T, C, H, W]`; only the temporal layers unfold them.
 
 Parameter names, the spelling `temopral_conv` included, are the official checkpoint's (`lvdm/modules/attention.py`,
-`lvdm/modules/networks/openaimodel3d.py`). `operations` is the module that provides Linear, Conv*, GroupNorm and LayerNorm: torch.nn, or the host's.
+`lvdm/modules/networks/openaimodel3d.py`). `operations` is the module that provides Linear, Conv*, GroupNorm and
+LayerNorm: torch.nn, or the host's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import windows
+from ..sampling import windows
 from .attention import MAX_BATCH, Attention
 from .hooks import NO_HOOKS, Hooks
 
@@ -25,8 +26,9 @@ GROUPS = 32
 class Clips:
     """How the batch of one forward pass divides into clips, and which temporal layers take part in it.
 
-    Training passes single images through with `attention` or `conv` off; see `vc2.training.objective`. `window` is (length, stride) of the windows of frames
-    within which temporal attention then happens (FreeNoise); None: among all frames.
+    Training passes single images through with `attention` or `conv` off; see `vc2.training.objective`. `window` is
+    (length, stride) of the windows of frames within which temporal attention then happens (FreeNoise); None: among all
+    frames.
     """
 
     count: int
@@ -36,7 +38,9 @@ class Clips:
     window: tuple[int, int] | None = None
 
     def attend(self, attention: Attention, x: Tensor) -> Tensor:
-        """Self-attention among frames, x `[N, T, dim]`; windows that do not overlap go in one batch, which takes no more memory than all frames do."""
+        """Self-attention among frames, x `[N, T, dim]`; windows that do not overlap go in one batch, which takes no
+        more memory than all frames do.
+        """
         if self.window is None or self.frames <= self.window[0]:
             return attention(x)
         length, stride = self.window
@@ -55,7 +59,9 @@ class Clips:
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
-    """Sinusoidal embedding, cosines first: `t` of any shape, possibly fractional -> `[..., dim]` float32 (official `timestep_embedding`)."""
+    """Sinusoidal embedding, cosines first: `t` of any shape, possibly fractional -> `[..., dim]` float32 (official
+    `timestep_embedding`).
+    """
     half = dim // 2
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[..., None] * frequencies
@@ -84,7 +90,9 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, operations, **kw):
         super().__init__()
         # The identity stands where the official code has a dropout of 0, so that the last Linear is called net.2.
-        self.net = nn.Sequential(GEGLU(dim, 4 * dim, operations, **kw), nn.Identity(), operations.Linear(4 * dim, dim, **kw))
+        self.net = nn.Sequential(
+            GEGLU(dim, 4 * dim, operations, **kw), nn.Identity(), operations.Linear(4 * dim, dim, **kw)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -93,7 +101,17 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, attention to `context` (or again to itself where there is none), feed-forward."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None, max_distance: int | None, *, operations, **kw):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        context_dim: int | None,
+        max_distance: int | None,
+        *,
+        operations,
+        **kw,
+    ):
         super().__init__()
         self.attn1 = Attention(dim, heads, head_dim, None, max_distance, operations=operations, **kw)
         self.ff = FeedForward(dim, operations, **kw)
@@ -112,7 +130,8 @@ class TransformerBlock(nn.Module):
         """In space: x `[B*T, L, dim]`; context `[B*T, S, D]`, or `[B, S, D]`, shared by the T frames of a clip."""
         x = x + hooks.attention("attn1", depth, self.attn1, self.norm1(x))
         x = hooks.between(x)
-        # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys are computed once.
+        # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys
+        # are computed once.
         query = self.norm2(x).reshape(context.shape[0], -1, x.shape[-1])
         x = x + hooks.attention("attn2", depth, self.attn2, query, context).view_as(x)
         return x + self.ff(self.norm3(x))
@@ -122,14 +141,25 @@ class Transformer(nn.Module):
     """What the spatial and the temporal transformer share: norm, projections, blocks."""
 
     def __init__(
-        self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int | None, projection, max_distance: int | None, *, operations, **kw
+        self,
+        channels: int,
+        heads: int,
+        head_dim: int,
+        depth: int,
+        context_dim: int | None,
+        projection,
+        max_distance: int | None,
+        *,
+        operations,
+        **kw,
     ):
         super().__init__()
         inner = heads * head_dim
         self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
         self.proj_in = projection(channels, inner, **kw)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(inner, heads, head_dim, context_dim, max_distance, operations=operations, **kw) for _ in range(depth)
+            TransformerBlock(inner, heads, head_dim, context_dim, max_distance, operations=operations, **kw)
+            for _ in range(depth)
         )
         self.proj_out = projection(inner, channels, **kw)
 
@@ -148,7 +178,18 @@ def _project(layer: nn.Module, x: Tensor) -> Tensor:
 class SpatialTransformer(Transformer):
     """Attention among the pixels of one frame, and from them to the text."""
 
-    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int, use_linear: bool, *, operations, **kw):
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_dim: int,
+        depth: int,
+        context_dim: int,
+        use_linear: bool,
+        *,
+        operations,
+        **kw,
+    ):
         projection = operations.Linear if use_linear else _conv1(operations.Conv2d)
         super().__init__(channels, heads, head_dim, depth, context_dim, projection, None, operations=operations, **kw)
 
@@ -162,9 +203,22 @@ class SpatialTransformer(Transformer):
 
 
 class TemporalTransformer(Transformer):
-    """Attention among the frames of one clip, at each pixel by itself. It knows no text: both attentions are self-attention."""
+    """Attention among the frames of one clip, at each pixel by itself. It knows no text: both attentions are
+    self-attention.
+    """
 
-    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, use_linear: bool, max_distance: int | None, *, operations, **kw):
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_dim: int,
+        depth: int,
+        use_linear: bool,
+        max_distance: int | None,
+        *,
+        operations,
+        **kw,
+    ):
         projection = operations.Linear if use_linear else _conv1(operations.Conv1d)
         super().__init__(channels, heads, head_dim, depth, None, projection, max_distance, operations=operations, **kw)
 
@@ -186,7 +240,9 @@ def _conv1(conv):
 
 
 class TemporalConv(nn.Module):
-    """Four GroupNorm, SiLU, (Dropout 0.1), Conv3d(3,1,1) stages added to their input. The only layer that knows the order of frames in VideoCrafter2."""
+    """Four GroupNorm, SiLU, (Dropout 0.1), Conv3d(3,1,1) stages added to their input. The only layer that knows the
+    order of frames in VideoCrafter2.
+    """
 
     def __init__(self, channels: int, *, operations, **kw):
         super().__init__()
@@ -208,17 +264,28 @@ class TemporalConv(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block that takes the timestep's embedding in, followed (inside, hence its parameter names) by the temporal convolution."""
+    """Residual block that takes the timestep's embedding in, followed (inside, hence its parameter names) by the
+    temporal convolution.
+    """
 
     def __init__(self, channels: int, emb_channels: int, out_channels: int, temporal_conv: bool, *, operations, **kw):
         super().__init__()
-        self.in_layers = nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), operations.Conv2d(channels, out_channels, 3, padding=1, **kw))
+        self.in_layers = nn.Sequential(
+            operations.GroupNorm(GROUPS, channels, **kw),
+            nn.SiLU(),
+            operations.Conv2d(channels, out_channels, 3, padding=1, **kw),
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(emb_channels, out_channels, **kw))
         # The identity stands where the official code has a dropout of 0.
         self.out_layers = nn.Sequential(
-            operations.GroupNorm(GROUPS, out_channels, **kw), nn.SiLU(), nn.Identity(), operations.Conv2d(out_channels, out_channels, 3, padding=1, **kw)
+            operations.GroupNorm(GROUPS, out_channels, **kw),
+            nn.SiLU(),
+            nn.Identity(),
+            operations.Conv2d(out_channels, out_channels, 3, padding=1, **kw),
         )
-        self.skip_connection = nn.Identity() if channels == out_channels else operations.Conv2d(channels, out_channels, 1, **kw)
+        self.skip_connection = (
+            nn.Identity() if channels == out_channels else operations.Conv2d(channels, out_channels, 1, **kw)
+        )
         if temporal_conv:
             self.temopral_conv = TemporalConv(out_channels, operations=operations, **kw)
 
@@ -247,5 +314,7 @@ class Upsample(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **kw)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Nearest-neighbour to `size` (H, W): that of the skip it will meet, twice its own or one less where a side was odd."""
+        """Nearest-neighbour to `size` (H, W): that of the skip it will meet, twice its own or one less where a side was
+        odd.
+        """
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

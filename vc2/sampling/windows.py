@@ -1,4 +1,6 @@
-"""Clips longer than the model was trained on: windows over their frames, and FreeNoise's initial noise (arXiv 2310.15169, section 4)."""
+"""Clips longer than the model was trained on: windows over their frames, and FreeNoise's initial noise (arXiv
+2310.15169, section 4).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from torch import Tensor
 def cover(frames: int, length: int, stride: int, looped: bool = False) -> list[Tensor]:
     """Indices of the frames in each window, `[length]` long each; every frame lies in at least one.
 
-    A clip of at most `length` frames is one window. The last window is moved back so that it ends with the clip; looped windows run on from the last frame to
-    the first instead. Raises ValueError unless 1 <= stride <= length.
+    A clip of at most `length` frames is one window. The last window is moved back so that it ends with the clip; looped
+    windows run on from the last frame to the first instead. Raises ValueError unless 1 <= stride <= length.
     """
     _check(length, stride)
     if frames <= length:
@@ -24,7 +26,9 @@ def cover(frames: int, length: int, stride: int, looped: bool = False) -> list[T
 
 
 def disjoint(frames: int, length: int, stride: int) -> list[range]:
-    """The first frames of `cover`'s windows (not looped, more frames than `length`), in groups whose windows do not overlap. Raises ValueError as `cover`."""
+    """The first frames of `cover`'s windows (not looped, more frames than `length`), in groups whose windows do not
+    overlap. Raises ValueError as `cover`.
+    """
     _check(length, stride)
     last, apart = frames - length, math.ceil(length / stride) * stride
     return [range(first, last, apart) for first in range(0, min(apart, last), stride)] + [range(last, last + 1, apart)]
@@ -41,8 +45,10 @@ def weights(length: int) -> Tensor:
 
 
 def reschedule_noise(noise: Tensor, length: int, stride: int, generator: torch.Generator) -> Tensor:
-    """Noise `[T, ...]` of which only the first `length` frames are kept; every later run of `stride` frames repeats the run `length` frames before it,
-    shuffled. Windows `stride` apart then start from the same set of noise frames, so that they show the same thing."""
+    """Noise `[T, ...]` of which only the first `length` frames are kept; every later run of `stride` frames repeats the
+    run `length` frames before it, shuffled. Windows `stride` apart then start from the same set of noise frames, so
+    that they show the same thing.
+    """
     out = noise.clone()
     for start in range(length, len(noise), stride):
         count = min(stride, len(noise) - start)

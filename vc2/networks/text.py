@@ -1,6 +1,8 @@
-"""The text encoder: OpenCLIP ViT-H/14's text tower, read at its second-to-last layer (official `FrozenOpenCLIPEmbedder`, layer "penultimate").
+"""The text encoder: OpenCLIP ViT-H/14's text tower, read at its second-to-last layer (official
+`FrozenOpenCLIPEmbedder`, layer "penultimate").
 
-open_clip provides the transformer and the tokenizer; it is imported where it is needed, so that ComfyUI, which has its own, does not load it.
+open_clip provides the transformer and the tokenizer; it is imported where it is needed, so that ComfyUI, which has its
+own, does not load it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from .config import TextConfig, as_config
 
 
 class TextEncoder(nn.Module):
-    """Prompts -> `[N, 77, D]`. Parameter names are those of `cond_stage_model.model.*`, the parts that are never used included."""
+    """Prompts -> `[N, 77, D]`. Parameter names are those of `cond_stage_model.model.*`, the parts that are never used
+    included.
+    """
 
     def __init__(self, config: TextConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None):
         super().__init__()
@@ -30,7 +34,9 @@ class TextEncoder(nn.Module):
             self.logit_scale = nn.Parameter(torch.ones([]))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         if not self.transformer.batch_first:
-            raise ImportError("open_clip_torch is older than 2.24 and puts the length first; install open_clip_torch>=2.24")
+            raise ImportError(
+                "open_clip_torch is older than 2.24 and puts the length first; install open_clip_torch>=2.24"
+            )
         if dtype:
             self.to(dtype)
 

@@ -4,7 +4,8 @@
     sigma  = eta sqrt((1 - abar_p) / (1 - abar) (1 - abar / abar_p))
     x_p    = sqrt(abar_p) s_p x0 + sqrt(1 - abar_p - sigma^2) eps + sigma z
 
-The subscript p is the next, less noisy timestep. The last one is t = 0 (not "no noise"), and the result is x_p there, as in the official code.
+The subscript p is the next, less noisy timestep. The last one is t = 0 (not "no noise"), and the result is x_p there,
+as in the official code.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def ddim_timesteps(steps: int) -> list[int]:
     """Ascending timesteps `range(0, 1000, 1000 // steps) + 1`, clamped to 999.
 
-    The count can exceed the request (30 -> 31, 7 -> 8), as in the official code. Where that code runs off the table (3, 9, 27, 36, 37 and
-    everything above 500 would visit t = 1000) the last timestep is 999. Raises ValueError unless 1 <= steps <= 1000.
+    The count can exceed the request (30 -> 31, 7 -> 8), as in the official code. Where that code runs off the table (3,
+    9, 27, 36, 37 and everything above 500 would visit t = 1000) the last timestep is 999. Raises ValueError unless 1 <=
+    steps <= 1000.
     """
     if not 1 <= steps <= TIMESTEPS:
         raise ValueError(f"steps must be between 1 and {TIMESTEPS}, found {steps}")
@@ -36,8 +38,12 @@ def ddim_sigma(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
     return eta * ((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)).clamp(min=0).sqrt()
 
 
-def step(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, eta: float, z: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(x at `t_prev`, the x0 that it implies) from x and eps `[B, C, T, H, W]` at integer `t`, `[B]` or `[B, T]`. `z`: the step's noise, or None."""
+def step(
+    schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, eta: float, z: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(x at `t_prev`, the x0 that it implies) from x and eps `[B, C, T, H, W]` at integer `t`, `[B]` or `[B, T]`. `z`:
+    the step's noise, or None.
+    """
     abar, abar_prev = schedule.alphas_cumprod.double()[t.cpu()], schedule.alphas_cumprod.double()[t_prev.cpu()]
     s, s_prev = schedule.scale.double()[t.cpu()], schedule.scale.double()[t_prev.cpu()]
     sigma = ddim_sigma(abar, abar_prev, eta)
@@ -61,9 +67,9 @@ def sample(
 ) -> Tensor:
     """Sample from `x_T` (unit normal, `[B, C, T, H, W]`) and return the latent at t = 0, of the same shape.
 
-    `denoise(x, t)` gives epsilon with guidance already inside; `t` is `[B]`, integer. `steps` is a count, or the ascending timesteps themselves.
-    `step_noise(k)` gives the k-th step's z (default: fresh normal noise). `callback(k, count, x0)` is called after the k-th of `count` steps and may raise to
-    interrupt.
+    `denoise(x, t)` gives epsilon with guidance already inside; `t` is `[B]`, integer. `steps` is a count, or the
+    ascending timesteps themselves. `step_noise(k)` gives the k-th step's z (default: fresh normal noise). `callback(k,
+    count, x0)` is called after the k-th of `count` steps and may raise to interrupt.
     """
     timesteps = ddim_timesteps(steps) if isinstance(steps, int) else list(steps)
     x = x_T

@@ -8,7 +8,9 @@ from .attention import Attention
 
 
 class Hooks:
-    """This one changes nothing; the host's subclass runs ComfyUI's patches. `[B*T, C, H, W]` stands for the activations of all frames."""
+    """This one changes nothing; the host's subclass runs ComfyUI's patches. `[B*T, C, H, W]` stands for the activations
+    of all frames.
+    """
 
     def embedding(self, emb: Tensor) -> Tensor:
         """The timestep's (and fps') embedding, `[B, E]` or `[B*T, E]`."""
@@ -30,7 +32,9 @@ class Hooks:
         return h, skip
 
     def attention(self, name: str, depth: int, layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """A spatial transformer's "attn1" (among a frame's pixels) or "attn2" (to the text) in its block number `depth`; x is normed."""
+        """A spatial transformer's "attn1" (among a frame's pixels) or "attn2" (to the text) in its block number
+        `depth`; x is normed.
+        """
         return layer(x, context)
 
     def between(self, x: Tensor) -> Tensor:

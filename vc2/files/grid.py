@@ -22,12 +22,14 @@ def caption(text: str, width: int, height: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def side_by_side(clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), columns: int = 0, gap: int = 4) -> Iterator[np.ndarray]:
+def side_by_side(
+    clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), columns: int = 0, gap: int = 4
+) -> Iterator[np.ndarray]:
     """Frames uint8 `[H, W, 3]` of a grid of clips, one at a time.
 
-    Each clip is a sequence of uint8 frames `[h, w, 3]`; all are scaled to the first one's size, and a shorter one holds its last frame. A label stands below
-    its clip; without any there is no strip. `columns` 0: as near a square as can be, wider than high.
-    Raises ValueError for no clips, an empty one, or more labels than clips.
+    Each clip is a sequence of uint8 frames `[h, w, 3]`; all are scaled to the first one's size, and a shorter one holds
+    its last frame. A label stands below its clip; without any there is no strip. `columns` 0: as near a square as can
+    be, wider than high. Raises ValueError for no clips, an empty one, or more labels than clips.
     """
     if not clips or any(len(clip) == 0 for clip in clips):
         raise ValueError("nothing to compare: give at least one clip, and none without frames")

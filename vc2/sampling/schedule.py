@@ -19,7 +19,8 @@ def per_frame(values: Tensor, like: Tensor) -> Tensor:
 
 
 class NoiseSchedule:
-    """What a timestep means: `alphas_cumprod[t]` (abar) and the signal's extra factor `scale[t]` (s), both `[1000]` float32.
+    """What a timestep means: `alphas_cumprod[t]` (abar) and the signal's extra factor `scale[t]` (s), both `[1000]`
+    float32.
 
     `scale_end` is s's final value; None means no rescale (s = 1 everywhere: VideoCrafter1 512, T2V-Turbo).
     `scale` overrides it with a checkpoint's own `scale_arr` (1000 or 1400 long; entries 0..999 count).
@@ -31,7 +32,10 @@ class NoiseSchedule:
         self.alphas_cumprod = torch.cumprod(1 - betas, 0).float()
         if scale is not None:
             if scale.ndim != 1 or len(scale) < TIMESTEPS:
-                raise ValueError(f"scale_arr must be one-dimensional with at least {TIMESTEPS} entries, found shape {tuple(scale.shape)}")
+                raise ValueError(
+                    f"scale_arr must be one-dimensional with at least {TIMESTEPS} entries, found shape"
+                    f" {tuple(scale.shape)}"
+                )
             self.scale = scale[:TIMESTEPS].detach().float().cpu().clone()
         elif scale_end is None:
             self.scale = torch.ones(TIMESTEPS)
@@ -45,18 +49,24 @@ class NoiseSchedule:
         return bool((self.scale != 1).any())
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like` (`[B, C, T, H, W]`)."""
+        """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like`
+        (`[B, C, T, H, W]`).
+        """
         index = t.cpu().long()
         abar, scale = self.alphas_cumprod[index], self.scale[index]
         signal, noise = abar.sqrt() * scale, (1 - abar).sqrt()
         return per_frame(signal, like).to(like), per_frame(noise, like).to(like)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """q(x_t | x_0): `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999. The rescale is applied here, once."""
+        """q(x_t | x_0): `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999. The rescale is
+        applied here, once.
+        """
         signal, sigma = self.coefficients(t, x0)
         return signal * x0 + sigma * noise
 
     def sigmas(self) -> Tensor:
-        """The schedule as a variance-exploding process, `[1000]` ascending: sigma'_t = sqrt((1 - abar_t) / abar_t) / s_t."""
+        """The schedule as a variance-exploding process, `[1000]` ascending: sigma'_t = sqrt((1 - abar_t) / abar_t) /
+        s_t.
+        """
         abar, scale = self.alphas_cumprod.double(), self.scale.double()
         return (((1 - abar) / abar).sqrt() / scale).float()

@@ -1,4 +1,6 @@
-"""Write and read videos through ffmpeg (the binary that imageio-ffmpeg carries). Formats are data; frames are streamed, one at a time."""
+"""Write and read videos through ffmpeg (the binary that imageio-ffmpeg carries). Formats are data; frames are streamed,
+one at a time.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,28 @@ class Format:
 
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 FORMATS = {
-    "mp4": Format(".mp4", ("-vf", _EVEN, "-c:v", "libx264", "-crf", "14", "-pix_fmt", "yuv420p", "-movflags", "+faststart+use_metadata_tags"), metadata=True),
-    "webm": Format(".webm", ("-vf", _EVEN, "-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-pix_fmt", "yuv420p"), metadata=True),
-    "gif": Format(".gif", ("-vf", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none", "-loop", "0")),
+    "mp4": Format(
+        ".mp4",
+        (
+            "-vf",
+            _EVEN,
+            "-c:v",
+            "libx264",
+            "-crf",
+            "14",
+            "-pix_fmt",
+            "yuv420p",
+            "-movflags",
+            "+faststart+use_metadata_tags",
+        ),
+        metadata=True,
+    ),
+    "webm": Format(
+        ".webm", ("-vf", _EVEN, "-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-pix_fmt", "yuv420p"), metadata=True
+    ),
+    "gif": Format(
+        ".gif", ("-vf", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none", "-loop", "0")
+    ),
     "webp": Format(".webp", ("-c:v", "libwebp_anim", "-lossless", "0", "-quality", "90", "-loop", "0")),
     "png": Format(".png", ("-start_number", "0")),
 }
@@ -42,15 +63,21 @@ def format_of(path: str | os.PathLike) -> str:
     for name, format in FORMATS.items():
         if format.suffix == suffix:
             return name
-    raise ValueError(f"{path}: cannot write {suffix or 'a file without an ending'}; use one of {', '.join(f.suffix for f in FORMATS.values())}")
+    raise ValueError(
+        f"{path}: cannot write {suffix or 'a file without an ending'}; use one of"
+        f" {', '.join(f.suffix for f in FORMATS.values())}"
+    )
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, metadata: Mapping[str, object] | None = None) -> Path:
+def write_video(
+    path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, metadata: Mapping[str, object] | None = None
+) -> Path:
     """Encode uint8 frames `[H, W, 3]` into `path`, whose ending decides the format. Returns the path written.
 
-    `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON where the container can (mp4, webm).
-    The file is written under a temporary name and renamed: an error or an interrupt leaves nothing half-written. Raises ValueError for no frames, frames
-    of different sizes or an unknown ending, RuntimeError with ffmpeg's words where encoding fails.
+    `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON
+    where the container can (mp4, webm). The file is written under a temporary name and renamed: an error or an
+    interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different sizes or an unknown
+    ending, RuntimeError with ffmpeg's words where encoding fails.
     """
     path, format = Path(path), FORMATS[format_of(path)]
     if fps <= 0:
@@ -62,7 +89,18 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         raise ValueError(f"{path}: there are no frames to write") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.shape[1]}x{first.shape[0]}", "-r", f"{fps:g}", "-i", "pipe:0"]
+        inputs = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{first.shape[1]}x{first.shape[0]}",
+            "-r",
+            f"{fps:g}",
+            "-i",
+            "pipe:0",
+        ]
         if metadata and format.metadata:
             Path(folder, "metadata.txt").write_text(_ffmetadata(metadata), encoding="utf-8")
             inputs += ["-f", "ffmetadata", "-i", "metadata.txt", "-map_metadata", "1", "-map", "0:v"]
@@ -81,9 +119,14 @@ def _place_sequence(folder: Path, path: Path) -> Path:
     return [file.replace(path.with_name(f"{path.stem}_{file.name}")) for file in sorted(folder.glob("*.png"))][0]  # noqa: RUF015 (all must be moved)
 
 
-def _encode(arguments: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path, folder: str) -> None:
+def _encode(
+    arguments: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path, folder: str
+) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-hide_banner", "-loglevel", "error", *arguments]
-    with tempfile.TemporaryFile() as words, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words, cwd=folder) as process:
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words, cwd=folder) as process,
+    ):
         assert process.stdin
         try:
             for frame in frames:
@@ -126,7 +169,17 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
     """The free text that `write_video` stored, decoded; empty where there is none."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-i", str(path), "-f", "ffmetadata", "-"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-i",
+        str(path),
+        "-f",
+        "ffmetadata",
+        "-",
+    ]
     text = subprocess.run(command, check=True, capture_output=True).stdout.decode()
     text, found = text.replace("\\\n", "\n"), {}
     for line in text.splitlines()[1:]:

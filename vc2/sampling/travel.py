@@ -17,7 +17,9 @@ def keyframes(text: str, frames: int) -> list[tuple[int, str]]:
             raise ValueError(f"prompt travel: expected `frame: prompt`, such as `8: a red circle`, found {line!r}")
         frame = int(match[1])
         if frame >= frames:
-            raise ValueError(f"prompt travel: frame {frame} in {line!r} is beyond the clip, whose frames are 0 to {frames - 1}")
+            raise ValueError(
+                f"prompt travel: frame {frame} in {line!r} is beyond the clip, whose frames are 0 to {frames - 1}"
+            )
         if frame in found:
             raise ValueError(f"prompt travel: two prompts for frame {frame}: {found[frame]!r} and {match[2]!r}")
         found[frame] = match[2]
@@ -27,7 +29,9 @@ def keyframes(text: str, frames: int) -> list[tuple[int, str]]:
 
 
 def blend(values: Tensor, at: list[int], frames: int, hold: bool = False) -> Tensor:
-    """`[T, ...]` from one value a keyframe `[K, ...]`, at ascending frames `at`: linear between keyframes, or held until the next."""
+    """`[T, ...]` from one value a keyframe `[K, ...]`, at ascending frames `at`: linear between keyframes, or held
+    until the next.
+    """
     keys = torch.tensor(at, dtype=torch.float32)
     frame = torch.arange(frames, dtype=torch.float32).clamp(keys[0], keys[-1])
     after = torch.searchsorted(keys, frame, right=True).clamp(1, max(1, len(at) - 1))

@@ -1,4 +1,6 @@
-"""What users plug into a MODEL (ControlNet, FreeU, attention patches), run at the UNet's hooks as the host runs it in its own UNet."""
+"""What users plug into a MODEL (ControlNet, FreeU, attention patches), run at the UNet's hooks as the host runs it in
+its own UNet.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..vc2.attention import Attention
-from ..vc2.hooks import Hooks
+from ...vc2.networks.attention import Attention
+from ...vc2.networks.hooks import Hooks
 
 
 class HostHooks(Hooks):
-    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: the host's transformer_options."""
+    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: the host's
+    transformer_options.
+    """
 
     def __init__(self, control: dict | None, options: dict, model_channels: int, shape: Sequence[int]):
         self.control, self.options, self.channels = control, options, model_channels
@@ -22,7 +26,9 @@ class HostHooks(Hooks):
     @property
     def patches_text(self) -> bool:
         """Whether anything is plugged into the attention to the text."""
-        return bool(self.patches.get("attn2_patch") or self.patches.get("attn2_output_patch") or self.replacements.get("attn2"))
+        return bool(
+            self.patches.get("attn2_patch") or self.patches.get("attn2_output_patch") or self.replacements.get("attn2")
+        )
 
     def embedding(self, emb):
         for patch in self.patches.get("emb_patch", ()):
@@ -51,7 +57,9 @@ class HostHooks(Hooks):
         return h, skip
 
     def attention(self, name: str, depth: int, layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The host's order: patches of (x, context, value), then a replacement of the attention itself, then patches of its output."""
+        """The host's order: patches of (x, context, value), then a replacement of the attention itself, then patches of
+        its output.
+        """
         self.options["block_index"] = depth
         extra = {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
         extra |= {"n_heads": layer.heads, "dim_head": layer.head_dim, "attn_precision": None}
@@ -63,14 +71,20 @@ class HostHooks(Hooks):
         block = self.options["block"]
         replacements = self.replacements.get(name, {})
         replace = replacements.get((*block, depth), replacements.get(block))
-        x = layer.to_out(replace(layer.to_q(x), layer.to_k(context), layer.to_v(value), extra)) if replace else layer(x, context, value)
+        x = (
+            layer.to_out(replace(layer.to_q(x), layer.to_k(context), layer.to_v(value), extra))
+            if replace
+            else layer(x, context, value)
+        )
         for patch in self.patches.get(f"{name}_output_patch", ()):
             x = patch(x, extra)
         return x
 
     def between(self, x):
         for patch in self.patches.get("middle_patch", ()):
-            x = patch(x, {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")})
+            x = patch(
+                x, {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
+            )
         return x
 
     def leave_transformer(self):
@@ -82,5 +96,8 @@ class HostHooks(Hooks):
         if residual is None:
             return h
         if residual.shape[1:] != h.shape[1:] or residual.shape[0] not in (1, h.shape[0]):
-            raise ValueError(f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)}; use a ControlNet for SD 2.1")
+            raise ValueError(
+                f"a ControlNet residual of shape {tuple(residual.shape)} does not fit this model's {tuple(h.shape)};"
+                " use a ControlNet for SD 2.1"
+            )
         return h + residual.to(h.dtype)

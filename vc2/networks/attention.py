@@ -1,7 +1,8 @@
 """Attention: one function, and a backend that can be exchanged.
 
-A backend computes softmax(q k^T / sqrt(d)) v for q `[N, L, heads * d]`, k and v `[N, S, heads * d]` and returns `[N, L, heads * d]`.
-torch's own is the default; `VideoUNet.use_attention("xformers")`, or any callable of the same signature, replaces it (the host brings its own).
+A backend computes softmax(q k^T / sqrt(d)) v for q `[N, L, heads * d]`, k and v `[N, S, heads * d]` and returns `[N, L,
+heads * d]`. torch's own is the default; `VideoUNet.use_attention("xformers")`, or any callable of the same signature,
+replaces it (the host brings its own).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 Backend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
-# Temporal attention's batch is every pixel of every clip. CUDA's fused kernels put it in a 16-bit grid dimension, and flash attention's backward pass takes a
-# float32 tile of 128 queries for each, however short the clip.
+# Temporal attention's batch is every pixel of every clip. CUDA's fused kernels put it in a 16-bit grid dimension, and
+# flash attention's backward pass takes a float32 tile of 128 queries for each, however short the clip.
 MAX_BATCH = 2**13
 
 
@@ -55,7 +56,9 @@ def backend(choice: str | Backend = "auto") -> Backend:
     if choice not in BACKENDS:
         raise ValueError(f"unknown attention backend {choice!r}; expected one of {', '.join(BACKENDS)} or a callable")
     if choice == "xformers" and not XFORMERS_INSTALLED:
-        raise ModuleNotFoundError("attention backend 'xformers' was asked for but xformers is not installed; use 'torch' or install it")
+        raise ModuleNotFoundError(
+            "attention backend 'xformers' was asked for but xformers is not installed; use 'torch' or install it"
+        )
     return BACKENDS[choice]
 
 
@@ -70,7 +73,9 @@ class RelativePosition(nn.Module):
             nn.init.xavier_uniform_(self.embeddings_table)
 
     def forward(self, length: int, like: Tensor) -> Tensor:
-        """`[length, length, d]` on `like`'s device and dtype; entry (i, j) belongs to distance j - i, clamped to the table."""
+        """`[length, length, d]` on `like`'s device and dtype; entry (i, j) belongs to distance j - i, clamped to the
+        table.
+        """
         index = torch.arange(length, device=like.device)
         distance = (index[None, :] - index[:, None]).clamp(-self.max_distance, self.max_distance)
         return self.embeddings_table.to(like)[distance + self.max_distance]
@@ -79,12 +84,21 @@ class RelativePosition(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with the official parameter names; self-attention where no context is given.
 
-    With `max_distance` (VideoCrafter1's temporal attention) relative positions are added to the logits and to the values, which no fused
-    kernel offers, so the backend is not asked.
+    With `max_distance` (VideoCrafter1's temporal attention) relative positions are added to the logits and to the
+    values, which no fused kernel offers, so the backend is not asked.
     """
 
     def __init__(
-        self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, max_distance: int | None = None, *, operations=nn, dtype=None, device=None
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        context_dim: int | None = None,
+        max_distance: int | None = None,
+        *,
+        operations=nn,
+        dtype=None,
+        device=None,
     ):
         super().__init__()
         kw = {"dtype": dtype, "device": device}
@@ -101,14 +115,20 @@ class Attention(nn.Module):
             self.relative_position_v = RelativePosition(head_dim, max_distance, **kw)
 
     def forward(self, x: Tensor, context: Tensor | None = None, value: Tensor | None = None) -> Tensor:
-        """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values are computed."""
+        """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values
+        are computed.
+        """
         context = x if context is None else context
         if context.shape[1] == 1 and not self.relative:
-            # A softmax over one key is 1, whatever q and k: a single image in time. Kernels would compute whole tiles to find that out.
+            # A softmax over one key is 1, whatever q and k: a single image in time. Kernels would compute whole tiles
+            # to find that out.
             return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
         attend = self._relative_attention if self.relative else self.backend
-        parts = [attend(*part, self.heads) for part in zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)]
+        parts = [
+            attend(*part, self.heads)
+            for part in zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
+        ]
         return self.to_out(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -1,6 +1,8 @@
-"""Context windows for the host: the model sees some frames at a time, and what it says of a frame is averaged over the windows that the frame is in.
+"""Context windows for the host: the model sees some frames at a time, and what it says of a frame is averaged over the
+windows that the frame is in.
 
-The host's own handler fails for models whose frames are the batch: it compares one sigma a frame with the schedule's, and never divides conditions by frame.
+The host's own handler fails for models whose frames are the batch: it compares one sigma a frame with the schedule's,
+and never divides conditions by frame.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vc2 import windows
+from ...vc2.sampling import windows
 
 
 def clip_length(conds: list, x: Tensor) -> int:
@@ -24,8 +26,8 @@ def clip_length(conds: list, x: Tensor) -> int:
 
 
 def select_frames(conds: Sequence[list | None], index: Tensor, frames: int) -> list[list | None]:
-    """Groups of conditions for the frames `index` of one or several clips of `frames`: whatever has an entry for each frame keeps those, and clips get
-    len(index) frames.
+    """Groups of conditions for the frames `index` of one or several clips of `frames`: whatever has an entry for each
+    frame keeps those, and clips get len(index) frames.
 
     `index` counts through the whole batch; it holds the same frames of every clip.
     """
@@ -60,8 +62,10 @@ def _with(condition: Any, value: Any) -> Any:
 
 
 def _select_control(control: Any, index: Tensor, selected: dict[int, Any]) -> Any:
-    """A ControlNet, and those before it, with the hints of the frames `index`; the network itself is shared. Hints that are fewer than the frames start over,
-    as they do without windows. `selected` holds the copies already made: the host batches conditions only where they have the very same ControlNet."""
+    """A ControlNet, and those before it, with the hints of the frames `index`; the network itself is shared. Hints that
+    are fewer than the frames start over, as they do without windows. `selected` holds the copies already made: the host
+    batches conditions only where they have the very same ControlNet.
+    """
     if id(control) not in selected:
         chosen, hints = copy.copy(control), control.cond_hint_original
         if hints is not None and len(hints) > 1:
@@ -78,16 +82,21 @@ class ContextWindows:
 
     dim = 0  # where the frames are
 
-    def __init__(self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None], freenoise: bool = False):
+    def __init__(
+        self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None], freenoise: bool = False
+    ):
         self.context_length, self.stride, self.looped, self.check_interrupt = length, stride, looped, check_interrupt
-        # What the stock node's wrapper asks of the handler that stands in its place (ComfyUI 0.8.0): whether to shuffle the noise, and for which windows.
+        # What the stock node's wrapper asks of the handler that stands in its place (ComfyUI 0.8.0): whether to shuffle
+        # the noise, and for which windows.
         self.freenoise, self.context_overlap = freenoise, length - stride
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         return clip_length(conds, x_in) > self.context_length
 
     def execute(self, calc_cond_batch, model, conds, x_in: Tensor, timestep: Tensor, model_options) -> list[Tensor]:
-        """What `calc_cond_batch` would give for all frames at once: a list of `[clips * T, 4, h, w]`, one for each group of conditions."""
+        """What `calc_cond_batch` would give for all frames at once: a list of `[clips * T, 4, h, w]`, one for each
+        group of conditions.
+        """
         frames = clip_length(conds, x_in)
         starts = torch.arange(0, x_in.shape[0], frames)
         out, total = [torch.zeros_like(x_in) for _ in conds], x_in.new_zeros(x_in.shape[0], 1, 1, 1)
@@ -104,7 +113,9 @@ class ContextWindows:
 
 
 class ChosenFrames:
-    """A context handler for a sampler that hands in only some of a clip's frames, `context_length` at a time: `index` says which, and the conditions follow."""
+    """A context handler for a sampler that hands in only some of a clip's frames, `context_length` at a time: `index`
+    says which, and the conditions follow.
+    """
 
     dim = 0
 

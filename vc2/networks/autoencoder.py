@@ -59,7 +59,9 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, **kw)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # padding on the right and at the bottom only, as in the official encoder
+        return self.conv(
+            F.pad(x, (0, 1, 0, 1))
+        )  # padding on the right and at the bottom only, as in the official encoder
 
 
 class Upsample(nn.Module):
@@ -87,7 +89,9 @@ class Level(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, blocks: int, dropout: float, **kw):
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(channels if i == 0 else out_channels, out_channels, dropout, **kw) for i in range(blocks))
+        self.block = nn.ModuleList(
+            ResnetBlock(channels if i == 0 else out_channels, out_channels, dropout, **kw) for i in range(blocks)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
@@ -124,7 +128,9 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1, **kw)
         self.mid = Middle(widths[-1], config.dropout, **kw)
         inputs = [*widths[1:], widths[-1]]  # level i receives what the level above it, i + 1, put out
-        self.up = nn.ModuleList(Level(a, b, config.num_res_blocks + 1, config.dropout, **kw) for a, b in zip(inputs, widths, strict=True))
+        self.up = nn.ModuleList(
+            Level(a, b, config.num_res_blocks + 1, config.dropout, **kw) for a, b in zip(inputs, widths, strict=True)
+        )
         for level, width in zip(self.up[1:], widths[1:], strict=True):
             level.upsample = Upsample(width, **kw)
         self.norm_out = _norm(widths[0], **kw)
@@ -138,9 +144,13 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """kl-f8. `encode` gives the posterior's moments; the latent that the UNet sees is SCALE_FACTOR times a sample of it (or its mean)."""
+    """kl-f8. `encode` gives the posterior's moments; the latent that the UNet sees is SCALE_FACTOR times a sample of it
+    (or its mean).
+    """
 
-    def __init__(self, config: AutoencoderConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None):
+    def __init__(
+        self, config: AutoencoderConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None
+    ):
         super().__init__()
         self.config = c = as_config(AutoencoderConfig, config)
         kw = {"dtype": dtype, "device": device}
@@ -150,10 +160,14 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(c.embed_dim, c.z_channels, 1, **kw)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Frames `[N, 3, H, W]` in -1..1, H and W divisible by 8 -> moments `[N, 8, H/8, W/8]` (mean, log variance), unscaled."""
+        """Frames `[N, 3, H, W]` in -1..1, H and W divisible by 8 -> moments `[N, 8, H/8, W/8]` (mean, log variance),
+        unscaled.
+        """
         factor = self.config.downsampling
         if x.shape[-1] % factor or x.shape[-2] % factor:
-            raise ValueError(f"frame size must be divisible by {factor}, found {x.shape[-1]}x{x.shape[-2]} (width x height)")
+            raise ValueError(
+                f"frame size must be divisible by {factor}, found {x.shape[-1]}x{x.shape[-2]} (width x height)"
+            )
         return self.quant_conv(self.encoder(x))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """FIFO sampling: clips of any length in constant memory (FIFO-Diffusion, arXiv 2405.11473), with the dynamic rescale.
 
-A queue of frames whose noise rises from its head to its tail. A turn takes every frame one step down the schedule, emits the clean one at the head and appends
-noise at the tail. The queue is longer than the model's window, so a turn looks at it through windows that overlap by half, and keeps of each window only the
-later half (lookahead denoising): the earlier half, already cleaner, is what it looks at. All arithmetic is `ddim.step`, which knows s_t; the official code
-drops it here.
+A queue of frames whose noise rises from its head to its tail. A turn takes every frame one step down the schedule,
+emits the clean one at the head and appends noise at the tail. The queue is longer than the model's window, so a turn
+looks at it through windows that overlap by half, and keeps of each window only the later half (lookahead denoising):
+the earlier half, already cleaner, is what it looks at. All arithmetic is `ddim.step`, which knows s_t; the official
+code drops it here.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ def sample(
     generator: torch.Generator | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Sample one clip of any length from `x_T` (unit normal, `[1, C, T, H, W]`); the latent at t = 0, of the same shape.
+    """Sample one clip of any length from `x_T` (unit normal, `[1, C, T, H, W]`); the latent at t = 0, of the same
+    shape.
 
-    `denoise(x, t, frames)` gives epsilon, guidance inside, for a window: x `[1, C, window, H, W]`, one timestep a frame `[1, window]`, and which frames of the
-    clip these are `[window]`. Before the first frame and beyond the last the queue holds others, which are called by the nearest one's number. A clip of at
-    most `window` frames is plain DDIM on these levels. Noise of the steps comes from `generator` (CPU). `callback(k, count, x0)` may raise to interrupt.
+    `denoise(x, t, frames)` gives epsilon, guidance inside, for a window: x `[1, C, window, H, W]`, one timestep a frame
+    `[1, window]`, and which frames of the clip these are `[window]`. Before the first frame and beyond the last the
+    queue holds others, which are called by the nearest one's number. A clip of at most `window` frames is plain DDIM on
+    these levels. Noise of the steps comes from `generator` (CPU). `callback(k, count, x0)` may raise to interrupt.
     Raises ValueError for an odd window or more than one clip.
     """
     if window % 2 or x_T.shape[0] != 1:
-        raise ValueError(f"FIFO samples one clip with an even window, found {x_T.shape[0]} clips and a window of {window}")
+        raise ValueError(
+            f"FIFO samples one clip with an even window, found {x_T.shape[0]} clips and a window of {window}"
+        )
     length, half, timesteps = x_T.shape[2], window // 2, levels(window, partitions)
     turns = 0 if length <= window else len(timesteps) - window + length
     count = len(timesteps) + turns
@@ -66,10 +71,13 @@ def sample(
     if not turns:
         return base
 
-    # 2. The queue: `half` clean frames to look at, then the base at rising noise. Before its first frame, that frame stands still.
+    # 2. The queue: `half` clean frames to look at, then the base at rising noise. Before its first frame, that frame
+    #    stands still.
     t = torch.tensor([0] * half + timesteps)[None]
     t_prev = torch.tensor([0] * (half + 1) + timesteps[:-1])[None]
-    number = torch.arange(half + len(timesteps)) - half - (len(timesteps) - window)  # of the clip's frames, in the queue
+    number = (
+        torch.arange(half + len(timesteps)) - half - (len(timesteps) - window)
+    )  # of the clip's frames, in the queue
     queue = base[:, :, number.clamp(0).to(base.device)]
     queue[:, :, half:] = schedule.add_noise(queue[:, :, half:], fresh(queue[:, :, half:]), t[:, half:])
 
@@ -81,7 +89,9 @@ def sample(
             part = slice(at, at + window)
             x, frames = queue[:, :, part], (number[part] + turn).clamp(0, length - 1)
             z = fresh(x) if eta else None
-            x, x0 = ddim.step(schedule, x, denoise(x, t[:, part].to(x.device), frames), t[:, part], t_prev[:, part], eta, z)
+            x, x0 = ddim.step(
+                schedule, x, denoise(x, t[:, part].to(x.device), frames), t[:, part], t_prev[:, part], eta, z
+            )
             stepped[:, :, at + half : at + window] = x[:, :, half:]
         if number[half] + turn >= 0:
             clip.append(stepped[:, :, half])

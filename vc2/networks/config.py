@@ -1,7 +1,8 @@
 """Typed configurations of the three networks, and how to read them off a state dict.
 
-Field names are those of the official YAML files (`configs/inference_t2v_512_v2.0.yaml` of the VideoCrafter repository), so that
-`UNetConfig(**yaml["params"])` works. A checkpoint's family and widths are told from tensor names and shapes alone, never from a file name.
+Field names are those of the official YAML files (`configs/inference_t2v_512_v2.0.yaml` of the VideoCrafter repository),
+so that `UNetConfig(**yaml["params"])` works. A checkpoint's family and widths are told from tensor names and shapes
+alone, never from a file name.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class UnsupportedCheckpointError(ValueError):
 class UNetConfig:
     """The denoiser's shape; defaults are VideoCrafter2's.
 
-    `attention_resolutions` are downsampling factors (4 means "at a quarter of the latent's height"), as in the official file.
-    `temporal_length` is the clip length the model was trained at; it bounds relative positions and nothing else.
+    `attention_resolutions` are downsampling factors (4 means "at a quarter of the latent's height"), as in the official
+    file. `temporal_length` is the clip length the model was trained at; it bounds relative positions and nothing else.
     """
 
     in_channels: int = 4
@@ -54,17 +55,25 @@ class UNetConfig:
         object.__setattr__(self, "channel_mult", tuple(self.channel_mult))
         object.__setattr__(self, "attention_resolutions", tuple(self.attention_resolutions))
         if not self.temporal_selfatt_only:
-            raise UnsupportedCheckpointError("temporal_selfatt_only=False: no released VideoCrafter model attends to text in time; expected True")
+            raise UnsupportedCheckpointError(
+                "temporal_selfatt_only=False: no released VideoCrafter model attends to text in time; expected True"
+            )
         if self.use_causal_attention:
-            raise UnsupportedCheckpointError("use_causal_attention=True: no released VideoCrafter model is causal in time; expected False")
+            raise UnsupportedCheckpointError(
+                "use_causal_attention=True: no released VideoCrafter model is causal in time; expected False"
+            )
         if self.motion_cond_proj_dim and not self.time_cond_proj_dim:
-            raise UnsupportedCheckpointError("motion_cond_proj without time_cond_proj: T2V-Turbo has the latter, or both")
+            raise UnsupportedCheckpointError(
+                "motion_cond_proj without time_cond_proj: T2V-Turbo has the latter, or both"
+            )
         for name in ("model_channels", "num_head_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"UNetConfig.{name} must be positive, found {getattr(self, name)}")
         for width in {self.model_channels, *(m * self.model_channels for m in self.channel_mult)}:
             if width % 32:
-                raise ValueError(f"every level's width must be a multiple of 32 (GroupNorm has 32 groups), found {width}")
+                raise ValueError(
+                    f"every level's width must be a multiple of 32 (GroupNorm has 32 groups), found {width}"
+                )
             if width % self.num_head_channels:
                 raise ValueError(f"num_head_channels={self.num_head_channels} does not divide the width {width}")
 
@@ -96,18 +105,23 @@ class UNetConfig:
     def from_state_dict(cls, state: State) -> UNetConfig:
         """Tell family and widths from the names and shapes of a UNet's tensors (no `model.diffusion_model.` prefix).
 
-        Raises UnsupportedCheckpointError where the tensors are not a VideoCrafter text-to-video UNet (an SD 2.1 one, say).
+        Raises UnsupportedCheckpointError where the tensors are not a VideoCrafter text-to-video UNet (an SD 2.1 one,
+        say).
         """
         first = state.get("input_blocks.0.0.weight")
         if first is None:
             raise UnsupportedCheckpointError("no tensor input_blocks.0.0.weight: this is not a UNet in the LDM layout")
         if any(".to_k_ip." in name for name in state):
             raise UnsupportedCheckpointError(
-                "the UNet has image cross-attention (to_k_ip): VideoCrafter1 image-to-video is not supported; use a text-to-video checkpoint"
+                "the UNet has image cross-attention (to_k_ip): VideoCrafter1 image-to-video is not supported; use a"
+                " text-to-video checkpoint"
             )
         if not any(name.startswith("init_attn.") or ".temopral_conv." in name for name in state):
             kind = "a Stable Diffusion image UNet" if "middle_block.1.proj_in.weight" in state else "not a video UNet"
-            raise UnsupportedCheckpointError(f"no temporal layers (init_attn, temopral_conv): this is {kind}; expected a VideoCrafter text-to-video checkpoint")
+            raise UnsupportedCheckpointError(
+                f"no temporal layers (init_attn, temopral_conv): this is {kind}; expected a VideoCrafter text-to-video"
+                " checkpoint"
+            )
 
         def any_shape(*names: str) -> tuple[int, ...] | None:
             return next((tuple(state[name].shape) for name in names if name in state), None)
@@ -117,14 +131,18 @@ class UNetConfig:
         spatial = f"input_blocks.{levels.first_attention}.1."
         block = spatial + "transformer_blocks.0."
         init = "init_attn.0.transformer_blocks.0."
-        # Every answer comes from whichever of several tensors is there, so that one that is missing is later named and not mistaken for another family.
-        inner = any_shape("init_attn.0.proj_in.weight", *(f"{init}attn{i}.to_{p}.weight" for i in (1, 2) for p in "qkv"))
+        # Every answer comes from whichever of several tensors is there, so that one that is missing is later named and
+        # not mistaken for another family.
+        inner = any_shape(
+            "init_attn.0.proj_in.weight", *(f"{init}attn{i}.to_{p}.weight" for i in (1, 2) for p in "qkv")
+        )
         text = any_shape(f"{block}attn2.to_k.weight", f"{block}attn2.to_v.weight")
         table = any_shape(*(name for name in state if name.endswith(".embeddings_table")))
         temporal_conv = any(".temopral_conv." in name for name in state)
         if not temporal_conv and table is None:
             raise UnsupportedCheckpointError(
-                "temporal attention with neither temporal convolutions (VideoCrafter2) nor relative positions (VideoCrafter1): no known model"
+                "temporal attention with neither temporal convolutions (VideoCrafter2) nor relative positions"
+                " (VideoCrafter1): no known model"
             )
         return cls(
             in_channels=first.shape[1],
@@ -173,7 +191,9 @@ class AutoencoderConfig:
         if self.attn_resolutions:
             raise ValueError("AutoencoderConfig.attn_resolutions must be empty: kl-f8 attends in its middle block only")
         if self.ch % 32:
-            raise ValueError(f"AutoencoderConfig.ch must be a multiple of 32 (GroupNorm has 32 groups), found {self.ch}")
+            raise ValueError(
+                f"AutoencoderConfig.ch must be a multiple of 32 (GroupNorm has 32 groups), found {self.ch}"
+            )
 
     @property
     def downsampling(self) -> int:
@@ -184,7 +204,9 @@ class AutoencoderConfig:
     def from_state_dict(cls, state: State) -> AutoencoderConfig:
         """Read the widths off a VAE's tensors (no `first_stage_model.` prefix)."""
         if "encoder.conv_in.weight" not in state or "decoder.conv_in.weight" not in state:
-            raise UnsupportedCheckpointError("no encoder.conv_in.weight and decoder.conv_in.weight: this is not a KL autoencoder in the LDM layout")
+            raise UnsupportedCheckpointError(
+                "no encoder.conv_in.weight and decoder.conv_in.weight: this is not a KL autoencoder in the LDM layout"
+            )
         ch = state["encoder.conv_in.weight"].shape[0]
         levels = _count(state, r"encoder\.down\.(\d+)\.")
         return cls(
@@ -212,13 +234,16 @@ class TextConfig:
         if self.width % self.heads:
             raise ValueError(f"TextConfig.heads={self.heads} does not divide width={self.width}")
         if self.layers < 2:
-            raise ValueError(f"TextConfig.layers must be at least 2 (the second-to-last layer's output is used), found {self.layers}")
+            raise ValueError(
+                f"TextConfig.layers must be at least 2 (the second-to-last layer's output is used), found {self.layers}"
+            )
 
     @classmethod
     def from_state_dict(cls, state: State, heads: int | None = None) -> TextConfig:
         """Read the widths off a text tower's tensors (no `cond_stage_model.model.` prefix).
 
-        The number of heads is not visible in any shape. open_clip's towers use 64 channels a head; narrow ones at least four heads.
+        The number of heads is not visible in any shape. open_clip's towers use 64 channels a head; narrow ones at least
+        four heads.
         """
         if "token_embedding.weight" not in state:
             raise UnsupportedCheckpointError("no token_embedding.weight: this is not an open_clip text tower")
@@ -254,7 +279,9 @@ class _Levels:
 
 
 def _walk_input_blocks(state: State) -> _Levels:
-    """Follow `input_blocks.1..n`: a downsampler (`.0.op`) ends a level, a ResBlock (`.0.` anything else) belongs to one, a transformer is its `.1.`."""
+    """Follow `input_blocks.1..n`: a downsampler (`.0.op`) ends a level, a ResBlock (`.0.` anything else) belongs to
+    one, a transformer is its `.1.`.
+    """
     widths: list[int] = []
     resolutions: list[int] = []
     per_level, factor, first_attention = [0], 1, 0
@@ -264,7 +291,11 @@ def _walk_input_blocks(state: State) -> _Levels:
             per_level.append(0)
             factor *= 2
             continue
-        outputs = [state[n].shape[0] for n in names if re.search(r"\.0\.(in_layers\.2|out_layers\.[03]|emb_layers\.1)\.(weight|bias)$", n)]
+        outputs = [
+            state[n].shape[0]
+            for n in names
+            if re.search(r"\.0\.(in_layers\.2|out_layers\.[03]|emb_layers\.1)\.(weight|bias)$", n)
+        ]
         if not outputs:
             break
         if per_level[-1] == 0:
@@ -275,7 +306,10 @@ def _walk_input_blocks(state: State) -> _Levels:
             if factor not in resolutions:
                 resolutions.append(factor)
     if not widths or len(set(per_level)) != 1 or not resolutions:
-        raise UnsupportedCheckpointError(f"input_blocks do not form a regular UNet: ResBlocks per level {per_level}, attention at factors {resolutions}")
+        raise UnsupportedCheckpointError(
+            f"input_blocks do not form a regular UNet: ResBlocks per level {per_level}, attention at factors"
+            f" {resolutions}"
+        )
     return _Levels(widths, per_level[0], first_attention, tuple(reversed(resolutions)))
 
 

@@ -1,6 +1,7 @@
 """The denoiser: SD 2.1's UNet inflated with temporal attention and temporal convolution (paper section 3.1).
 
-One class serves training, the command line (`operations=torch.nn`) and ComfyUI (the host's operations, which cast and offload).
+One class serves training, the command line (`operations=torch.nn`) and ComfyUI (the host's operations, which cast and
+offload).
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from . import attention
 from .config import UNetConfig, as_config
 from .hooks import NO_HOOKS, Hooks
-from .layers import GROUPS, Clips, Downsample, ResBlock, SpatialTransformer, TemporalTransformer, Upsample, scale_embedding, timestep_embedding
+from .layers import (
+    GROUPS,
+    Clips,
+    Downsample,
+    ResBlock,
+    SpatialTransformer,
+    TemporalTransformer,
+    Upsample,
+    scale_embedding,
+    timestep_embedding,
+)
 
 
 class Block(nn.Sequential):
@@ -47,8 +58,8 @@ class Block(nn.Sequential):
 class VideoUNet(nn.Module):
     """epsilon(x_t, t, text, fps).
 
-    Parameter names are the official checkpoint's (without `model.diffusion_model.`). Any number of frames and clips and any latent size go
-    in; clips never influence one another.
+    Parameter names are the official checkpoint's (without `model.diffusion_model.`). Any number of frames and clips and
+    any latent size go in; clips never influence one another.
     """
 
     def __init__(self, config: UNetConfig | dict, *, operations=nn, dtype: torch.dtype | None = None, device=None):
@@ -61,7 +72,9 @@ class VideoUNet(nn.Module):
         max_distance = c.temporal_length if c.use_relative_position else None
 
         def embedder() -> nn.Sequential:
-            return nn.Sequential(operations.Linear(width, emb, **plain), nn.SiLU(), operations.Linear(emb, emb, **plain))
+            return nn.Sequential(
+                operations.Linear(width, emb, **plain), nn.SiLU(), operations.Linear(emb, emb, **plain)
+            )
 
         def res(channels: int, out: int) -> ResBlock:
             return ResBlock(channels, emb, out, c.temporal_conv, **kw)
@@ -84,7 +97,9 @@ class VideoUNet(nn.Module):
         self.input_blocks = nn.ModuleList([Block(operations.Conv2d(c.in_channels, width, 3, padding=1, **plain))])
         if c.addition_attention:
             # Always 8 heads and convolutional projections, whatever the rest of the network has.
-            self.init_attn = Block(TemporalTransformer(width, 8, c.num_head_channels, c.transformer_depth, False, max_distance, **kw))
+            self.init_attn = Block(
+                TemporalTransformer(width, 8, c.num_head_channels, c.transformer_depth, False, max_distance, **kw)
+            )
 
         channels, factor, skips = width, 1, [width]
         for level, mult in enumerate(c.channel_mult):
@@ -114,7 +129,11 @@ class VideoUNet(nn.Module):
                     factor //= 2
                 self.output_blocks.append(Block(*layers))
 
-        self.out = nn.Sequential(operations.GroupNorm(GROUPS, channels, **plain), nn.SiLU(), operations.Conv2d(channels, c.out_channels, 3, padding=1, **plain))
+        self.out = nn.Sequential(
+            operations.GroupNorm(GROUPS, channels, **plain),
+            nn.SiLU(),
+            operations.Conv2d(channels, c.out_channels, 3, padding=1, **plain),
+        )
         self.gradient_checkpointing(c.use_checkpoint)
 
     def gradient_checkpointing(self, on: bool) -> None:
@@ -124,7 +143,7 @@ class VideoUNet(nn.Module):
                 module.use_checkpoint = on
 
     def use_attention(self, backend: str | attention.Backend) -> None:
-        """Compute all attention with `backend` (see `vc2.attention.backend`)."""
+        """Compute all attention with `backend` (see `attention.backend`)."""
         function = attention.backend(backend)
         for module in self.modules():
             if isinstance(module, attention.Attention):
@@ -145,12 +164,14 @@ class VideoUNet(nn.Module):
     ) -> Tensor:
         """Predict the noise in `x`.
 
-        x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`, fps `[B]` (the
-        condition, not the playback rate; 16 where it is None, as in the official UNet) -> `[B, 4, T, H, W]`.
+        x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`,
+        fps `[B]` (the condition, not the playback rate; 16 where it is None, as in the official UNet) -> `[B, 4, T, H,
+        W]`.
 
-        `temporal`: "full"; "identity" leaves out the temporal convolutions, "bypass" the temporal attention too (both are for single images), "conv" the
-        attention alone (temporal guidance). `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
-        `guidance`, `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as conditions; motion guidance 0 is not the same as None.
+        `temporal`: "full"; "identity" leaves out the temporal convolutions, "bypass" the temporal attention too (both
+        are for single images), "conv" the attention alone (temporal guidance). `window`: (length, stride) of
+        FreeNoise's windows of temporal attention, for clips longer than `length`. `guidance`, `motion_guidance`: the
+        scales that a T2V-Turbo model was distilled with, as conditions; motion guidance 0 is not the same as None.
         """
         if x.ndim != 5:
             raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
@@ -159,7 +180,8 @@ class VideoUNet(nn.Module):
         b, _, t = x.shape[:3]
         if context.shape[-1] != self.config.context_dim:
             raise ValueError(
-                f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the text encoder that belongs to it"
+                f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the"
+                " text encoder that belongs to it"
             )
         hooks = hooks or NO_HOOKS
         clips = Clips(b, t, *_TEMPORAL[temporal], window)
@@ -191,7 +213,9 @@ class VideoUNet(nn.Module):
         if guidance is None:
             return 0.0
         if not self.config.time_cond_proj_dim:
-            raise ValueError("guidance as a condition needs a T2V-Turbo model (time_cond_proj); found " + self.config.family)
+            raise ValueError(
+                "guidance as a condition needs a T2V-Turbo model (time_cond_proj); found " + self.config.family
+            )
         out = self.time_cond_proj(scale_embedding(guidance, self.config.time_cond_proj_dim).to(x))
         if motion_guidance is None or not self.config.motion_cond_proj_dim:
             return out
@@ -210,4 +234,9 @@ class VideoUNet(nn.Module):
 
 
 # What takes part: temporal attention, temporal convolution.
-_TEMPORAL: dict[str, tuple[bool, bool]] = {"full": (True, True), "identity": (True, False), "bypass": (False, False), "conv": (False, True)}
+_TEMPORAL: dict[str, tuple[bool, bool]] = {
+    "full": (True, True),
+    "identity": (True, False),
+    "bypass": (False, False),
+    "conv": (False, True),
+}

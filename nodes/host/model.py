@@ -2,16 +2,23 @@
 
 What is used, and what to do when it goes:
 
-- `comfy.model_base.BaseModel`, `comfy.supported_models_base.BASE`: how the host wraps a UNet. Follow `comfy/sd.py`, `load_diffusion_model_state_dict`.
-- `comfy.model_sampling.EPS`, `ModelSamplingDiscrete`: sigma tables. Only `sigmas`, `log_sigmas` and the four methods overridden here are relied on.
+- `comfy.model_base.BaseModel`, `comfy.supported_models_base.BASE`: how the host wraps a UNet. Follow `comfy/sd.py`,
+  `load_diffusion_model_state_dict`.
+- `comfy.model_sampling.EPS`, `ModelSamplingDiscrete`: sigma tables. Only `sigmas`, `log_sigmas` and the four methods
+  overridden here are relied on.
 - `comfy.patcher_extension`: DIFFUSION_MODEL wrappers (EasyCache). Without it call `_forward` directly.
 - `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder. Follow how SD 2.1 is loaded.
-- `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a function of `samplers.py` with progress and previews.
+- `comfy.samplers.KSAMPLER`, `comfy.sample.sample_custom`, `latent_preview.prepare_callback`: running a function of
+  `samplers.py` with progress and previews.
 - `comfy.conds`: how conditions are batched.
-- `comfy.context_windows.IndexListContextHandler`: what the stock windows node leaves on a model. Without it that node does not work here.
-- `comfy.patcher_extension`, OUTER_SAMPLE wrappers: FreeNoise's noise. Without them shuffle the noise in our own samplers.
-- `comfy.patcher_extension`, PREPARE_SAMPLING wrappers: memory is then reserved for one window; without them, for all frames.
-- `comfy.diffusers_convert`: the text encoder's official names, for the stock CheckpointSave. Follow how SD 2.1 is saved.
+- `comfy.context_windows.IndexListContextHandler`: what the stock windows node leaves on a model. Without it that node
+  does not work here.
+- `comfy.patcher_extension`, OUTER_SAMPLE wrappers: FreeNoise's noise. Without them shuffle the noise in our own
+  samplers.
+- `comfy.patcher_extension`, PREPARE_SAMPLING wrappers: memory is then reserved for one window; without them, for all
+  frames.
+- `comfy.diffusers_convert`: the text encoder's official names, for the stock CheckpointSave. Follow how SD 2.1 is
+  saved.
 - `comfy.lora.calculate_weight`: whether patches make a model a T2V-Turbo one.
 """
 
@@ -43,13 +50,13 @@ from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ..vc2.checkpoint import TEXT, UNET, Checkpoint, schedule_buffers
-from ..vc2.config import AutoencoderConfig, TextConfig, UNetConfig
-from ..vc2.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
-from ..vc2.schedule import NoiseSchedule
-from ..vc2.unet import VideoUNet
-from ..vc2.windows import reschedule_noise
-from .patches import HostHooks
+from ...vc2.files.checkpoint import TEXT, UNET, Checkpoint, schedule_buffers
+from ...vc2.files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
+from ...vc2.networks.config import AutoencoderConfig, TextConfig, UNetConfig
+from ...vc2.networks.unet import VideoUNet
+from ...vc2.sampling.schedule import NoiseSchedule
+from ...vc2.sampling.windows import reschedule_noise
+from .hooks import HostHooks
 from .samplers import DISTILLED
 from .windows import ChosenFrames, ContextWindows, clip_length
 
@@ -65,7 +72,8 @@ WINDOW, TEMPORAL = "vc2_window", "vc2_temporal"  # transformer_options that reac
 class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSamplingDiscrete):
     """Epsilon prediction with the dynamic rescale, as the variance-exploding process that the host's samplers see.
 
-    x~ = x_t / (s sqrt(abar)), sigma' = sqrt((1 - abar) / abar) / s, model input = c_in x~ with c_in = s / sqrt(1 + (s sigma')^2).
+    x~ = x_t / (s sqrt(abar)), sigma' = sqrt((1 - abar) / abar) / s, model input = c_in x~ with c_in = s / sqrt(1 + (s
+    sigma')^2).
     """
 
     def __init__(self, schedule: NoiseSchedule):
@@ -92,7 +100,9 @@ class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSampl
         return noise * per_sample(self.input_scale(sigma), noise.ndim)
 
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
-        """Start from `noise`. An empty latent means sampling from the prior, which is unit noise at the model's input, at whatever step one starts."""
+        """Start from `noise`. An empty latent means sampling from the prior, which is unit noise at the model's input,
+        at whatever step one starts.
+        """
         sigma = torch.as_tensor(sigma, device=noise.device)
         from_prior = max_denoise or not torch.any(latent_image)
         gain = 1 / self.input_scale(sigma) if from_prior else sigma
@@ -100,7 +110,9 @@ class RescaledSampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSampl
 
 
 def per_sample(values: Tensor, ndim: int) -> Tensor:
-    """One value, or one a sample, to multiply a batch of `ndim` dimensions with. (ComfyUI 0.3.64 has no `reshape_sigma`.)"""
+    """One value, or one a sample, to multiply a batch of `ndim` dimensions with. (ComfyUI 0.3.64 has no
+    `reshape_sigma`.)
+    """
     return values.view(()) if values.numel() == 1 else values.view(-1, *(1,) * (ndim - 1))
 
 
@@ -111,7 +123,8 @@ class HostUNet(VideoUNet):
     """VideoUNet with the host's calling convention: frames in the batch, every condition repeated for every frame."""
 
     def __init__(self, vc2_config: UNetConfig, *, dtype=None, device=None, operations=None, **described):
-        # `described` holds the keys that stock nodes read from the model's unet_config; the network itself is built from vc2_config.
+        # `described` holds the keys that stock nodes read from the model's unet_config; the network itself is built
+        # from vc2_config.
         super().__init__(vc2_config, operations=operations, dtype=dtype, device=device)
         self._options: dict = {}  # of the forward pass that is running
         self.use_attention(self._attention)
@@ -131,7 +144,18 @@ class HostUNet(VideoUNet):
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, control, options, **conds)
 
-    def _forward(self, x, timesteps, context=None, control=None, transformer_options=None, fps=None, num_video_frames=None, shared_context=False, **ignored):
+    def _forward(
+        self,
+        x,
+        timesteps,
+        context=None,
+        control=None,
+        transformer_options=None,
+        fps=None,
+        num_video_frames=None,
+        shared_context=False,
+        **ignored,
+    ):
         """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
         frames = num_video_frames or x.shape[0]
         video = x.unflatten(0, (-1, frames)).transpose(1, 2)
@@ -164,11 +188,15 @@ class HostModel(comfy.model_base.BaseModel):
         self.model_sampling = RescaledSampling(model_config.schedule)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
-        """What is kept while inpainting, at noise level sigma; not `noise_scaling`, which takes an empty latent for a start from the prior."""
+        """What is kept while inpainting, at noise level sigma; not `noise_scaling`, which takes an empty latent for a
+        start from the prior.
+        """
         return latent_image + noise * per_sample(sigma, noise.ndim)
 
     def state_dict_for_saving(self, *args, **kwargs):
-        """For the stock ModelSave and CheckpointSave: the file loads as what was saved, by its tensors' names and with its own rescale."""
+        """For the stock ModelSave and CheckpointSave: the file loads as what was saved, by its tensors' names and with
+        its own rescale.
+        """
         state = super().state_dict_for_saving(*args, **kwargs)
         added = f"{UNET}{GUIDANCE_LAYER}.weight"
         if not self.model_config.distilled and not state[added].float().any():  # else T2V-Turbo's LoRA gave it weights
@@ -189,7 +217,10 @@ class HostModel(comfy.model_base.BaseModel):
         text = kwargs.get("cross_attn")
         if text is not None:
             if text.shape[0] not in (1, frames):
-                raise ValueError(f"the prompts travel over {text.shape[0]} frames but a clip has {frames}; set both to the same number")
+                raise ValueError(
+                    f"the prompts travel over {text.shape[0]} frames but a clip has {frames}; set both to the same"
+                    " number"
+                )
             width = self.model_config.vc2_config.context_dim
             if text.shape[-1] != width:
                 raise ValueError(
@@ -202,7 +233,9 @@ class HostModel(comfy.model_base.BaseModel):
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
-    """What the host asks about a model. `num_res_blocks` must stay out of unet_config: LoRA loading would take the UNet for a diffusers one."""
+    """What the host asks about a model. `num_res_blocks` must stay out of unet_config: LoRA loading would take the UNet
+    for a diffusers one.
+    """
 
     unet_extra_config = {}
     latent_format = comfy.latent_formats.SD15
@@ -226,7 +259,9 @@ class ModelConfig(comfy.supported_models_base.BASE):
         return HostModel(self, device=device)
 
     def process_clip_state_dict_for_saving(self, state_dict):
-        return comfy.diffusers_convert.convert_text_enc_state_dict_v20({TEXT + name.removeprefix("clip_h."): t for name, t in state_dict.items()})
+        return comfy.diffusers_convert.convert_text_enc_state_dict_v20(
+            {TEXT + name.removeprefix("clip_h."): t for name, t in state_dict.items()}
+        )
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------------------------
@@ -242,27 +277,40 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
         # T2V-Turbo's LoRA adapts a layer that VideoCrafter2 lacks. Its release has no base weight for it: zeros.
         config.vc2_config = replace(checkpoint.config, time_cond_proj_dim=GUIDANCE_WIDTH)
         config.unet_config["vc2_config"] = config.vc2_config
-        state[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(checkpoint.config.model_channels, GUIDANCE_WIDTH, dtype=state["time_embed.0.weight"].dtype)
+        state[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(
+            checkpoint.config.model_channels, GUIDANCE_WIDTH, dtype=state["time_embed.0.weight"].dtype
+        )
     dtype = dtype or _weight_dtype(state, config)
-    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes))
+    config.set_inference_dtype(
+        dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
+    )
     model = config.get_model(state).to(offload_device)
-    # The host's own load_model_weights is not strict; names and shapes were checked when the file was read, and are again here.
+    # The host's own load_model_weights is not strict; names and shapes were checked when the file was read, and are
+    # again here.
     model.diffusion_model.load_state_dict(state, strict=True)
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", adopt_stock_windows)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "vc2_window_memory", reserve_for_windows)
+    patcher.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", adopt_stock_windows
+    )
+    patcher.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "vc2_window_memory", reserve_for_windows
+    )
     return patcher
 
 
-def apply_lora(model: comfy.model_patcher.ModelPatcher, tensors: dict[str, Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
+def apply_lora(
+    model: comfy.model_patcher.ModelPatcher, tensors: dict[str, Tensor], strength: float
+) -> comfy.model_patcher.ModelPatcher:
     """A clone with the LoRA (`vc2.lora.load`'s layout, so every name is the model's own)."""
     patched, _ = comfy.sd.load_lora_for_models(model, None, tensors, strength, 0)
     return patched
 
 
 def is_turbo(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Whether the model reads the guidance scale as a condition: its file has the layer, or a LoRA gives it weights. (Another clone's LoRA may lie in the
-    weights themselves, so they are no answer; and a stock merge patches all weights, here with zeros.)"""
+    """Whether the model reads the guidance scale as a condition: its file has the layer, or a LoRA gives it weights.
+    (Another clone's LoRA may lie in the weights themselves, so they are no answer; and a stock merge patches all
+    weights, here with zeros.)
+    """
     name = f"diffusion_model.{GUIDANCE_LAYER}.weight"
     patches = model.patches.get(name, [])
     if model.model.model_config.distilled or not patches:
@@ -272,18 +320,23 @@ def is_turbo(model: comfy.model_patcher.ModelPatcher) -> bool:
 
 
 def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
-    """The host's choice; but where it would widen a half-precision file to float32 only because the device computes so (CPUs), the weights stay half and are
-    cast layer by layer: the model then needs the file's size, not twice that."""
+    """The host's choice; but where it would widen a half-precision file to float32 only because the device computes so
+    (CPUs), the weights stay half and are cast layer by layer: the model then needs the file's size, not twice that.
+    """
     stored = comfy.utils.weight_dtype(state)
     chosen = comfy.model_management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=config.supported_inference_dtypes, weight_dtype=stored
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=stored,
     )
     asked_for = args.fp32_unet or args.force_fp32
     return stored if chosen == torch.float32 and stored in (torch.float16, torch.bfloat16) and not asked_for else chosen
 
 
 def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
-    """The checkpoint's text tower as a CLIP: SD 2.1's tokenizer (pad with 0) and its second-to-last layer, at the tower's own width."""
+    """The checkpoint's text tower as a CLIP: SD 2.1's tokenizer (pad with 0) and its second-to-last layer, at the
+    tower's own width.
+    """
     tower = checkpoint.text_config
     state = comfy.utils.clip_text_transformers_convert(dict(checkpoint.text), "", "")
 
@@ -317,11 +370,16 @@ def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
         )
 
     target = comfy.supported_models_base.ClipTarget(Tokenizer, Encoder)
-    clip = comfy.sd.CLIP(target, embedding_directory=_embedding_directories(), parameters=comfy.utils.calculate_parameters(state))
+    clip = comfy.sd.CLIP(
+        target, embedding_directory=_embedding_directories(), parameters=comfy.utils.calculate_parameters(state)
+    )
     missing, unexpected = clip.load_sd(state)
     unexpected = [name for name in unexpected if name != "logit_scale"]
     if missing or unexpected:
-        raise ValueError(f"{checkpoint.path}: the host's text encoder does not fit the file: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise ValueError(
+            f"{checkpoint.path}: the host's text encoder does not fit the file: missing {missing[:3]}, unexpected"
+            f" {unexpected[:3]}"
+        )
     return clip
 
 
@@ -361,7 +419,9 @@ def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    vae = comfy.sd.VAE(sd=dict(checkpoint.vae), config={"params": {"ddconfig": ddconfig, "embed_dim": config.embed_dim}})
+    vae = comfy.sd.VAE(
+        sd=dict(checkpoint.vae), config={"params": {"ddconfig": ddconfig, "embed_dim": config.embed_dim}}
+    )
     vae.first_stage_model.load_state_dict(checkpoint.vae, strict=True)  # the host's own loading is not strict
     return vae
 
@@ -381,7 +441,9 @@ def set_context_windows(model: comfy.model_patcher.ModelPatcher, length: int, st
     model.model_options["context_handler"] = ContextWindows(length, stride, looped, check_interrupt)
 
 
-def choose_frames(model: comfy.model_patcher.ModelPatcher, frames: int, window: int) -> comfy.model_patcher.ModelPatcher:
+def choose_frames(
+    model: comfy.model_patcher.ModelPatcher, frames: int, window: int
+) -> comfy.model_patcher.ModelPatcher:
     """A clone for `samplers.sample_fifo`, which hands in `window` of a clip's frames at a time."""
     model = model.clone()
     model.model_options["context_handler"] = ChosenFrames(frames, window)
@@ -389,21 +451,33 @@ def choose_frames(model: comfy.model_patcher.ModelPatcher, frames: int, window: 
 
 
 def adopt_stock_windows(executor, *args, **kwargs):
-    """The stock context windows node fails for models whose frames are the batch; ours runs in its place, with its length, overlap and loop."""
+    """The stock context windows node fails for models whose frames are the batch; ours runs in its place, with its
+    length, overlap and loop.
+    """
     options = executor.class_obj.model_options  # this run's own copy
     stock = options.get("context_handler")
     if isinstance(stock, comfy.context_windows.IndexListContextHandler):
         apart = stock.context_schedule.name == comfy.context_windows.ContextSchedules.BATCHED
         overlap = 0 if apart else min(stock.context_overlap, stock.context_length - 1)
-        log.info("context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows", stock.context_length, overlap)
-        looped = stock.closed_loop and stock.context_schedule.name == comfy.context_windows.ContextSchedules.UNIFORM_LOOPED
+        log.info(
+            "context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows",
+            stock.context_length,
+            overlap,
+        )
+        looped = (
+            stock.closed_loop and stock.context_schedule.name == comfy.context_windows.ContextSchedules.UNIFORM_LOOPED
+        )
         freenoise = getattr(stock, "freenoise", False)  # not before ComfyUI 0.8.0
-        options["context_handler"] = ContextWindows(stock.context_length, stock.context_length - overlap, looped, check_interrupt, freenoise)
+        options["context_handler"] = ContextWindows(
+            stock.context_length, stock.context_length - overlap, looped, check_interrupt, freenoise
+        )
     return executor(*args, **kwargs)
 
 
 def reserve_for_windows(executor, model, noise_shape, conds, *args, model_options=None, **kwargs):
-    """The host reserves memory for all frames; the model sees a window of each clip at a time. The stock wrapper, which knows of no clips, is then left out."""
+    """The host reserves memory for all frames; the model sees a window of each clip at a time. The stock wrapper, which
+    knows of no clips, is then left out.
+    """
     options = dict(model_options or {})
     handler = options.get("context_handler")
     if isinstance(handler, (ContextWindows, ChosenFrames)):
@@ -430,7 +504,9 @@ def set_free_noise(model: comfy.model_patcher.ModelPatcher, length: int, stride:
 
 
 def reschedule_clips(noise: Tensor, conds: dict, window: tuple[int, int]) -> Tensor:
-    """`windows.reschedule_noise` for each clip in `[clips * T, 4, h, w]`. The order is always the same; the seed decides the noise itself."""
+    """`windows.reschedule_noise` for each clip in `[clips * T, 4, h, w]`. The order is always the same; the seed
+    decides the noise itself.
+    """
     clips = noise.split(frames_per_clip(conds, noise.shape[0]))
     return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(0)) for clip in clips])
 
@@ -452,7 +528,8 @@ def add_temporal_guidance(model: comfy.model_patcher.ModelPatcher, scale: float)
 def add_guidance_rescale(model: comfy.model_patcher.ModelPatcher, multiplier: float) -> None:
     """Rescaled guidance (Lin et al., arXiv 2305.08891, section 3.4), in velocity, by one factor a clip.
 
-    With z = s x0 the model's input is x_t = a z + b eps with a^2 + b^2 = 1, an ordinary variance-preserving process, whose velocity is v = a eps - b z.
+    With z = s x0 the model's input is x_t = a z + b eps with a^2 + b^2 = 1, an ordinary variance-preserving process,
+    whose velocity is v = a eps - b z.
     """
 
     def rescale(args: dict) -> Tensor:
@@ -485,13 +562,18 @@ def add_guidance_rescale(model: comfy.model_patcher.ModelPatcher, multiplier: fl
 
 
 def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> RescaledSampling:
-    """The model's sampling space; raises where it is not a VideoCrafter model, or where another node replaced it and so dropped the rescale."""
+    """The model's sampling space; raises where it is not a VideoCrafter model, or where another node replaced it and so
+    dropped the rescale.
+    """
     sampling = model.get_model_object("model_sampling")
     if not isinstance(model.model, HostModel):
-        raise ValueError(f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint")
+        raise ValueError(
+            f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint"
+        )
     if not isinstance(sampling, RescaledSampling):
         raise ValueError(
-            f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which drops the dynamic rescale; take it out"
+            f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which"
+            " drops the dynamic rescale; take it out"
         )
     return sampling
 
@@ -502,10 +584,15 @@ def sampler(function, **options) -> comfy.samplers.KSAMPLER:
 
 
 def run_sampler(model, sampler, sigmas: Tensor, seed: int, guidance: float, positive, negative, latent: dict) -> dict:
-    """What the stock custom sampling nodes do: noise from the seed, progress, previews, interrupt; returns the new latent."""
+    """What the stock custom sampling nodes do: noise from the seed, progress, previews, interrupt; returns the new
+    latent.
+    """
     samples = latent["samples"]
     if samples.ndim != 4 or samples.shape[1] != 4:
-        raise ValueError(f"the latent must be [frames, 4, height / 8, width / 8], found {list(samples.shape)}; make it with VC2EmptyLatentVideo or VAEEncode")
+        raise ValueError(
+            f"the latent must be [frames, 4, height / 8, width / 8], found {list(samples.shape)}; make it with"
+            " VC2EmptyLatentVideo or VAEEncode"
+        )
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
     samples = comfy.sample.sample_custom(

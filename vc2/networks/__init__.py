@@ -1,0 +1,1 @@
+"""What is learned: the denoiser, the autoencoder and the text encoder, and their configurations."""

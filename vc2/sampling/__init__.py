@@ -1,0 +1,1 @@
+"""The mathematics of sampling: schedules, samplers, windows. No network in it."""
