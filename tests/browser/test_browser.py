@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from scripts.make_workflows import FOLDER, WORKFLOWS
+from scripts.graphs import FOLDER, WORKFLOWS
 from scripts.workflow import find_node, set_widget, ui_to_api
 from tests.browser.canvas import FLAGS, Canvas
 
