@@ -1,6 +1,4 @@
-"""The graphs in workflows/, each described by its nodes, their values and links; `layout` turns one into what the
-browser saves.
-"""
+"""The graphs in workflows/, described by their nodes, values and links; `layout` makes of one what a browser saves."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ Link = tuple[str, int]
 
 
 class Node(NamedTuple):
-    """A node of a graph. An input that is a pair (name of a node, output slot) is a link, anything else a widget's
-    value.
-    """
+    """A node of a graph. An input that is a pair (node, output slot) is a link, anything else a widget's value."""
 
     kind: str
     title: str | None

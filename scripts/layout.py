@@ -17,8 +17,10 @@ VERSION = importlib.metadata.version(PACK_NAME)
 
 
 def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
-    """The workflow as the browser would save it (schema version 0.4), laid out from left to right by how much each node
-    waits for. Raises ValueError for an input that its node does not have.
+    """The workflow as the browser would save it (schema version 0.4).
+
+    Nodes stand from left to right by how much each waits for. Raises ValueError for an input that its node does not
+    have.
     """
     ids = {key: i for i, key in enumerate(graph.nodes, 1)}
     places = _layout(graph, object_info)

@@ -1,6 +1,4 @@
-"""Build workflows/*.json, the graphs that people drag onto the canvas, and a thumbnail of what each really makes: `make
-workflows`.
-"""
+"""Build workflows/*.json, the graphs that people drag onto the canvas, and a thumbnail of what each makes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Each graph's thumbnail: what the very graph makes, with the bundled miniature in place of weights that are not here
-(at 64x64, with the sentences that the miniature knows).
+"""Each graph's thumbnail: what the very graph makes.
+
+The bundled miniature takes the place of weights that are not here, at 64x64 and with the sentences that it knows.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def miniature(name: str, workflow: dict[str, Any], object_info: ObjectInfo) -> d
 
 
 def stand_ins(base: Path, clip: Path) -> None:
-    """The files that graphs name, made from the miniature: LoRAs of small random weights, its own UNet as the finetuned
-    one, and `clip` to start from. `base` is the server's.
+    """Put the files that graphs name into the server's `base`.
+
+    LoRAs of small random weights for the miniature, its own UNet as the finetuned one, and `clip` to start from.
     """
     loras, unets = base / "models" / "loras", base / "models" / "diffusion_models"
     for folder in (loras, unets, base / "input"):
