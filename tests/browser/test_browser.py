@@ -12,7 +12,7 @@ from scripts.workflow import find_node, set_widget, ui_to_api
 from tests.browser.canvas import FLAGS, Canvas
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt install chromium)")
 QUICKSTART = FOLDER / "quickstart.json"
 
 
