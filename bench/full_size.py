@@ -1,5 +1,4 @@
-"""A checkpoint of the official size and layout (random weights, fp16) through a real ComfyUI: load time and peak
-memory. `make bench-full-size`.
+"""The official size and layout (random fp16 weights) through a real ComfyUI: load time and peak memory.
 
 Reading the file once with nothing else (the least that any loader must do) is measured in the same run. Writes
 docs/full_size.md. Needs 4 GB of disk and about 12 GB of memory; on a GPU the sampler runs there.
@@ -18,7 +17,8 @@ import psutil
 import torch
 
 from scripts.client import Client
-from scripts.comfyui import Server
+from scripts.comfyui import ROOT, Server
+from tests.host.graphs import Graph, base, node, vc2_sampler
 from vc2.files import checkpoint
 from vc2.networks.autoencoder import AutoencoderKL
 from vc2.networks.config import UNetConfig
@@ -26,7 +26,6 @@ from vc2.networks.text import TextEncoder
 from vc2.networks.unet import VideoUNet
 from vc2.sampling.schedule import NoiseSchedule
 
-ROOT = Path(__file__).parent.parent
 GIB = 2**30
 
 
@@ -39,9 +38,7 @@ def random_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
             state[name] = torch.full(tensor.shape, 1.0 if name.endswith("weight") else 0.0, dtype=torch.float16)
         else:
             spread = tensor[0].numel() ** -0.5
-            state[name] = (
-                torch.rand(tensor.shape, generator=generator, dtype=torch.float32).sub_(0.5).mul_(2 * spread)
-            ).half()
+            state[name] = (torch.rand(tensor.shape, generator=generator) - 0.5).mul_(2 * spread).half()
     return state
 
 
@@ -51,14 +48,14 @@ def write_checkpoint(path: Path) -> None:
         "vae": AutoencoderKL(device="meta"),
         "text": TextEncoder(device="meta"),
     }
-    checkpoint.save(
-        path, **{name: random_weights(network) for name, network in networks.items()}, schedule=NoiseSchedule()
-    )
+    weights = {name: random_weights(network) for name, network in networks.items()}
+    checkpoint.save(path, **weights, schedule=NoiseSchedule())
 
 
 class Peak:
-    """The largest resident memory of a process while in the `with` block. Mapped file pages count, although the system
-    may drop them at any time.
+    """The largest resident memory of a process while in the `with` block.
+
+    `rss` counts mapped file pages, although the system may drop them at any time; `anonymous` does not.
     """
 
     def __init__(self, pid: int):
@@ -81,23 +78,17 @@ class Peak:
             self.anonymous = max(self.anonymous, memory.rss - memory.shared)
 
 
-def graph(name: str, steps: int) -> dict:
-    def node(kind, **inputs):
-        return {"class_type": kind, "inputs": inputs}
+def only_load(name: str) -> Graph:
+    """What reads all of MODEL, CLIP and VAE, and does next to nothing with them."""
+    out = base(name, frames=1, size=16)
+    out["decode"] = node("VAEDecode", samples=["latent", 0], vae=["load", 2])
+    return out | {"save": node("PreviewImage", images=["decode", 0])}
 
-    return {
-        "load": node("VC2LoadCheckpoint", ckpt_name=name, weight_dtype="default"),
-        "text": node("CLIPTextEncode", clip=["load", 1], text="a panda playing guitar"),
-        "none": node("CLIPTextEncode", clip=["load", 1], text=""),
-        "condition": node("VC2VideoConditioning", positive=["text", 0], negative=["none", 0], fps=28, frames_per_clip=0),
-        "latent": node("VC2EmptyLatentVideo", width=128, height=128, frames=16, clips=1),
-        "sampler": node(
-            "VC2Sampler", model=["load", 0], positive=["condition", 0], negative=["condition", 1], latent=["latent", 0],
-            seed=0, steps=steps, guidance=12.0, eta=1.0, denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sampler", 0], vae=["load", 2]),
-        "save": node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="full_size", format="mp4"),
-    }  # fmt: skip
+
+def sampled(name: str) -> Graph:
+    out = base(name, frames=16, size=128) | {"sampler": vc2_sampler(seed=0, steps=2)}
+    out["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
+    return out | {"save": node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="full", format="mp4")}
 
 
 def main() -> None:
@@ -105,62 +96,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vc2-full-size-") as folder:
-        base = Path(folder)
-        file = base / "models" / "checkpoints" / "full-size.safetensors"
+        file = Path(folder) / "models" / "checkpoints" / "full-size.safetensors"
         write_checkpoint(file)
         size = file.stat().st_size
         read = _seconds(lambda: _read_through(file))
-        with Server(base=base) as server:
-            client, idle = Client(server.url), server.rss
+        with Server(base=Path(folder)) as server:
+            client = Client(server.url)
             memory = psutil.Process(server.pid).memory_info()
-            idle_own = memory.rss - memory.shared
-            only_load = {k: v for k, v in graph(file.name, 2).items() if k in ("load", "text")}
-            only_load["show"] = {
-                "class_type": "VC2VideoConditioning",
-                "inputs": {"positive": ["text", 0], "negative": ["text", 0], "fps": 28, "frames_per_clip": 0},
-            }
-            only_load["latent"] = {
-                "class_type": "VC2EmptyLatentVideo",
-                "inputs": {"width": 16, "height": 16, "frames": 1, "clips": 1},
-            }
-            only_load["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": ["latent", 0], "vae": ["load", 2]}}
-            only_load["save"] = {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}}
             with Peak(server.pid) as loading:
-                load = _seconds(lambda: client.run(only_load, timeout=1800))
+                load = _seconds(lambda: client.run(only_load(file.name), timeout=1800))
             with Peak(server.pid) as sampling:
-                sample = _seconds(lambda: client.run(graph(file.name, 2), timeout=3600))
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
-    )
+                sample = _seconds(lambda: client.run(sampled(file.name), timeout=3600))
+    idle, idle_own = memory.rss, memory.rss - memory.shared
+
+    def above(peak: int, before: int) -> tuple[str, str]:
+        return f"{peak / GIB:.2f} GiB", f"{(peak - before) / size:.2f} above the server"
+
     rows = [
         ("file", f"{size / GIB:.2f} GiB", "1"),
         ("reading the file once, nothing else", f"{read:.1f} s", ""),
         ("loading MODEL, CLIP and VAE in ComfyUI, one latent decoded", f"{load:.1f} s", f"{load / read:.1f} x reading"),
         ("server before", f"{idle / GIB:.2f} GiB", f"{idle / size:.2f}"),
-        (
-            "peak while loading, resident",
-            f"{loading.rss / GIB:.2f} GiB",
-            f"{(loading.rss - idle) / size:.2f} above the server",
-        ),
-        (
-            "of that its own, not the mapped file",
-            f"{loading.anonymous / GIB:.2f} GiB",
-            f"{(loading.anonymous - idle_own) / size:.2f} above the server",
-        ),
+        ("peak while loading, resident", *above(loading.rss, idle)),
+        ("of that its own, not the mapped file", *above(loading.anonymous, idle_own)),
         ("16 frames of 128x128, 2 steps with guidance, decoded and saved", f"{sample:.1f} s", ""),
-        (
-            "peak while sampling, resident",
-            f"{sampling.rss / GIB:.2f} GiB",
-            f"{(sampling.rss - idle) / size:.2f} above the server",
-        ),
+        ("peak while sampling, resident", *above(sampling.rss, idle)),
     ]
     table = "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows)
+    cores = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
     text = f"""# The full-size model through a real ComfyUI
 
-Made by `make bench-full-size` on {device}, torch {torch.__version__.split("+")[0]}: a checkpoint with the official names and shapes and random fp16 weights.
-The file is mapped: its pages count as resident while they are read, but the system takes them back when memory is short. What the process needs is "its own".
+Made by `make bench-full-size` on {device}, torch {torch.__version__.split("+")[0]}: a checkpoint with the official
+names and shapes and random fp16 weights. The file is mapped: its pages count as resident while they are read, but the
+system takes them back when memory is short. What the process needs is "its own".
 
 | what | measured | as a share of the file |
 | --- | --- | --- |

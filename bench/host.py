@@ -1,5 +1,6 @@
-"""The pack as a guest: what it adds to ComfyUI's start-up, whether memory grows over a hundred prompts, and
-torch.compile. `make bench-host`.
+"""The pack as a guest: what it adds to ComfyUI's start-up, memory over a hundred prompts, torch.compile.
+
+`make bench-host` writes docs/host.md.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ MINIATURE = "vc2-tiny.safetensors"
 
 
 def import_seconds(log: str) -> float:
-    """ComfyUI's own word, from its list of import times."""
-    found = re.search(rf"([\d.]+) seconds: .*{re.escape(PACK_NAME)}", log)
-    if not found:
+    """From ComfyUI's own list of import times."""
+    line = re.search(rf"([\d.]+) seconds: .*{re.escape(PACK_NAME)}", log)
+    if not line:
         raise RuntimeError(f"the server's log has no import time for {PACK_NAME}")
-    return float(found[1])
+    return float(line[1])
 
 
 def growth(server: Server, client: Client) -> list[float]:
     """Resident MiB of the server after each of the prompts, every one with a seed and a length of its own."""
     sizes = []
     for k in tqdm(range(PROMPTS), desc="prompts", unit="prompt"):
-        graph = base(MINIATURE, frames=4 + k % 5, size=64) | {
-            "sampler": vc2_sampler(seed=k, steps=2) if k % 2 else ksampler(seed=k, steps=2)
-        }
+        graph = base(MINIATURE, frames=4 + k % 5, size=64)
+        graph["sampler"] = vc2_sampler(seed=k, steps=2) if k % 2 else ksampler(seed=k, steps=2)
         graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
         graph["save"] = node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="growth", format="mp4")
         client.run(graph)
@@ -44,7 +44,7 @@ def growth(server: Server, client: Client) -> list[float]:
 
 
 def compiled(client: Client) -> str:
-    """What the stock TorchCompileModel does to a result, in words."""
+    """What the stock TorchCompileModel does to a result, as a phrase."""
     graph = base(MINIATURE, frames=4, size=64)
     plain = run_for_latent(client, graph | {"sampler": ksampler(steps=2)})
     graph["compile"] = node("TorchCompileModel", model=["load", 0], backend="inductor")
@@ -76,10 +76,10 @@ Made by `make bench-host` ({platform.machine()}, a CPU), with the miniature.
 
 | | |
 | --- | --- |
-| importing the pack adds to the start | {min(times):.1f} s (the least of {STARTS}; ComfyUI's own list of import times; goal 0.3 s) |
+| importing the pack adds to the start | {min(times):.1f} s (least of {STARTS}, by ComfyUI's list; goal 0.3 s) |
 | server's memory after {WARM_UP} prompts | {sizes[WARM_UP - 1]:.0f} MiB |
 | after {PROMPTS} | {sizes[-1]:.0f} MiB |
-| second half against the first, after {WARM_UP} | {grown:+.1f} MiB |
+| mean of the last {len(settled) - half} prompts less that of the {half} before them | {grown:+.1f} MiB |
 | torch.compile, through the stock TorchCompileModel (inductor) | {inductor} |
 """
     args.out.write_text(text)

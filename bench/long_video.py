@@ -1,20 +1,22 @@
-"""Long clips with the miniature, through a real ComfyUI: do frames follow one another as they do within 16, and what do
-they cost? Writes docs/long.md.
+"""Long clips with the miniature, through a real ComfyUI: how smooth they are and what they cost. Writes docs/long.md.
 
-Continuity is measured on pixels, as the mean absolute difference of neighbouring frames (0..255): its mean over a clip,
-and its largest value, which is where a seam would show. The yardstick is the same model's 16-frame clips, of the same
-prompts and seeds, in the same run. Cost is the server's processor time, which does not mind what else the machine does.
+Every method samples the same prompts and seeds with the same guidance and eta; the yardstick is the plain sampler's
+16-frame clips. Smoothness is measured on pixels, cost as processor time and as memory, of sampling apart from decoding:
+VAE Decode takes all frames at once, whatever sampled them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from tqdm import tqdm
 
 from scripts.client import Client
@@ -22,6 +24,8 @@ from scripts.comfyui import ROOT, Server
 from tests.host.graphs import Graph, base, node, vc2_sampler
 from vc2.files.grid import side_by_side
 from vc2.files.video import read_video, write_video
+from vc2.sampling import fifo, windows
+from vc2.sampling.schedule import NoiseSchedule
 
 PROMPTS = ("a red circle moving right", "a blue square moving up")
 METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
@@ -29,28 +33,53 @@ METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
 # begins there is a larger step.
 SEAMLESS = ("FreeNoise", "FIFO")
 LENGTHS = (64, 128)
+STEPS, WINDOW, OVERLAP, PARTITIONS = 25, 16, 12, 4
+SETTINGS = {"guidance": 4.0, "eta": 0.0}
+# The allocator gives memory back at once, so that no run starts with what another left; threads that wait for one
+# another would count as processor time. Read by the server when it starts.
+ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+FLAT = 16  # MiB that FIFO may need beyond the plain sampler
 
 
-def graph(method: str | None, frames: int, prompt: str, seed: int) -> Graph:
-    """An API prompt; `method` None is the plain sampler."""
-    settings = {"seed": seed, "guidance": 4.0}
+def sampling(method: str, frames: int, prompt: str, seed: int) -> Graph:
+    """An API prompt that ends with the latent."""
     out = base("vc2-tiny.safetensors", frames, 64, fps=16)
     out["positive"]["inputs"]["text"] = prompt
-    out["sampler"] = vc2_sampler(**settings, steps=25, eta=0.0 if method else 1.0)
-    out["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["load", 2])
-    out["save"] = node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="long", format="mp4")
+    out["sampler"] = vc2_sampler(seed=seed, steps=STEPS, **SETTINGS)
     if method == "FIFO":
-        links = {
-            "model": ["load", 0],
-            "positive": ["condition", 0],
-            "negative": ["condition", 1],
-            "latent": ["latent", 0],
-        }
-        out["sampler"] = node("VC2FIFOSampler", **links, **settings, partitions=4, window=16, eta=1.0)
-    elif method:
-        out["windows"] = node("VC2ContextWindows", model=["load", 0], mode=method, length=16, overlap=12)
+        inputs = out["sampler"]["inputs"]
+        links = {name: inputs[name] for name in ("model", "positive", "negative", "latent")}
+        queue = {"partitions": PARTITIONS, "window": WINDOW}
+        out["sampler"] = node("VC2FIFOSampler", **links, **queue, seed=seed, **SETTINGS)
+    elif method != "plain":
+        out["windows"] = node("VC2ContextWindows", model=["load", 0], mode=method, length=WINDOW, overlap=OVERLAP)
         out["sampler"]["inputs"]["model"] = ["windows", 0]
-    return out
+    return out | {"keep": node("SaveLatent", samples=["sampler", 0], filename_prefix="long")}
+
+
+def saving(graph: Graph) -> Graph:
+    """The same, decoded and saved; the server has the latent in its cache."""
+    return graph | {
+        "decode": node("VAEDecode", samples=["sampler", 0], vae=["load", 2]),
+        "save": node("VC2SaveVideo", images=["decode", 0], fps=10.0, filename_prefix="long", format="mp4"),
+    }
+
+
+def passes(method: str, frames: int) -> float:
+    """How often a frame goes through the network, on average over the clip (each time with and without its prompt)."""
+    if method == "FIFO":
+        seen = []
+
+        def denoise(x, t, numbers):
+            seen.append(x.shape[2])
+            return x
+
+        x_T = torch.zeros(1, 1, frames, 1, 1)
+        fifo.sample(denoise, x_T, NoiseSchedule(), WINDOW, PARTITIONS, SETTINGS["eta"])
+        return sum(seen) / frames
+    if method in ("overlap", "looped"):
+        return STEPS * sum(map(len, windows.cover(frames, WINDOW, WINDOW - OVERLAP, method == "looped"))) / frames
+    return STEPS
 
 
 def steps(clip: np.ndarray) -> np.ndarray:
@@ -58,79 +87,150 @@ def steps(clip: np.ndarray) -> np.ndarray:
     return np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((1, 2, 3))
 
 
-class Peak:
-    """Peak resident memory of a process since the last `reset`, in MiB (Linux)."""
+def largest_in_window(clip: np.ndarray) -> float:
+    """The largest step in `WINDOW` neighbouring frames, the mean over all such stretches of the clip.
+
+    The largest of a whole clip grows with its length alone, so it says nothing against a clip of 16 frames.
+    """
+    return float(np.lib.stride_tricks.sliding_window_view(steps(clip), WINDOW - 1).max(1).mean())
+
+
+class Usage:
+    """Processor time (s) and by how much resident memory peaked (MiB) of a process within the `with` block (Linux)."""
 
     def __init__(self, pid: int):
-        self.folder = Path("/proc", str(pid))
+        self.process, self.folder = psutil.Process(pid), Path("/proc", str(pid))
 
-    def reset(self) -> None:
-        (self.folder / "clear_refs").write_text("5")
+    def __enter__(self) -> Usage:
+        (self.folder / "clear_refs").write_text("5")  # the peak starts from here
+        self._start = self._now()
+        return self
 
-    def read(self) -> float:
+    def __exit__(self, *error: object) -> None:
+        seconds, _ = self._now()
         line = next(line for line in (self.folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+        self.seconds = seconds - self._start[0]
+        self.memory = int(line.split()[1]) / 1024 - self._start[1]
+
+    def _now(self) -> tuple[float, float]:
+        times = self.process.cpu_times()
+        return times.user + times.system, self.process.memory_info().rss / 2**20
 
 
-def processor_time(pid: int) -> float:
-    """Seconds that a process has computed so far."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+@dataclass
+class Measured:
+    """Means over the prompts; memory is the most that any of them took."""
+
+    clips: list[np.ndarray]
+    mean_step: float
+    largest_in_window: float
+    largest_step: float
+    seconds: float
+    sampling: float
+    decoding: float
+
+
+def measure(server: Server, method: str, frames: int) -> Measured:
+    client, clips, samplings, decodings = Client(server.url), [], [], []
+    for seed, prompt in enumerate(PROMPTS):
+        graph = sampling(method, frames, prompt, seed)
+        with Usage(server.pid) as usage:
+            client.run(graph, timeout=3600)
+        samplings.append(usage)
+        with Usage(server.pid) as usage:
+            file = client.run(saving(graph), timeout=3600).files[-1]
+        decodings.append(usage)
+        clips.append(read_video(server.output / file.subfolder / file.filename))
+    return Measured(
+        clips,
+        mean_step=float(np.mean([steps(clip).mean() for clip in clips])),
+        largest_in_window=float(np.mean([largest_in_window(clip) for clip in clips])),
+        largest_step=float(np.mean([steps(clip).max() for clip in clips])),
+        seconds=float(np.mean([usage.seconds for usage in samplings])),
+        sampling=max(usage.memory for usage in samplings),
+        decoding=max(usage.memory for usage in decodings),
+    )
+
+
+def row(method: str, frames: int, found: Measured, yard: Measured) -> str:
+    time = found.seconds / frames / (yard.seconds / WINDOW)
+    cells = [
+        method,
+        str(frames),
+        f"{found.mean_step:.2f} ({found.mean_step / yard.mean_step:.2f}x)",
+        f"{found.largest_in_window:.2f} ({found.largest_in_window / yard.largest_in_window:.2f}x)",
+        f"{found.largest_step:.2f}",
+        f"{passes(method, frames):.0f} ({passes(method, frames) / STEPS:.2f}x)",
+        f"{time:.2f}x",
+        f"{found.sampling:.0f} MiB",
+        f"{found.decoding:.0f} MiB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def shortfalls(results: dict[tuple[str, int], Measured]) -> list[str]:
+    """What a method promises and did not do."""
+    yard = results["plain", WINDOW]
+    return [
+        *(
+            f"{method}, {frames} frames: larger steps than the plain sampler's within {WINDOW} frames"
+            for (method, frames), found in results.items()
+            if method in SEAMLESS and found.largest_in_window > yard.largest_in_window
+        ),
+        *(
+            f"FIFO, {frames} frames: {found.sampling:.0f} MiB to sample, the plain sampler {yard.sampling:.0f}"
+            for (method, frames), found in results.items()
+            if method == "FIFO" and found.sampling > yard.sampling + FLAT
+        ),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
-    rows, shown, worse = [], [], []
-    yard_mean = yard_max = 0.0
+    os.environ.update(ENVIRONMENT)
+    every = [("plain", WINDOW), *((method, frames) for method in METHODS for frames in LENGTHS)]
     with Server(cpu=True) as server:
-        client, peak = Client(server.url), Peak(server.pid)
+        Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
+        results = {(method, frames): measure(server, method, frames) for method, frames in tqdm(every, unit="setting")}
+    yard = results["plain", WINDOW]
+    table = "\n".join(row(method, frames, found, yard) for (method, frames), found in results.items())
+    (args.out / "long.md").write_text(f"""# Long clips: smoothness and cost
 
-        def run(method: str | None, frames: int, i: int) -> np.ndarray:
-            file = client.run(graph(method, frames, PROMPTS[i], i), timeout=3600).files[-1]
-            return read_video(server.output / file.subfolder / file.filename)
+Made by `make bench-long` ({platform.machine()}, a CPU, one thread): the miniature through ComfyUI, {len(PROMPTS)}
+prompts, 64x64 pixels, guidance {SETTINGS["guidance"]:g} and eta {SETTINGS["eta"]:g} for every method, {STEPS} steps
+(FIFO: {PARTITIONS} x {WINDOW} noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as a ratio
+to the plain sampler's {WINDOW}-frame clips of the same prompts and seeds.
 
-        run(None, 16, 0)  # everything is loaded
-        for method, frames in tqdm([(None, 16), *((m, n) for m in METHODS for n in LENGTHS)], unit="setting"):
-            peak.reset()
-            start, before = processor_time(server.pid), server.rss / 2**20
-            clips = [run(method, frames, i) for i in range(len(PROMPTS))]
-            seconds, memory = (processor_time(server.pid) - start) / len(PROMPTS), peak.read() - before
-            mean = float(np.mean([steps(clip).mean() for clip in clips]))
-            largest = float(np.mean([steps(clip).max() for clip in clips]))
-            if method is None:
-                yard_mean, yard_max, yard_seconds = mean, largest, seconds
-            elif method in SEAMLESS and (mean > yard_mean or largest > yard_max):
-                worse.append(f"{method} {frames}")
-            if frames == LENGTHS[0]:
-                shown += clips[:2]
-            cost = seconds / frames / (yard_seconds / 16)
-            continuity = f"{mean:.2f} ({mean / yard_mean:.2f}x) | {largest:.2f} ({largest / yard_max:.2f}x)"
-            rows.append(f"| {method or 'plain'} | {frames} | {continuity} | {cost:.2f}x | {memory:.0f} MiB |")
-    table = "\n".join(rows)
-    (args.out / "long.md").write_text(f"""# Long clips: continuity and cost
-
-Made by `make bench-long` ({platform.machine()}, a CPU): the miniature through ComfyUI, {len(PROMPTS)} prompts, 64x64 pixels. The step is the mean absolute
-difference of neighbouring frames (0..255), its mean over a clip and its largest value; in brackets as a ratio to plain 16-frame clips of the same prompts.
-Time is the server's processor time a frame, as a ratio to those too. Memory is what the server's resident peak rose by during the runs.
-
-| method | frames | mean step | largest step | time a frame | memory |
-| --- | --- | --- | --- | --- | --- |
+| method | frames | mean step | largest in {WINDOW} | of all | passes | time | sampling | decoding |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {table}
 
-FreeNoise and FIFO hold together like a short clip. `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and
-where one ends and the next begins the object jumps back (the largest step). They are for models and loops that need them; for one long take use FreeNoise.
+- *Mean step*: the mean absolute difference of neighbouring frames (0..255). It is movement: below 1x a clip moves less
+  than a short one does, and its steps are smaller for that reason alone.
+- *Largest in {WINDOW}*: the largest step in {WINDOW} neighbouring frames, where a seam would show; the mean over all
+  such stretches, so that clips of any length compare. *Of all*: the largest of the whole clip; a longer one has more
+  chances of a large one.
+- *Passes*, counted: how often a frame goes through the network, on average (times two, for the guidance). *Time*: the
+  processor time of sampling for each frame of the clip, which does not mind what else the machine does.
+- *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile. Stock *VAE Decode* takes all frames
+  at once, whatever sampled them, so decoding grows with the clip for every method. FIFO, `overlap` and `looped` sample
+  a window at a time; FreeNoise samples all frames at once.
 
-64 frames each, two prompts a method ({", ".join(METHODS)}):
+`overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and where one ends
+and the next begins the object jumps. They are for models and loops that need them; for one long take use FreeNoise.
+
+{LENGTHS[0]} frames each, {len(PROMPTS)} prompts a method ({", ".join(METHODS)}):
 
 ![clips](long.gif)
 """)
-    labels = [f"{method}" for method in METHODS for _ in range(2)]
-    write_video(args.out / "long.gif", side_by_side([clip.repeat(2, 1).repeat(2, 2) for clip in shown], labels, 4), 10)
+    shown = [clip.repeat(2, 1).repeat(2, 2) for method in METHODS for clip in results[method, LENGTHS[0]].clips]
+    labels = [method for method in METHODS for _ in PROMPTS]
+    write_video(args.out / "long.gif", side_by_side(shown, labels, 2 * len(PROMPTS)), 10)
     print(table)
-    if worse:
-        sys.exit(f"less continuous than 16 frames: {', '.join(worse)}")
+    if failed := shortfalls(results):
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""How well the miniature follows its prompts: 64 prompts with fixed seeds, judged by rule. `make bench-tiny` writes
-docs/tiny.md.
+"""How well the miniature follows its prompts: 64 prompts with fixed seeds, judged by rule. Writes docs/tiny.md.
 
 The judge is calibrated in the same run: on ground-truth clips of the same scenes, and on the autoencoder's round trips
 of them.
@@ -10,6 +9,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,7 @@ PROMPTS, BATCH = 64, 8
 def scenes() -> list[world.Scene]:
     """64 of the world's 96 captions, drawn once and for all; each with a place off the middle for the ground truth."""
     generator = torch.Generator().manual_seed(2024)
-    everything = [
-        (c, s, d)
-        for c in range(len(world.COLOURS))
-        for s in range(len(world.SHAPES))
-        for d in range(len(world.DIRECTIONS))
-    ]
+    everything = list(product(*(range(len(names)) for names in (world.COLOURS, world.SHAPES, world.DIRECTIONS))))
     order = torch.randperm(len(everything), generator=generator)[:PROMPTS]
     offsets = torch.randint(-world.REACH, world.REACH + 1, (PROMPTS,), generator=generator)
     return [world.Scene(*everything[i], int(offset)) for i, offset in zip(order, offsets, strict=True)]
@@ -104,14 +99,14 @@ def main() -> None:
     gallery(clips[:8], [scene.caption for scene in wanted[:8]], args.out / "clips.gif")
     row("goal", GOALS)
     captions = "\n".join(f"1. {scene.caption}" for scene in wanted[:8])
+    table, version, used = "\n".join(lines), torch.__version__.split("+")[0], model.settings
     (args.out / "tiny.md").write_text(f"""# How well the miniature follows its prompts
 
-Made by `make bench-tiny` ({platform.machine()}, torch {torch.__version__.split("+")[0]}): {PROMPTS} of the world's 96 captions, seeds 0 to {PROMPTS - 1},
-{model.settings.steps} steps, guidance {model.settings.guidance:g}, eta {model.settings.eta:g}; right is what the rule-based judge
-(`vc2/evaluation/judge.py`) sees.
-An object that it does not find counts as wrong.
+Made by `make bench-tiny` ({platform.machine()}, torch {version}): {PROMPTS} of the world's 96 captions, seeds 0 to
+{PROMPTS - 1}, {used.steps} steps, guidance {used.guidance:g}, eta {used.eta:g}. Right is what the rule-based judge
+(`vc2/evaluation/judge.py`) sees; an object that it does not find counts as wrong.
 
-{chr(10).join(lines)}
+{table}
 
 The first eight clips, 8 of their {frames} frames each:
 
