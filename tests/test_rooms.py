@@ -1,5 +1,6 @@
-"""What each room under `nodes/` may import: only `nodes/host` knows what is inside ComfyUI, and its own imports go one
-way. Read from the source, without ComfyUI.
+"""Who may import what under `nodes/`, read from the source, without ComfyUI.
+
+Only `nodes/host` knows what is inside ComfyUI, and its own imports go one way.
 """
 
 from __future__ import annotations

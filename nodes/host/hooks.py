@@ -16,9 +16,7 @@ from ...vc2.networks.hooks import Hooks
 
 
 class HostHooks(Hooks):
-    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: the host's
-    transformer_options.
-    """
+    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: transformer_options."""
 
     def __init__(self, control: dict | None, options: dict, model_channels: int, shape: Sequence[int]):
         self.control, self.options, self.channels = control, options, model_channels
