@@ -21,7 +21,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner && Object.keys(LiteGraph.registered_node_types).length > 10"""
+READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner
+  && Object.keys(LiteGraph.registered_node_types).length > 10"""
 # Words of the front end itself, with or without this pack.
 NOISE = (
     "reading 'id'",
@@ -42,14 +43,16 @@ DROP = """([name, type, data]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, { type }));
   const canvas = document.querySelector("#graph-canvas");
+  const event = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 800, clientY: 450 };
   for (const kind of ["dragenter", "dragover", "drop"])
-    canvas.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 800, clientY: 450 }));
+    canvas.dispatchEvent(new DragEvent(kind, event));
 }"""
 
 
 class Canvas:
-    """A page with the editor open and its graph empty. `errors` are console errors that are not the front end's own
-    noise.
+    """A page with the editor open and its graph empty.
+
+    `errors` are console errors that are not the front end's own noise.
     """
 
     def __init__(self, page: Page, url: str, nodes_2: bool = False):
@@ -94,13 +97,14 @@ class Canvas:
 
     def missing_nodes(self) -> list[str]:
         return self.page.evaluate(
-            "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n"
-            " => n.type)"
+            "app.graph._nodes.map(n => n.type)"
+            ".filter(type => !LiteGraph.registered_node_types[type] && type != 'MarkdownNote')"
         )
 
     def api(self) -> dict[str, Any]:
-        """The prompt that the queue button would send, without the preview that LoadVideo adds to its inputs where its
-        file is there.
+        """The prompt that the queue button would send.
+
+        Without the preview that LoadVideo adds to its inputs where its file is there.
         """
         prompt = self.page.evaluate("app.graphToPrompt().then(p => p.output)")
         own = {

@@ -1,5 +1,6 @@
-"""`make demo` in small: stock nodes stand in for the model, so only the demo's own part runs, a prompt and a seed in
-and a video's path out.
+"""`make demo` in small: a prompt and a seed in, a video's path out.
+
+Stock nodes stand in for the model, so only the demo's own part runs.
 """
 
 from __future__ import annotations
