@@ -1,3 +1,1 @@
-"""Developer tools: a real ComfyUI to drive (`comfyui`, `client`), saved graphs without a browser (`workflow`), and the
-demo.
-"""
+"""Developer tools: a real ComfyUI to drive, saved graphs without a browser, the demo, and what builds workflows/."""

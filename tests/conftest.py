@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 # The networks of the tests are too small to gain from threads, and threads that wait for one another are slow on a busy
@@ -18,9 +19,8 @@ from scripts.comfyui import Server
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """ComfyUI on the CPU with this pack loaded. Its files lie under `server.base`, what it wrote is `server.log`."""
-    with Server(
-        cpu=True, base=tmp_path_factory.mktemp("comfyui"), extra_args=["--preview-method", "latent2rgb"]
-    ) as running:
+    base = tmp_path_factory.mktemp("comfyui")
+    with Server(cpu=True, base=base, extra_args=["--preview-method", "latent2rgb"]) as running:
         yield running
 
 
@@ -28,3 +28,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(server: Server) -> Client:
     """Speaks to `server`."""
     return Client(server.url)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line on what was skipped; the reasons tell how to get it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.write_line(f"skipped: {'; '.join(f'{n} x {reason}' for reason, n in reasons.items())}")

@@ -23,7 +23,7 @@ FLAGS = [
 ]
 READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner
   && Object.keys(LiteGraph.registered_node_types).length > 10"""
-# Words of the front end itself, with or without this pack.
+# Messages of the front end itself, with or without this pack.
 NOISE = (
     "reading 'id'",
     "api.comfy.org",
@@ -43,17 +43,13 @@ DROP = """([name, type, data]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, { type }));
   const canvas = document.querySelector("#graph-canvas");
-  const event = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 800, clientY: 450 };
-  for (const kind of ["dragenter", "dragover", "drop"])
-    canvas.dispatchEvent(new DragEvent(kind, event));
+  const options = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 800, clientY: 450 };
+  for (const kind of ["dragenter", "dragover", "drop"]) canvas.dispatchEvent(new DragEvent(kind, options));
 }"""
 
 
 class Canvas:
-    """A page with the editor open and its graph empty.
-
-    `errors` are console errors that are not the front end's own noise.
-    """
+    """A page with the editor open and its graph empty; `errors` are the console's, less the front end's own noise."""
 
     def __init__(self, page: Page, url: str, nodes_2: bool = False):
         self.page, self.errors = page, []
@@ -97,21 +93,16 @@ class Canvas:
 
     def missing_nodes(self) -> list[str]:
         return self.page.evaluate(
-            "app.graph._nodes.map(n => n.type)"
-            ".filter(type => !LiteGraph.registered_node_types[type] && type != 'MarkdownNote')"
+            "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n"
+            " => n.type)"
         )
 
     def api(self) -> dict[str, Any]:
-        """The prompt that the queue button would send.
-
-        Without the preview that LoadVideo adds to its inputs where its file is there.
-        """
+        """The prompt that the queue button would send, less the preview that LoadVideo adds where its file exists."""
         prompt = self.page.evaluate("app.graphToPrompt().then(p => p.output)")
-        own = {
-            key: {name: value for name, value in node["inputs"].items() if name != "video-preview"}
-            for key, node in prompt.items()
-        }
-        return {key: {"class_type": node["class_type"], "inputs": own[key]} for key, node in prompt.items()}
+        for node in prompt.values():
+            node["inputs"].pop("video-preview", None)
+        return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
 
     def run(self) -> None:
         # Clicked by script: an overlay of the front end takes pointer events for a moment after loading.

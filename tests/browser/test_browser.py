@@ -1,6 +1,4 @@
-"""What people do: drop a workflow, run it, watch the video, drop the video. In the real front end, in headless
-Chromium.
-"""
+"""What people do in the real front end: drop a workflow, run it, watch the video, drop the video."""
 
 from __future__ import annotations
 
@@ -9,12 +7,12 @@ import shutil
 
 import pytest
 
-from scripts.make_workflows import FOLDER, WORKFLOWS
+from scripts.graphs import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS
 from scripts.workflow import find_node, set_widget, ui_to_api
 from tests.browser.canvas import FLAGS, Canvas
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt install chromium)")
 QUICKSTART = FOLDER / "quickstart.json"
 
 
@@ -52,9 +50,8 @@ def expected_api(client, path):
 def test_dropped_run_watched_and_dropped_again(canvas, client, server, request, tmp_path):
     """The whole life of a workflow; the video that it made brings it back."""
     workflow = json.loads(QUICKSTART.read_text())
-    seed = 11 + len(
-        request.node.callspec.id
-    )  # another one in each run: the server would give the same graph's video from its cache
+    # A seed for each run: the server would give the same graph's video from its cache.
+    seed = 11 + len(request.node.callspec.id)
     set_widget(find_node(workflow, "VC2Sampler"), "seed", seed, client.object_info())
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(workflow))
@@ -96,9 +93,13 @@ def test_every_workflow_loads_as_the_tests_read_it(classic, client):
     assert classic.errors == []
 
 
-def test_the_download_of_missing_weights_is_offered(classic):
+def test_missing_weights_are_named_with_folder_and_address(classic):
+    """The front end offers a download for safetensors only; of the official .ckpt it shows where to get it."""
+    folder, url = DOWNLOADS[OFFICIAL]
     classic.drop(FOLDER / "text_to_video.json")
-    classic.page.get_by_text("model.ckpt", exact=False).first.wait_for(timeout=10_000)
+    row = classic.page.get_by_role("dialog").get_by_text(f"{folder} / {OFFICIAL}", exact=True)
+    row.wait_for(timeout=10_000)
+    assert row.get_attribute("title") == url
     classic.screenshot("missing-weights")
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from scripts.client import Client
-from scripts.make_workflows import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS, to_ui
+from scripts.graphs import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS
+from scripts.layout import to_ui
 from scripts.workflow import set_widget, typed_widgets, ui_to_api, widget_slots
 from tests import standin
 from tests.vc2.test_lora import turbo_list

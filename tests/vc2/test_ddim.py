@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -19,9 +21,8 @@ def test_timesteps_stay_on_the_table(steps):
     assert found[0] == 1
     assert found[-1] <= 999
     official = [t + 1 for t in range(0, 1000, 1000 // steps)]
-    if (
-        official[-1] < 1000
-    ):  # otherwise the official code raises IndexError: for 3, 9, 27, 36, 37, 101 to 111, 251 to 333 and above 500 steps
+    # Else the official code raises IndexError: for 3, 9, 27, 36, 37, 101 to 111, 251 to 333 and above 500 steps.
+    if official[-1] < 1000:
         assert found == official
 
 
@@ -69,14 +70,9 @@ def test_one_timestep_a_frame():
     x0, z = noise("x0", (2, 4, 3, 2, 2)), noise("z", (2, 4, 3, 2, 2))
     t = torch.tensor([[0, 500, 999], [10, 10, 10]])
     found = schedule.add_noise(x0, z, t)
-    for b in range(2):
-        for f in range(3):
-            assert (
-                relative_rms(
-                    found[b : b + 1, :, f], schedule.add_noise(x0[b : b + 1, :, f], z[b : b + 1, :, f], t[b, f : f + 1])
-                )
-                < 1e-6
-            )
+    for b, f in itertools.product(range(2), range(3)):
+        alone = schedule.add_noise(x0[b, None, :, f], z[b, None, :, f], t[b, f, None])
+        assert relative_rms(found[b, None, :, f], alone) < 1e-6
 
 
 def test_scale_array_of_a_checkpoint():

@@ -68,8 +68,8 @@ def inputs(unet, frames):
 @torch.no_grad()
 def test_a_window_as_long_as_the_clip_changes_nothing(unet):
     x, *rest = inputs(unet, 6)
-    assert torch.equal(unet(x, *rest, window=(6, 2)), unet(x, *rest))
-    assert torch.equal(unet(x, *rest, window=(16, 4)), unet(x, *rest))
+    for window in ((6, 2), (16, 4)):
+        assert relative_rms(unet(x, *rest, window=window), unet(x, *rest)) < 1e-5
 
 
 @torch.no_grad()

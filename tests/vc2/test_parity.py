@@ -1,4 +1,4 @@
-"""Our networks, schedule and sampler against the official code's outputs on weights that are a function of their names."""
+"""Our networks, schedule and sampler against the official code's outputs, on weights that follow from their names."""
 
 import pytest
 import torch

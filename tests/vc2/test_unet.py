@@ -164,7 +164,7 @@ def test_hooks_see_and_change_every_skip():
             return h, 2 * skip
 
     x, steps, context, fps = inputs(1, 2, 4, 4)
-    assert relative_rms(CACHED(x, steps, context, fps, hooks=Hooks()), CACHED(x, steps, context, fps)) == 0
+    assert relative_rms(CACHED(x, steps, context, fps, hooks=Hooks()), CACHED(x, steps, context, fps)) < 1e-6
     assert relative_rms(CACHED(x, steps, context, fps, hooks=Louder()), CACHED(x, steps, context, fps)) > 1e-3
     assert Louder.seen == [f"in {i}" for i in range(4)] + [f"out {i}" for i in range(4)]
 
@@ -178,7 +178,7 @@ def test_gradient_checkpointing_changes_nothing():
         model.gradient_checkpointing(on)
         model(x, steps, context, fps).square().sum().backward()
         gradients.append(model.input_blocks[1][0].in_layers[2].weight.grad)
-    assert relative_rms(gradients[1], gradients[0]) < 1e-6
+    assert relative_rms(gradients[1], gradients[0]) < 1e-5
 
 
 def test_wrong_inputs_are_named():
