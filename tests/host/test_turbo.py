@@ -14,6 +14,7 @@ from tests.host import graphs
 from tests.host.graphs import SAME
 from tests.vc2.test_lora import turbo_list
 from vc2.files import checkpoint, lora
+from vc2.files.merge import merge
 from vc2.networks.unet import VideoUNet
 from vc2.pipeline import TextToVideo
 from vc2.sampling import turbo
@@ -71,7 +72,7 @@ def expected(unet, text, steps=4, original=200, guidance=7.5, motion=0.05):
 @pytest.mark.parametrize(("steps", "original"), [(4, 200), (8, 50)])
 def test_turbo_reproduces_ours_with_the_lora_merged(client, model, turbo_lora, steps, original):
     ours = TextToVideo(model)
-    state = lora.merge(
+    state = merge(
         {n: t.float() for n, t in checkpoint.load(model).unet.items()}, lora.load(turbo_lora, ours.unet.config)
     )
     unet = VideoUNet(dataclasses.replace(ours.unet.config, time_cond_proj_dim=256))
