@@ -22,7 +22,7 @@ def add_temporal_guidance(model: comfy.model_patcher.ModelPatcher, scale: float)
 
     def guide(args: dict) -> Tensor:
         options = comfy.model_patcher.create_model_options_clone(args["model_options"])
-        options["transformer_options"] = {**options.get("transformer_options", {}), TEMPORAL: "conv"}
+        options["transformer_options"] = {**options.get("transformer_options", {}), TEMPORAL: "no attention"}
         # Caches (EasyCache) keep a pass by its condition's id, and this is not the condition's pass.
         cond = [{**c, "uuid": uuid.uuid5(c["uuid"], TEMPORAL)} for c in args["cond"]]
         (frames_apart,) = comfy.samplers.calc_cond_batch(args["model"], [cond], args["input"], args["sigma"], options)

@@ -53,7 +53,7 @@ def expected(ours, guide):
 def test_temporal_guidance(client, checkpoint, ours):
     def guide(predict, cond, uncond, x, t):
         c, u = predict(cond), predict(uncond)
-        return u + GUIDANCE * (c - u) + 1.5 * (c - predict(cond, temporal="conv"))
+        return u + GUIDANCE * (c - u) + 1.5 * (c - predict(cond, temporal="no attention"))
 
     assert relative_rms(sampled(client, checkpoint, "VC2TemporalGuidance", scale=1.5), expected(ours, guide)) < 1e-3
 

@@ -8,6 +8,7 @@ LayerNorm: torch.nn, or the host's.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -99,29 +100,35 @@ class TemporalBlock(TransformerBlock):
         return x + self.ff(self.norm3(x))
 
 
-class SpatialTransformer(nn.Module):
+class Transformer(nn.Module):
+    """What the spatial and the temporal transformer share: a norm, projections in and out, blocks between them.
+
+    The projections are Linears, or (in older checkpoints, and in `init_attn`) convolutions of size 1.
+    """
+
+    def __init__(
+        self, channels: int, inner: int, use_linear: bool, conv, blocks: Iterable[nn.Module], operations, **kw
+    ):
+        super().__init__()
+
+        def projection(inputs: int, outputs: int) -> nn.Module:
+            return operations.Linear(inputs, outputs, **kw) if use_linear else conv(inputs, outputs, 1, **kw)
+
+        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
+        self.proj_in = projection(channels, inner)
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.proj_out = projection(inner, channels)
+
+
+class SpatialTransformer(Transformer):
     """Attention among the pixels of one frame, and from them to the text."""
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        head_dim: int,
-        depth: int,
-        context_dim: int,
-        use_linear: bool,
-        *,
-        operations,
-        **kw,
+        self, channels: int, heads: int, head_dim: int, depth: int, context_dim: int, use_linear: bool, operations, **kw
     ):
-        super().__init__()
-        inner = heads * head_dim
-        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
-        self.proj_in = _projection(use_linear, operations.Linear, operations.Conv2d, channels, inner, **kw)
-        self.transformer_blocks = nn.ModuleList(
-            SpatialBlock(inner, heads, head_dim, context_dim, operations=operations, **kw) for _ in range(depth)
-        )
-        self.proj_out = _projection(use_linear, operations.Linear, operations.Conv2d, inner, channels, **kw)
+        inner, kw = heads * head_dim, {"operations": operations, **kw}
+        blocks = (SpatialBlock(inner, heads, head_dim, context_dim, **kw) for _ in range(depth))
+        super().__init__(channels, inner, use_linear, operations.Conv2d, blocks, **kw)
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
         """x `[B*T, C, H, W]` -> the same shape."""
@@ -133,30 +140,15 @@ class SpatialTransformer(nn.Module):
         return x + rearrange(_project(self.proj_out, tokens), "n (h w) c -> n c h w", h=h, w=w)
 
 
-class TemporalTransformer(nn.Module):
+class TemporalTransformer(Transformer):
     """Attention among the frames of one clip, at each pixel by itself."""
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        head_dim: int,
-        depth: int,
-        use_linear: bool,
-        max_distance: int | None,
-        *,
-        operations,
-        **kw,
+        self, channels: int, heads: int, head_dim: int, depth: int, use_linear: bool, max_distance, operations, **kw
     ):
-        super().__init__()
-        inner = heads * head_dim
-        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
-        self.proj_in = _projection(use_linear, operations.Linear, operations.Conv1d, channels, inner, **kw)
-        self.transformer_blocks = nn.ModuleList(
-            TemporalBlock(inner, heads, head_dim, max_distance=max_distance, operations=operations, **kw)
-            for _ in range(depth)
-        )
-        self.proj_out = _projection(use_linear, operations.Linear, operations.Conv1d, inner, channels, **kw)
+        inner, kw = heads * head_dim, {"operations": operations, **kw}
+        blocks = (TemporalBlock(inner, heads, head_dim, max_distance=max_distance, **kw) for _ in range(depth))
+        super().__init__(channels, inner, use_linear, operations.Conv1d, blocks, **kw)
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
         """x `[B*T, C, H, W]` -> the same shape; the norm's statistics pool over the T frames of a clip."""
@@ -170,13 +162,8 @@ class TemporalTransformer(nn.Module):
         return x + rearrange(_project(self.proj_out, tokens), "(b h w) t c -> (b t) c h w", h=h, w=w)
 
 
-def _projection(use_linear: bool, linear, conv, inputs: int, outputs: int, **kw) -> nn.Module:
-    """Into a transformer and out of it: a Linear, or (older checkpoints, `init_attn`) a convolution of size 1."""
-    return linear(inputs, outputs, **kw) if use_linear else conv(inputs, outputs, kernel_size=1, **kw)
-
-
 def _project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a `_projection` to tokens `[N, L, C]`."""
+    """Apply a transformer's projection to tokens `[N, L, C]`."""
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
         return layer(x)
     x = rearrange(x, "n l c -> n c l" if isinstance(layer, nn.Conv1d) else "n l c -> n c l 1")
