@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import node_helpers
 import torch
 from comfy_api.latest import io
 
 from ..vc2.sampling.travel import blend, keyframes
-from .host.model import DEFAULT_FPS
-from .load import choose
+from .host.model import DEFAULT_FPS, with_video_conditions
+from .inputs import choose
 
 
 class VC2VideoConditioning(io.ComfyNode):
@@ -55,8 +54,7 @@ class VC2VideoConditioning(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive, negative, fps, frames_per_clip) -> io.NodeOutput:
-        values = {"fps": fps, "frames_per_clip": frames_per_clip}
-        return io.NodeOutput(*(node_helpers.conditioning_set_values(c, values) for c in (positive, negative)))
+        return io.NodeOutput(*(with_video_conditions(c, fps, frames_per_clip) for c in (positive, negative)))
 
 
 class VC2PromptTravel(io.ComfyNode):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host import model as host
+from .host.guidance import add_guidance_rescale, add_temporal_guidance
+from .host.run import sampling_of
 
 
 class VC2TemporalGuidance(io.ComfyNode):
@@ -34,10 +35,10 @@ class VC2TemporalGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, scale) -> io.NodeOutput:
-        host.sampling_of(model, "VC2TemporalGuidance")
+        sampling_of(model, "VC2TemporalGuidance")
         model = model.clone()
         if scale:
-            host.add_temporal_guidance(model, scale)
+            add_temporal_guidance(model, scale)
         return io.NodeOutput(model)
 
 
@@ -68,8 +69,8 @@ class VC2GuidanceRescale(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, multiplier) -> io.NodeOutput:
-        host.sampling_of(model, "VC2GuidanceRescale")
+        sampling_of(model, "VC2GuidanceRescale")
         model = model.clone()
         if multiplier:
-            host.add_guidance_rescale(model, multiplier)
+            add_guidance_rescale(model, multiplier)
         return io.NodeOutput(model)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import comfy.model_management
-import torch
 from comfy_api.latest import io
+
+from .host.run import empty_latent
 
 
 class VC2EmptyLatentVideo(io.ComfyNode):
@@ -49,5 +49,4 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                 raise ValueError(
                     f"{name} must be divisible by 8, found {value}; the nearest is {max(8, round(value / 8) * 8)}"
                 )
-        device = comfy.model_management.intermediate_device()
-        return io.NodeOutput({"samples": torch.zeros(clips * frames, 4, height // 8, width // 8, device=device)})
+        return io.NodeOutput({"samples": empty_latent(clips * frames, height, width)})

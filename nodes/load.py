@@ -6,8 +6,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vc2.files import checkpoint, lora
-from .host import model as host
+from ..vc2.files import checkpoint
+from .host.loading import apply_lora, load_clip, load_model, load_vae
+from .host.run import sampling_of
+from .inputs import choose, choose_file
 
 DTYPES = {
     "default": None,
@@ -17,19 +19,6 @@ DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
-
-
-def choose(value: str, options, what: str) -> str:
-    """The host does not validate combo values of V3 nodes before 0.8."""
-    if value not in options:
-        shown = ", ".join(list(options)[:8]) or "(none)"
-        raise ValueError(f"{what}: {value!r} is not one of the choices: {shown}")
-    return value
-
-
-def find(folder: str, name: str, what: str) -> str:
-    choose(name, folder_paths.get_filename_list(folder), f"{what} (files in models/{folder})")
-    return folder_paths.get_full_path_or_raise(folder, name)
 
 
 class VC2LoadCheckpoint(io.ComfyNode):
@@ -72,7 +61,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, ckpt_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
-        loaded = checkpoint.load(find("checkpoints", ckpt_name, "ckpt_name"))
+        loaded = checkpoint.load(choose_file("checkpoints", ckpt_name, "ckpt_name"))
         for part, kind in (
             (loaded.vae, "autoencoder (first_stage_model.*)"),
             (loaded.text, "text encoder (cond_stage_model.model.*)"),
@@ -81,7 +70,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
                 raise ValueError(
                     f"{ckpt_name} has no {kind}; load a file that holds only a UNet with VC2LoadDiffusionModel"
                 )
-        return io.NodeOutput(host.load_model(loaded, dtype), host.load_clip(loaded), host.load_vae(loaded))
+        return io.NodeOutput(load_model(loaded, dtype), load_clip(loaded), load_vae(loaded))
 
 
 class VC2LoadDiffusionModel(io.ComfyNode):
@@ -113,7 +102,9 @@ class VC2LoadDiffusionModel(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
-        return io.NodeOutput(host.load_model(checkpoint.load(find("diffusion_models", unet_name, "unet_name")), dtype))
+        return io.NodeOutput(
+            load_model(checkpoint.load(choose_file("diffusion_models", unet_name, "unet_name")), dtype)
+        )
 
 
 class VC2LoadLoRA(io.ComfyNode):
@@ -146,6 +137,5 @@ class VC2LoadLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
-        host.sampling_of(model, "VC2LoadLoRA")
-        tensors = lora.load(find("loras", lora_name, "lora_name"), model.model.model_config.vc2_config)
-        return io.NodeOutput(host.apply_lora(model, tensors, strength))
+        sampling_of(model, "VC2LoadLoRA")
+        return io.NodeOutput(apply_lora(model, choose_file("loras", lora_name, "lora_name"), strength))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..vc2.sampling import fifo
-from .host import model as host
+from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_fifo
-from .load import choose
-from .sample import ETA, GUIDANCE, sampler_inputs
+from .host.windows import choose_frames, has_windows, set_context_windows, set_free_noise
+from .inputs import ETA, GUIDANCE, choose, sampler_inputs
 
 FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
 
@@ -66,12 +65,12 @@ class VC2ContextWindows(io.ComfyNode):
                 f"overlap must be smaller than length, found overlap {overlap} and length {length}; 16 and 12 are a"
                 " good start"
             )
-        host.sampling_of(model, "VC2ContextWindows")
+        sampling_of(model, "VC2ContextWindows")
         model = model.clone()
         if mode == FREE_NOISE:
-            host.set_free_noise(model, length, length - overlap)
+            set_free_noise(model, length, length - overlap)
         else:
-            host.set_context_windows(model, length, length - overlap, mode == LOOPED)
+            set_context_windows(model, length, length - overlap, mode == LOOPED)
         return io.NodeOutput(model)
 
 
@@ -114,10 +113,10 @@ class VC2FIFOSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, guidance, partitions, window, eta) -> io.NodeOutput:
-        table = host.sampling_of(model, "VC2FIFOSampler").sigmas.cpu()
+        sampling = sampling_of(model, "VC2FIFOSampler")
         if window % 2:
             raise ValueError(f"VC2FIFOSampler: window must be even, found {window}")
-        if host.has_windows(model):
+        if has_windows(model):
             raise ValueError("VC2FIFOSampler has windows of its own: take VC2ContextWindows out from before it")
         per_clip = {values.get("frames_per_clip") or len(latent["samples"]) for _, values in positive}
         if per_clip != {len(latent["samples"])}:
@@ -127,9 +126,7 @@ class VC2FIFOSampler(io.ComfyNode):
             )
         if latent["samples"].any() or latent.get("noise_mask") is not None:
             raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
-        model = host.choose_frames(model, len(latent["samples"]), window)
-        sigmas = table[fifo.levels(window, partitions)].flip(0)
-        sampler = host.sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
-        return io.NodeOutput(
-            host.run_sampler(model, sampler, torch.cat([sigmas, table[:1]]), seed, guidance, positive, negative, latent)
-        )
+        model = choose_frames(model, len(latent["samples"]), window)
+        method = sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
+        sigmas = sampling.sigmas_of(fifo.levels(window, partitions)[::-1])
+        return io.NodeOutput(run_sampler(model, method, sigmas, latent, seed, guidance, positive, negative))

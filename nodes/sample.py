@@ -8,8 +8,10 @@ import torch
 from comfy_api.latest import io
 
 from ..vc2.sampling.ddim import ddim_timesteps
-from .host import model as host
+from .host.loading import is_turbo
+from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_ddim
+from .inputs import ETA, GUIDANCE, sampler_inputs
 
 log = logging.getLogger(__name__)
 
@@ -21,54 +23,24 @@ STEPS = {
         "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler."
     ),
 }
-ETA = {
-    "default": 1.0,
-    "min": 0.0,
-    "max": 1.0,
-    "step": 0.01,
-    "tooltip": "Share of fresh noise added at each step. Official: 1; 0 makes sampling deterministic.",
-}
-
-
-GUIDANCE = {
-    "default": 12.0,
-    "min": 0.0,
-    "max": 100.0,
-    "step": 0.1,
-    "tooltip": "Guidance scale. Official: 12. 1 leaves the negative prompt out.",
-}
-
-
-def sampler_inputs(latent: str) -> list:
-    """What every sampler of ours starts with; `latent` is that input's tooltip."""
-    return [
-        io.Model.Input("model", tooltip="From VC2LoadCheckpoint or VC2LoadDiffusionModel, with or without LoRAs."),
-        io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
-        io.Latent.Input("latent", tooltip=latent),
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Decides all noise."
-        ),
-    ]
 
 
 def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tensor:
-    """The sigmas of the official timesteps, descending, and at the end that of t = 0; `denoise` < 1 keeps the last
-    share of them.
+    """The sigmas of the official timesteps, descending, and at the end that of t = 0.
+
+    `denoise` below 1 takes only the last share of them; 0 gives none at all.
     """
-    table = host.sampling_of(model, asked_by).sigmas.cpu()
+    sampling = sampling_of(model, asked_by)
     if not 0 <= denoise <= 1:
         raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
-    if host.is_turbo(model):
+    if is_turbo(model):
         log.warning(
             "%s: this model was distilled (T2V-Turbo) for few steps without guidance; VC2TurboSampler is its sampler",
             asked_by,
         )
     timesteps = ddim_timesteps(steps)
-    kept = round(len(timesteps) * denoise)
-    if kept == 0:
-        return torch.FloatTensor([])
-    return torch.cat([table[timesteps[:kept]].flip(0), table[:1]])
+    timesteps = timesteps[: round(len(timesteps) * denoise)]
+    return sampling.sigmas_of(timesteps[::-1]) if timesteps else torch.FloatTensor([])
 
 
 class VC2Sampler(io.ComfyNode):
@@ -101,11 +73,8 @@ class VC2Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, steps, guidance, eta, denoise) -> io.NodeOutput:
         sigmas = ddim_sigmas(model, steps, denoise, "VC2Sampler")
-        return io.NodeOutput(
-            host.run_sampler(
-                model, host.sampler(sample_ddim, eta=eta), sigmas, seed, guidance, positive, negative, latent
-            )
-        )
+        method = sampler(sample_ddim, eta=eta)
+        return io.NodeOutput(run_sampler(model, method, sigmas, latent, seed, guidance, positive, negative))
 
 
 class VC2DDIM(io.ComfyNode):
@@ -122,7 +91,7 @@ class VC2DDIM(io.ComfyNode):
 
     @classmethod
     def execute(cls, eta) -> io.NodeOutput:
-        return io.NodeOutput(host.sampler(sample_ddim, eta=eta))
+        return io.NodeOutput(sampler(sample_ddim, eta=eta))
 
 
 class VC2Schedule(io.ComfyNode):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vc2.sampling import turbo
-from .host import model as host
+from .host.loading import is_turbo
+from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_turbo
-from .sample import sampler_inputs
+from .inputs import SEED
 
 
 class VC2TurboSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        _, _, _, latent, seed = sampler_inputs("From VC2EmptyLatentVideo.")
         return io.Schema(
             node_id="VC2TurboSampler",
             display_name="VideoCrafter Turbo Sampler",
@@ -33,8 +33,8 @@ class VC2TurboSampler(io.ComfyNode):
                     "positive",
                     tooltip="The prompt, through VC2VideoConditioning with fps 16 (v2: 8); connect it there twice.",
                 ),
-                latent,
-                seed,
+                io.Latent.Input("latent", tooltip="From VC2EmptyLatentVideo."),
+                io.Int.Input("seed", **SEED),
                 io.Int.Input(
                     "steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."
                 ),
@@ -67,16 +67,15 @@ class VC2TurboSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, latent, seed, steps, guidance, original_steps, motion_guidance) -> io.NodeOutput:
-        table = host.sampling_of(model, "VC2TurboSampler").sigmas.cpu()
-        if not host.is_turbo(model):
+        sampling = sampling_of(model, "VC2TurboSampler")
+        if not is_turbo(model):
             raise ValueError(
                 "VC2TurboSampler needs a model that was distilled for few steps: put VC2LoadLoRA with T2V-Turbo's"
                 " unet_lora.pt before it, or load a T2V-Turbo UNet with VC2LoadDiffusionModel"
             )
-        timesteps = turbo.turbo_timesteps(steps, original_steps)
-        sampler = host.sampler(
+        method = sampler(
             sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance
         )
-        return io.NodeOutput(
-            host.run_sampler(model, sampler, table[[*timesteps, 0]], seed, 1.0, positive, positive, latent)
-        )
+        sigmas = sampling.sigmas_of(turbo.turbo_timesteps(steps, original_steps))
+        unread = positive  # the host wants a negative prompt too, and runs none at its own guidance of 1
+        return io.NodeOutput(run_sampler(model, method, sigmas, latent, seed, 1.0, positive, negative=unread))

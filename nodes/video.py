@@ -9,12 +9,12 @@ from pathlib import Path
 import folder_paths
 import numpy as np
 import torch
-from comfy.cli_args import args
 from comfy_api.latest import InputImpl, Types, io, ui
 
 from ..vc2.files.grid import side_by_side
 from ..vc2.files.video import FORMATS, write_video
-from .load import choose
+from .host.flags import wants_metadata
+from .inputs import choose
 
 
 def pixels(frame: torch.Tensor) -> np.ndarray:
@@ -68,7 +68,7 @@ class VC2SaveVideo(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
         metadata = None
-        if not args.disable_metadata:
+        if wants_metadata():
             metadata = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
         # One frame at a time: the batch is never held as uint8 as well.
         path = write_video(

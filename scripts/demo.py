@@ -24,9 +24,21 @@ PROMPT_NODE = ("CLIPTextEncode", "Prompt")
 VIDEO_SUFFIXES = {".mp4", ".webm", ".mov", ".mkv", ".gif", ".webp"}
 
 
+def read_workflow(path: Path) -> dict[str, Any]:
+    """A workflow that ComfyUI saved. Raises OSError, or WorkflowError for a file that is none."""
+    try:
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WorkflowError(f"{path} is not JSON ({error}); name a workflow saved from ComfyUI") from error
+    if not isinstance(workflow, dict) or "nodes" not in workflow:
+        raise WorkflowError(f"{path} has no nodes; name a workflow saved from ComfyUI, not one exported for the API")
+    return workflow
+
+
 def make_video(client: Client, workflow: dict[str, Any], prompt: str, seed: int | None, output: Path) -> Path:
-    """Run a saved workflow with `prompt` (and `seed`) filled in; the path of the video it saved under `output`, the
-    server's output folder.
+    """Run a saved workflow with `prompt` (and `seed`) filled in.
+
+    Returns the path of the video that it saved under `output`, the server's output folder.
     """
     object_info = client.object_info()
     set_widget(find_node(workflow, *PROMPT_NODE), "text", prompt, object_info)
@@ -43,15 +55,15 @@ def make_video(client: Client, workflow: dict[str, Any], prompt: str, seed: int 
 
 
 def _set_seed(workflow: dict[str, Any], seed: int, object_info: dict[str, Any]) -> None:
-    found = [
+    seeds = [
         (node, name)
         for node in workflow["nodes"]
         for name in typed_widgets(node, object_info)
         if name in ("seed", "noise_seed")
     ]
-    if not found:
+    if not seeds:
         raise WorkflowError(f"--seed {seed}: no node of the workflow has a seed")
-    for node, name in found:
+    for node, name in seeds:
         set_widget(node, name, seed, object_info)
 
 
@@ -93,7 +105,7 @@ def main() -> None:
         start = f"/?template={QUICKSTART.stem}&source={PACK_NAME}" if QUICKSTART.exists() else "/"
         serve(Server(base=CACHE / "base", output=options.out, port=free_port(8188)), start)
         return
-    workflow = json.loads(options.workflow.read_text())
+    workflow = read_workflow(options.workflow)
     print("Starting ComfyUI ...", file=sys.stderr)
     with Server(output=options.out) as server:
         video = make_video(Client(server.url), workflow, options.prompt, options.seed, server.output)
@@ -105,3 +117,6 @@ if __name__ == "__main__":
         main()
     except (ComfyUIError, PromptError, WorkflowError, requests.RequestException, OSError) as error:
         sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -13,42 +13,60 @@ import os
 import sys
 from pathlib import Path
 
-from .files.video import FORMATS, format_of
+from . import __version__
+from .files.video import FORMATS, check_clips, format_of, write_video
 
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
+SEEDS = 2**64
+
+log = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m vc2", description="Text to video with VideoCrafter2.")
     p.add_argument("prompt", nargs="?", help="what to show")
-    p.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line, instead of a single prompt"
-    )
+    p.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line, instead of one prompt")
     p.add_argument(
         "-o",
         "--out",
         type=Path,
         required=True,
-        help="the video (.mp4, .webm, .gif, .webp, .png frames); with --prompts a folder",
+        help="the video: .mp4, .webm, .gif, .webp, or .png for one file a frame, name_00000.png on; with --prompts the"
+        " folder for 0000.mp4 on",
     )
+    p.add_argument("--overwrite", action="store_true", help="replace files that exist; without it they are refused")
     p.add_argument(
         "--checkpoint",
         type=Path,
         default=TINY,
-        help="a .ckpt or .safetensors in the official layout (default: the bundled miniature)",
+        help="a .ckpt or .safetensors in the official layout (default: the miniature, which comes with a git checkout"
+        " and not with an installed package)",
     )
     p.add_argument("--negative", help="negative prompt (default: empty)")
     p.add_argument("--frames", type=int, help="frames in the clip (default: the checkpoint's, 16)")
     p.add_argument("--size", metavar="WxH", help="e.g. 512x320 (default: the checkpoint's)")
-    p.add_argument("--steps", type=int, help="denoising steps (default: the checkpoint's, 50; T2V-Turbo: 4)")
+    p.add_argument(
+        "--steps",
+        type=int,
+        help="denoising steps (default: the checkpoint's, 50; T2V-Turbo: 4). DDIM runs more where the count does not"
+        " divide 1000, as the official code does: 31 for 30, 500 for 400",
+    )
     p.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's, 12; T2V-Turbo: 7.5)")
-    p.add_argument("--eta", type=float, help="fresh noise at each step, 0..1 (default: 1)")
-    p.add_argument("--fps", type=float, help="frame rate as a condition (default: the checkpoint's, 28; T2V-Turbo: 16)")
-    p.add_argument("--save-fps", type=float, default=10, help="playback rate of the file (default: 10)")
-    p.add_argument("--seed", type=int, default=0, help="the n-th prompt of a file uses seed + n")
-    p.add_argument("--format", choices=list(FORMATS), default="mp4", help="file format with --prompts")
+    p.add_argument("--eta", type=float, help="noise added again at each step, 0 to 1 (default: 1)")
+    p.add_argument(
+        "--fps",
+        type=float,
+        help="frame rate that the model is told, by which it chooses how far things move from frame to frame (default:"
+        " the checkpoint's, 28; T2V-Turbo: 16)",
+    )
+    p.add_argument(
+        "--save-fps", type=float, default=10, help="playback rate of the file, whatever --fps is (default: 10)"
+    )
+    p.add_argument("--seed", type=int, default=0, help="prompt n of a file, counted from 0, uses seed + n (default: 0)")
+    p.add_argument("--format", choices=list(FORMATS), help="file format with --prompts (default: mp4)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="precision (default: the file's; fp32 on a CPU)")
+    p.add_argument("--version", action="version", version=f"comfyui-videocrafter2 {__version__}")
     return p
 
 
@@ -59,14 +77,29 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, Path, int]]:
     if not 0 < args.save_fps < math.inf:
         raise ValueError(f"--save-fps must be positive, found {args.save_fps}")
     if args.prompts is None:
-        format_of(args.out)
-        return [(args.prompt, args.out, args.seed)]
-    if not args.prompts.is_file():
-        raise ValueError(f"{args.prompts}: no such prompt file")
-    lines = [line.strip() for line in args.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{args.prompts}: no prompts in it; write one a line")
-    return [(line, args.out / f"{n:04d}{FORMATS[args.format].suffix}", args.seed + n) for n, line in enumerate(lines)]
+        if args.format not in (None, format_of(args.out)):
+            raise ValueError(f"--format {args.format} contradicts the ending of {args.out}, which decides by itself")
+        prompts, paths = [args.prompt], [args.out]
+    else:
+        prompts, suffix = read_prompts(args.prompts), FORMATS[args.format or "mp4"].suffix
+        paths = [args.out / f"{n:04d}{suffix}" for n in range(len(prompts))]
+    if not 0 <= args.seed <= SEEDS - len(prompts):
+        raise ValueError(f"--seed must be between 0 and 2^64 - {len(prompts)}, found {args.seed}")
+    return list(zip(prompts, paths, range(args.seed, args.seed + len(prompts)), strict=True))
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises ValueError for a file that holds none, or is not UTF-8."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such prompt file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start} is not); save it as UTF-8") from error
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path}: no prompts in it; write one a line")
+    return prompts
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
@@ -78,44 +111,63 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     return int(width), int(height)
 
 
+def run(args: argparse.Namespace) -> None:
+    """Sample and write this process's share of the clips; what it raises names what is wrong."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    share = jobs(args)[rank::world]
+    width, height = parse_size(args.size)
+    # Only this process's own files: another may have written some of its own already.
+    paths = [path for _, path, _ in share]
+    check_clips(paths, args.overwrite)
+    if not args.checkpoint.exists() and args.checkpoint == TINY:
+        raise FileNotFoundError(
+            f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint"
+        )
+    # torch is imported only now, so that a wrong argument is told at once.
+    import torch
+    from tqdm import tqdm
+
+    from .pipeline import TextToVideo, override, warn_of_cut
+
+    device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
+    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    model = TextToVideo(args.checkpoint, device, dtype)
+    settings = override(
+        model.settings,
+        width=width,
+        height=height,
+        frames=args.frames,
+        steps=args.steps,
+        guidance=args.guidance,
+        eta=args.eta,
+        fps=args.fps,
+        negative=args.negative,
+    )
+    settings.check()
+    check_clips(paths, args.overwrite, settings.frames)
+    warn_of_cut([settings.negative, *(prompt for prompt, _, _ in share)])
+    recorded = {**vars(settings), "steps": model.steps_run(settings)}
+    if recorded["steps"] != settings.steps:
+        recorded["steps_asked"] = settings.steps
+        log.info("%d steps do not divide 1000: DDIM runs %d", settings.steps, recorded["steps"])
+    for prompt, path, seed in share:
+        with tqdm(desc=prompt[:40], unit="step", position=rank) as bar:
+
+            def report(done: int, count: int, bar=bar) -> None:
+                bar.total = count
+                bar.update(done - bar.n)
+
+            clip = model([prompt], [seed], settings, report)[0]
+        note = {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **recorded}
+        print(write_video(path, clip, args.save_fps, {"prompt_text": note}, overwrite=args.overwrite))
+
+
 def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 130 for Ctrl-C, 2 for what the user can put right, which one line tells."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        work = jobs(args)
-        width, height = parse_size(args.size)
-        # torch is imported only now, so that a wrong argument is told at once.
-        import torch
-        from tqdm import tqdm
-
-        from .files.video import write_video
-        from .pipeline import TextToVideo, override
-
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
-        dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
-        if not args.checkpoint.exists() and args.checkpoint == TINY:
-            raise FileNotFoundError(
-                f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint"
-            )
-        model = TextToVideo(args.checkpoint, device, dtype)
-        settings = override(
-            model.settings,
-            width=width, height=height, frames=args.frames, steps=args.steps, guidance=args.guidance, eta=args.eta, fps=args.fps, negative=args.negative,
-        )  # fmt: skip
-        settings.check()
-        for prompt, path, seed in work[rank::world]:
-            with tqdm(desc=prompt[:40], unit="step", position=rank) as bar:
-
-                def report(done: int, count: int, bar=bar) -> None:
-                    bar.total = count
-                    bar.update(done - bar.n)
-
-                clip = model([prompt], [seed], settings, report)[0]
-            note = {
-                "prompt_text": {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **vars(settings)}
-            }
-            print(write_video(path, clip, args.save_fps, note))
+        run(args)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from .files import checkpoint
 from .files.checkpoint import CheckpointError
 from .networks.autoencoder import SCALE_FACTOR, AutoencoderKL
+from .networks.config import TextConfig
 from .networks.text import TextEncoder
 from .networks.unet import VideoUNet
 from .sampling import ddim, turbo
@@ -44,9 +47,11 @@ class Settings:
 
     @classmethod
     def of(cls, metadata: dict[str, str], distilled: bool = False) -> Settings:
-        """The settings that a checkpoint recommends for itself; where it does not, T2V-Turbo's for a `distilled` one."""
-        known = {f.name for f in fields(cls)}
-        own = {k: v for k, v in json.loads(metadata.get("sampling", "{}")).items() if k in known}
+        """The settings that a checkpoint recommends for itself, else T2V-Turbo's for a `distilled` one.
+
+        Raises ValueError where the metadata's `sampling` is not what it should be.
+        """
+        own = {name: value for name, value in recommended(metadata).items() if name in get_type_hints(cls)}
         return cls(**{**(DISTILLED if distilled else {}), **own})
 
     def check(self, factor: int = 8) -> None:
@@ -64,6 +69,24 @@ class Settings:
         ddim.ddim_timesteps(self.steps)
 
 
+def recommended(metadata: dict[str, str]) -> dict[str, Any]:
+    """The settings that a checkpoint's metadata names: a JSON object under `sampling`, with Settings' fields and types.
+
+    Raises ValueError for what is no such object. Names that Settings does not have are left in.
+    """
+    try:
+        sampling = json.loads(metadata.get("sampling", "{}"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the metadata 'sampling' is not JSON ({error})") from error
+    if not isinstance(sampling, dict):
+        raise ValueError(f"the metadata 'sampling' must be a JSON object, found {sampling!r}")
+    for name, kind in get_type_hints(Settings).items():
+        value = sampling.get(name, kind())
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise ValueError(f"the metadata 'sampling' must hold {name} as {kind.__name__}, found {value!r}")
+    return sampling
+
+
 class TextToVideo:
     """A checkpoint ready to sample on one device."""
 
@@ -77,12 +100,18 @@ class TextToVideo:
         self.device = torch.device(device)
         self.distilled = loaded.config.time_cond_proj_dim is not None
         if self.distilled:
-            log.info("%s is a T2V-Turbo model: guidance is a condition, and negative prompt and eta do nothing", path)
-        self.settings = Settings.of(loaded.metadata, self.distilled)
+            log.info(
+                "%s is a T2V-Turbo model: it reads the guidance scale itself; negative prompt and eta do nothing", path
+            )
+        try:
+            self.settings = Settings.of(loaded.metadata, self.distilled)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         self.schedule: NoiseSchedule = loaded.schedule
         self.dtype = dtype or next(iter(loaded.unet.values())).dtype
         if self.device.type == "cpu" and self.dtype == torch.float16:
-            self.dtype = torch.float32  # CPUs compute half precision slowly, and not every layer
+            log.info("computing in fp32: CPUs compute fp16 slowly, and not every layer")
+            self.dtype = torch.float32
         self.unet = self._ready(checkpoint.assemble(VideoUNet(loaded.config, device="meta"), loaded.unet))
         self.unet.use_attention("auto")
         self.vae = self._ready(checkpoint.assemble(AutoencoderKL(loaded.vae_config, device="meta"), loaded.vae))
@@ -99,10 +128,10 @@ class TextToVideo:
         settings: Settings | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Clips of the prompts, uint8 `[B, T, H, W, 3]`.
+        """Clips of the prompts, uint8 `[B, T, H, W, 3]`; of a prompt the first 77 tokens are read.
 
-        A clip depends on its own prompt and seed alone, not on what it is sampled together with. `progress(done,
-        steps)` may raise to interrupt.
+        A clip depends on its own prompt and seed alone, not on what it is sampled together with. Seeds are 0 to 2^64 -
+        1. `progress(done, steps)` may raise to interrupt.
         """
         s = settings or self.settings
         s.check(self.vae.config.downsampling)
@@ -129,6 +158,10 @@ class TextToVideo:
         guided = Guided(self.unet, cond, self.text([s.negative] * len(prompts)), fps, s.guidance)
         return self.decode(ddim.sample(guided, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report))
 
+    def steps_run(self, settings: Settings) -> int:
+        """How many steps `settings.steps` makes: DDIM runs more where the count does not divide 1000."""
+        return settings.steps if self.distilled else len(ddim.ddim_timesteps(settings.steps))
+
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
         """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`."""
@@ -139,12 +172,14 @@ def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:
     """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`, one frame at a time."""
     dtype = next(vae.parameters()).dtype
     frames = torch.cat([vae.decode((frame[None] / SCALE_FACTOR).to(dtype)).float() for frame in z.unbind(1)])
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return rearrange(pixels, "t c h w -> t h w c").cpu().numpy()
 
 
 class Guided:
-    """epsilon with classifier-free guidance, u + g (c - u): both in one batch, or one after the other once memory has
-    run out.
+    """epsilon with classifier-free guidance, u + g (c - u).
+
+    Both passes run in one batch, or one after the other once memory has run out.
     """
 
     def __init__(self, unet: VideoUNet, cond: Tensor, uncond: Tensor, fps: Tensor, guidance: float):
@@ -157,10 +192,10 @@ class Guided:
         if self.one_batch:
             try:
                 both = self._eps(
-                    torch.cat([x, x]),
-                    torch.cat([t, t]),
+                    repeat(x, "b ... -> (2 b) ..."),
+                    repeat(t, "b ... -> (2 b) ..."),
                     torch.cat([self.cond, self.uncond]),
-                    torch.cat([self.fps, self.fps]),
+                    repeat(self.fps, "b -> (2 b)"),
                 )
             except torch.cuda.OutOfMemoryError:
                 log.warning("not enough memory for guidance in one batch; running two passes a step")
@@ -179,3 +214,15 @@ class Guided:
 def override(settings: Settings, **changes) -> Settings:
     """`settings` with every change that is not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def warn_of_cut(prompts: Iterable[str]) -> None:
+    """Name every prompt that is longer than the text encoder's 77 tokens, and what of it is not read."""
+    from open_clip import SimpleTokenizer
+
+    tokenizer, length = SimpleTokenizer(), TextConfig.context_length
+    for prompt in dict.fromkeys(prompts):
+        # Two of the tokens mark start and end.
+        if rest := tokenizer.encode(prompt)[length - 2 :]:
+            unread = tokenizer.decode(rest).strip()
+            log.warning('the prompt "%.40s..." has over %d tokens; its end is not read: %s', prompt, length, unread)

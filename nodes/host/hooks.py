@@ -1,5 +1,8 @@
-"""What users plug into a MODEL (ControlNet, FreeU, attention patches), run at the UNet's hooks as the host runs it in
-its own UNet.
+"""What users plug into a MODEL (ControlNet, FreeU, attention patches), run at the UNet's hooks.
+
+Nothing of ComfyUI is imported. Relied on are the keys of transformer_options and of the control dict, and the order in
+which its own UNet runs patches: follow `comfy/ldm/modules/diffusionmodules/openaimodel.py` (UNetModel) and
+`comfy/ldm/modules/attention.py` (BasicTransformerBlock) when they change.
 """
 
 from __future__ import annotations
@@ -13,9 +16,7 @@ from ...vc2.networks.hooks import Hooks
 
 
 class HostHooks(Hooks):
-    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: the host's
-    transformer_options.
-    """
+    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: transformer_options."""
 
     def __init__(self, control: dict | None, options: dict, model_channels: int, shape: Sequence[int]):
         self.control, self.options, self.channels = control, options, model_channels
@@ -57,12 +58,9 @@ class HostHooks(Hooks):
         return h, skip
 
     def attention(self, name: str, depth: int, layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The host's order: patches of (x, context, value), then a replacement of the attention itself, then patches of
-        its output.
-        """
+        """As the host: patches of (x, context, value), a replacement of the attention, then patches of its output."""
         self.options["block_index"] = depth
-        extra = {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
-        extra |= {"n_heads": layer.heads, "dim_head": layer.head_dim, "attn_precision": None}
+        extra = self._without_patches() | {"n_heads": layer.heads, "dim_head": layer.head_dim, "attn_precision": None}
         context = x if context is None else context
         value = context
         for patch in self.patches.get(f"{name}_patch", ()):
@@ -71,24 +69,24 @@ class HostHooks(Hooks):
         block = self.options["block"]
         replacements = self.replacements.get(name, {})
         replace = replacements.get((*block, depth), replacements.get(block))
-        x = (
-            layer.to_out(replace(layer.to_q(x), layer.to_k(context), layer.to_v(value), extra))
-            if replace
-            else layer(x, context, value)
-        )
+        if replace:
+            x = layer.to_out(replace(layer.to_q(x), layer.to_k(context), layer.to_v(value), extra))
+        else:
+            x = layer(x, context, value)
         for patch in self.patches.get(f"{name}_output_patch", ()):
             x = patch(x, extra)
         return x
 
     def between(self, x):
         for patch in self.patches.get("middle_patch", ()):
-            x = patch(
-                x, {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
-            )
+            x = patch(x, self._without_patches())
         return x
 
     def leave_transformer(self):
         self.options["transformer_index"] += 1
+
+    def _without_patches(self) -> dict:
+        return {key: value for key, value in self.options.items() if key not in ("patches", "patches_replace")}
 
     def _controlled(self, h: Tensor, place: str) -> Tensor:
         residuals = (self.control or {}).get(place)

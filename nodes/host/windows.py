@@ -1,35 +1,41 @@
-"""Context windows for the host: the model sees some frames at a time, and what it says of a frame is averaged over the
-windows that the frame is in.
+"""Clips longer than the model's window: the model sees some frames at a time, or FreeNoise's windows inside the UNet.
 
-The host's own handler fails for models whose frames are the batch: it compares one sigma a frame with the schedule's,
-and never divides conditions by frame.
+The host's own windows fail for models whose frames are the batch: they compare one sigma a frame with the schedule's,
+and never divide conditions by frame. Uses, of ComfyUI:
+
+- `context_handler` in model_options, asked by `comfy.samplers.calc_cond_batch`. Without it wrap CALC_COND_BATCH.
+- `comfy.context_windows.IndexListContextHandler`: what the stock windows node leaves on a model. Without it that node
+  does not work here.
+- `comfy.patcher_extension`, OUTER_SAMPLE wrappers: where ours take the stock windows' place, and FreeNoise's noise.
+  Without them shuffle the noise in our own samplers.
+- PREPARE_SAMPLING wrappers: memory is then reserved for one window; without them, for all frames.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+import comfy.context_windows
+import comfy.model_management
+import comfy.model_patcher
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...vc2.sampling import windows
+from ...vc2.sampling.windows import cover, reschedule_noise, weights
+from .model import WINDOW, clip_length, frames_per_clip
 
-
-def clip_length(conds: list, x: Tensor) -> int:
-    """Frames of each clip in x `[clips * T, ...]`, as `HostModel.extra_conds` wrote it."""
-    for cond in (c for group in conds if group for c in group):
-        if (count := cond.get("model_conds", {}).get("num_video_frames")) is not None:
-            return count.cond
-    return x.shape[0]
+log = logging.getLogger(__name__)
 
 
 def select_frames(conds: Sequence[list | None], index: Tensor, frames: int) -> list[list | None]:
-    """Groups of conditions for the frames `index` of one or several clips of `frames`: whatever has an entry for each
-    frame keeps those, and clips get len(index) frames.
+    """Groups of conditions for the frames `index` of one or several clips of `frames`.
 
-    `index` counts through the whole batch; it holds the same frames of every clip.
+    Whatever has an entry for each frame keeps those, and clips get len(index) frames. `index` counts through the whole
+    batch; it holds the same frames of every clip.
     """
     within = index[index < frames]
     controls: dict[int, Any] = {}
@@ -62,9 +68,10 @@ def _with(condition: Any, value: Any) -> Any:
 
 
 def _select_control(control: Any, index: Tensor, selected: dict[int, Any]) -> Any:
-    """A ControlNet, and those before it, with the hints of the frames `index`; the network itself is shared. Hints that
-    are fewer than the frames start over, as they do without windows. `selected` holds the copies already made: the host
-    batches conditions only where they have the very same ControlNet.
+    """A ControlNet, and those before it, with the hints of the frames `index`; the network itself is shared.
+
+    Hints that are fewer than the frames start over, as they do without windows. `selected` holds the copies already
+    made: the host batches conditions only where they have the very same ControlNet.
     """
     if id(control) not in selected:
         chosen, hints = copy.copy(control), control.cond_hint_original
@@ -78,14 +85,15 @@ def _select_control(control: Any, index: Tensor, selected: dict[int, Any]) -> An
 
 
 class ContextWindows:
-    """A context handler, as the host's samplers call it. Conditions in memory at a time are those of one window."""
+    """A context handler: what the model says of a frame is averaged over the windows that the frame is in.
+
+    Conditions in memory at a time are those of one window.
+    """
 
     dim = 0  # where the frames are
 
-    def __init__(
-        self, length: int, stride: int, looped: bool, check_interrupt: Callable[[], None], freenoise: bool = False
-    ):
-        self.context_length, self.stride, self.looped, self.check_interrupt = length, stride, looped, check_interrupt
+    def __init__(self, length: int, stride: int, looped: bool, freenoise: bool = False):
+        self.context_length, self.stride, self.looped = length, stride, looped
         # What the stock node's wrapper asks of the handler that stands in its place (ComfyUI 0.8.0): whether to shuffle
         # the noise, and for which windows.
         self.freenoise, self.context_overlap = freenoise, length - stride
@@ -94,27 +102,29 @@ class ContextWindows:
         return clip_length(conds, x_in) > self.context_length
 
     def execute(self, calc_cond_batch, model, conds, x_in: Tensor, timestep: Tensor, model_options) -> list[Tensor]:
-        """What `calc_cond_batch` would give for all frames at once: a list of `[clips * T, 4, h, w]`, one for each
-        group of conditions.
+        """What `calc_cond_batch` would give for all frames at once.
+
+        A list of `[clips * T, 4, h, w]`, one for each group of conditions.
         """
         frames = clip_length(conds, x_in)
         starts = torch.arange(0, x_in.shape[0], frames)
-        out, total = [torch.zeros_like(x_in) for _ in conds], x_in.new_zeros(x_in.shape[0], 1, 1, 1)
-        for window in windows.cover(frames, self.context_length, self.stride, self.looped):
-            self.check_interrupt()
+        sums, total = [torch.zeros_like(x_in) for _ in conds], x_in.new_zeros(x_in.shape[0], 1, 1, 1)
+        for window in cover(frames, self.context_length, self.stride, self.looped):
+            comfy.model_management.throw_exception_if_processing_interrupted()
             index = (starts[:, None] + window).flatten()
-            weight = windows.weights(len(window)).repeat(len(starts)).to(x_in)[:, None, None, None]
+            weight = weights(len(window)).repeat(len(starts)).to(x_in)[:, None, None, None]
             at = index.to(x_in.device)
-            parts = calc_cond_batch(model, select_frames(conds, index, frames), x_in[at], timestep[at], model_options)
-            for whole, part in zip(out, parts, strict=True):
-                whole[at] += weight * part
+            seen = calc_cond_batch(model, select_frames(conds, index, frames), x_in[at], timestep[at], model_options)
+            for out, x0 in zip(sums, seen, strict=True):
+                out[at] += weight * x0
             total[at] += weight
-        return [whole / total for whole in out]
+        return [out / total for out in sums]
 
 
 class ChosenFrames:
-    """A context handler for a sampler that hands in only some of a clip's frames, `context_length` at a time: `index`
-    says which, and the conditions follow.
+    """A context handler for a sampler that hands in only some of a clip's frames, `context_length` at a time.
+
+    `index` says which, and the conditions follow.
     """
 
     dim = 0
@@ -127,3 +137,82 @@ class ChosenFrames:
 
     def execute(self, calc_cond_batch, model, conds, x_in: Tensor, timestep: Tensor, model_options) -> list[Tensor]:
         return calc_cond_batch(model, select_frames(conds, self.index, self.frames), x_in, timestep, model_options)
+
+
+def has_windows(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether a node before has set windows, the stock one or ours."""
+    return "context_handler" in model.model_options or WINDOW in model.model_options["transformer_options"]
+
+
+def set_context_windows(model: comfy.model_patcher.ModelPatcher, length: int, stride: int, looped: bool) -> None:
+    """On a clone: windows of `length` frames, `stride` apart; looped ones run on from the end to the start."""
+    model.model_options["context_handler"] = ContextWindows(length, stride, looped)
+
+
+def choose_frames(
+    model: comfy.model_patcher.ModelPatcher, frames: int, window: int
+) -> comfy.model_patcher.ModelPatcher:
+    """A clone for `samplers.sample_fifo`, which hands in `window` of a clip's frames at a time."""
+    model = model.clone()
+    model.model_options["context_handler"] = ChosenFrames(frames, window)
+    return model
+
+
+def set_free_noise(model: comfy.model_patcher.ModelPatcher, length: int, stride: int) -> None:
+    """On a clone: FreeNoise, windows of temporal attention inside the UNet, and initial noise that repeats."""
+
+    def reschedule(executor, noise: Tensor, *args, **kwargs):
+        return executor(reschedule_clips(noise, executor.class_obj.conds, (length, stride)), *args, **kwargs)
+
+    model.model_options["transformer_options"][WINDOW] = (length, stride)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WINDOW, reschedule)
+
+
+def reschedule_clips(noise: Tensor, conds: dict, window: tuple[int, int]) -> Tensor:
+    """`vc2.sampling.windows.reschedule_noise` for each clip in `[clips * T, 4, h, w]`.
+
+    The order is always the same; the seed decides the noise itself.
+    """
+    clips = noise.split(frames_per_clip(conds, noise.shape[0]))
+    return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(0)) for clip in clips])
+
+
+def support_windows(model: comfy.model_patcher.ModelPatcher) -> None:
+    """What every MODEL carries from the start, so that the stock windows node works and memory is reserved as used."""
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "vc2_stock_windows", _adopt_stock_windows)
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "vc2_window_memory", _reserve_for_windows)
+
+
+def _adopt_stock_windows(executor, *args, **kwargs):
+    """Ours in the place of the stock node's windows, with their length, overlap and loop."""
+    options = executor.class_obj.model_options  # this run's own copy
+    stock = options.get("context_handler")
+    if isinstance(stock, comfy.context_windows.IndexListContextHandler):
+        schedule, schedules = stock.context_schedule.name, comfy.context_windows.ContextSchedules
+        overlap = 0 if schedule == schedules.BATCHED else min(stock.context_overlap, stock.context_length - 1)
+        log.info(
+            "context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows",
+            stock.context_length,
+            overlap,
+        )
+        looped = stock.closed_loop and schedule == schedules.UNIFORM_LOOPED
+        freenoise = getattr(stock, "freenoise", False)  # not before ComfyUI 0.8.0
+        options["context_handler"] = ContextWindows(
+            stock.context_length, stock.context_length - overlap, looped, freenoise
+        )
+    return executor(*args, **kwargs)
+
+
+def _reserve_for_windows(executor, model, noise_shape, conds, *args, model_options=None, **kwargs):
+    """Memory for what the model sees, a window of each clip at a time, where the host would reserve it for all frames.
+
+    The stock wrapper, which knows of no clips, finds no handler and does nothing.
+    """
+    options = dict(model_options or {})
+    handler = options.get("context_handler")
+    if isinstance(handler, (ContextWindows, ChosenFrames)):
+        del options["context_handler"]
+        total = noise_shape[0]
+        clips = max(1, total // frames_per_clip(conds, total))
+        noise_shape = [min(total, clips * handler.context_length), *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, model_options=options, **kwargs)

@@ -13,6 +13,7 @@ from scripts.client import Client, Result
 
 Graph = dict[str, dict[str, Any]]
 PROMPT, NEGATIVE = "a red circle moving right", ""
+SAME = 1e-4  # relative RMS of two latents that are one: other kernels change 1e-6, a fault 1e-3 and more
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""`make demo` in small: stock nodes stand in for the model, so only the demo's own part runs, a prompt and a seed in
-and a video's path out.
+"""`make demo` in small: a prompt and a seed in, a video's path out.
+
+Stock nodes stand in for the model, so only the demo's own part runs.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.client import Client
-from scripts.comfyui import Server
+from scripts.comfyui import ROOT, Server
 from scripts.demo import make_video
 from scripts.workflow import WorkflowError
 
@@ -87,3 +90,20 @@ def test_no_text_node_no_seed_and_no_video_are_named(client: Client, tmp_path: P
         make_video(client, seedless, "a cat", 3, tmp_path)
     with pytest.raises(WorkflowError, match="saved no video"):
         make_video(client, workflow(SHOW), "a cat", None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("# A page, not a workflow", "is not JSON"),
+        ("[]", "has no nodes"),
+        ('{"1": {"class_type": "A"}}', "has no nodes"),
+    ],
+)
+def test_what_is_no_workflow_is_told_at_once(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "page.json").write_text(content)
+    demo = [sys.executable, "-m", "scripts.demo", "--workflow", str(tmp_path / "page.json")]
+    run = subprocess.run(demo, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"demo: {tmp_path / 'page.json'} {complaint}")
+    assert "Starting ComfyUI" not in run.stderr

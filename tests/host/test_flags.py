@@ -18,9 +18,7 @@ from tests.host import graphs
     [("--force-fp16", "float16"), ("--bf16-unet", "bfloat16"), ("--fp8_e4m3fn-unet", "float8_e4m3fn")],
 )
 def test_precision_flags(tmp_path: Path, flag: str, dtype: str) -> None:
-    """Weights have whatever precision a user's command line asks for, not the file's, and the stand-in samples finite
-    latents.
-    """
+    """Weights have the precision that a user's command line asks for, not the file's, and the model samples with it."""
     (tmp_path / "models" / "checkpoints").mkdir(parents=True)
     standin.write(tmp_path / "models" / "checkpoints" / "standin.safetensors", dtype=torch.float32)
     with Server(cpu=True, base=tmp_path, extra_args=[flag]) as server:

@@ -8,6 +8,7 @@ import torch
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host import graphs
+from tests.host.graphs import SAME
 from vc2.pipeline import TextToVideo
 from vc2.sampling import ddim
 
@@ -52,7 +53,7 @@ def expected(ours, guide):
 def test_temporal_guidance(client, checkpoint, ours):
     def guide(predict, cond, uncond, x, t):
         c, u = predict(cond), predict(uncond)
-        return u + GUIDANCE * (c - u) + 1.5 * (c - predict(cond, temporal="conv"))
+        return u + GUIDANCE * (c - u) + 1.5 * (c - predict(cond, temporal="no attention"))
 
     assert relative_rms(sampled(client, checkpoint, "VC2TemporalGuidance", scale=1.5), expected(ours, guide)) < 1e-3
 
@@ -79,9 +80,9 @@ def test_guidance_rescale(client, checkpoint, ours):
     ("kind", "inputs"), [("VC2TemporalGuidance", {"scale": 0.0}), ("VC2GuidanceRescale", {"multiplier": 0.0})]
 )
 def test_zero_changes_nothing(client, checkpoint, kind, inputs):
-    assert relative_rms(sampled(client, checkpoint, kind, **inputs), sampled(client, checkpoint)) < 1e-6
+    assert relative_rms(sampled(client, checkpoint, kind, **inputs), sampled(client, checkpoint)) < SAME
 
 
 def test_rescale_has_one_factor_a_clip(client, checkpoint):
     both = sampled(client, checkpoint, "VC2GuidanceRescale", clips=2, multiplier=0.7)
-    assert relative_rms(both[:FRAMES], sampled(client, checkpoint, "VC2GuidanceRescale", multiplier=0.7)) < 1e-4
+    assert relative_rms(both[:FRAMES], sampled(client, checkpoint, "VC2GuidanceRescale", multiplier=0.7)) < SAME

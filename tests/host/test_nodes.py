@@ -12,8 +12,8 @@ import torch
 from scripts.client import PromptError, PromptInterruptedError
 from scripts.workflow import ui_to_api
 from tests import standin
-from tests.fixtures import manifest
-from tests.host.graphs import base, ksampler, node, run_for_latent, vc2_sampler
+from tests.fixtures import manifest, relative_rms
+from tests.host.graphs import SAME, base, ksampler, node, run_for_latent, vc2_sampler
 from vc2.files.video import read_metadata, read_video
 from vc2.sampling.schedule import NoiseSchedule
 
@@ -53,7 +53,7 @@ def fetch(client, result, folder) -> Path:
 
 
 def test_quickstart(client, tmp_path):
-    """The workflow file that users drop on the canvas, as it is: a video of the asked size that carries its own graph."""
+    """The workflow file that users drop on the canvas: a video of the asked size that carries its own graph."""
     workflow = json.loads((ROOT / "workflows" / "quickstart.json").read_text())
     seen = []
     result = client.run(ui_to_api(workflow, client.object_info()), on_progress=seen.append, workflow=workflow)
@@ -100,22 +100,31 @@ def test_latents_keep_their_shape_through_stock_nodes(client, models):
 
 
 def test_advanced_sampler_in_two_halves_is_one_whole(client, models):
-    """KSamplerAdvanced stops with leftover noise and goes on without adding any: the latent between the two must mean
-    the same to both.
-    """
+    """The latent between the two, with leftover noise and none added, must mean the same to both."""
 
-    def half(latent, add, start, end, leftover):
+    def part(latent, add, start, end, leftover):
         return node(
-            "KSamplerAdvanced", model=["load", 0], positive=["condition", 0], negative=["condition", 1], latent_image=[latent, 0],
-            add_noise=add, noise_seed=7, steps=6, cfg=4.0, sampler_name="euler", scheduler="normal",
-            start_at_step=start, end_at_step=end, return_with_leftover_noise=leftover,
-        )  # fmt: skip
+            "KSamplerAdvanced",
+            model=["load", 0],
+            positive=["condition", 0],
+            negative=["condition", 1],
+            latent_image=[latent, 0],
+            add_noise=add,
+            noise_seed=7,
+            steps=6,
+            cfg=4.0,
+            sampler_name="euler",
+            scheduler="normal",
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise=leftover,
+        )
 
     graph = base("nodes.safetensors")
-    whole = run_for_latent(client, graph | {"sampler": half("latent", "enable", 0, 10000, "disable")})
+    whole = run_for_latent(client, graph | {"sampler": part("latent", "enable", 0, 10000, "disable")})
     graph |= {
-        "first": half("latent", "enable", 0, 3, "enable"),
-        "sampler": half("first", "disable", 3, 10000, "disable"),
+        "first": part("latent", "enable", 0, 3, "enable"),
+        "sampler": part("first", "disable", 3, 10000, "disable"),
     }
     assert torch.allclose(run_for_latent(client, graph), whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))
 
@@ -143,7 +152,7 @@ def test_finetuned_unet_with_its_own_loader(client, models, server):
     expected = run_for_latent(client, graph)
     graph["unet"] = node("VC2LoadDiffusionModel", unet_name="finetuned.safetensors", weight_dtype="default")
     graph["sampler"] = vc2_sampler(steps=3, model=["unet", 0])
-    assert torch.equal(run_for_latent(client, graph), expected)
+    assert relative_rms(run_for_latent(client, graph), expected) < SAME
 
 
 def test_an_sd21_context_does_not_fit_and_says_so(client, models):
@@ -156,7 +165,7 @@ def test_an_sd21_context_does_not_fit_and_says_so(client, models):
 
 
 @pytest.mark.parametrize(
-    ("change", "node_type", "says"),
+    ("change", "node_type", "message"),
     [
         ({"load": {"ckpt_name": "sd21.ckpt"}}, "VC2LoadCheckpoint", "Stable Diffusion image UNet"),
         ({"load": {"ckpt_name": "broken.safetensors"}}, "VC2LoadCheckpoint", "not a complete safetensors file"),
@@ -168,14 +177,14 @@ def test_an_sd21_context_does_not_fit_and_says_so(client, models):
         ({"condition": {"frames_per_clip": 3}}, "VC2Sampler", "not whole clips of 3"),
     ],
 )
-def test_wrong_input_is_an_error_at_its_node(client, models, change, node_type, says):
+def test_wrong_input_is_an_error_at_its_node(client, models, change, node_type, message):
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
     for name, inputs in change.items():
         graph[name]["inputs"] |= inputs
     with pytest.raises(PromptError) as error:
         run_for_latent(client, graph)
     assert error.value.node_type == node_type
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -229,17 +238,16 @@ def test_interrupt(client, models):
 
 
 def test_prompts_in_a_row_do_not_grow_the_server(client, server, models):
-    def run(seed):
-        client.run(
-            saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2, seed=seed)}))
-        )
-
-    for seed in range(5):  # caches and allocators fill up
-        run(100 + seed)
-    before = server.rss
-    for seed in range(10):
-        run(200 + seed)
-    assert server.rss - before < 20 * 2**20
+    """Caches and allocators fill up and then rest; a leak of megabytes grows in every round. `test_inside` counts."""
+    graph = saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2)}))
+    growth = []
+    for first in range(0, 30, 5):
+        before = server.rss
+        for seed in range(first, first + 5):
+            graph["sampler"]["inputs"]["seed"] = 100 + seed
+            client.run(graph)
+        growth.append(server.rss - before)
+    assert min(growth[-3:]) < 4 * 2**20, growth
 
 
 def test_previews(client, models):

@@ -1,5 +1,6 @@
-"""The server as a process: what it says when ComfyUI will not start, and that nothing outlives us. A few lines of
-Python stand in for ComfyUI.
+"""The server as a process: what it says when ComfyUI will not start, and that nothing outlives us.
+
+A few lines of Python stand in for ComfyUI.
 """
 
 from __future__ import annotations

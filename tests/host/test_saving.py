@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from scripts.client import PromptError
 from tests import standin
-from tests.host.graphs import Graph, base, ksampler, node, run_for_latent, vc2_sampler
+from tests.fixtures import relative_rms
+from tests.host.graphs import SAME, Graph, base, ksampler, node, run_for_latent, vc2_sampler
 from tests.host.test_turbo import turbo_node
 from tests.vc2.test_lora import turbo_list
 from vc2.files import checkpoint
@@ -40,9 +41,8 @@ def test_model_save_keeps_family_and_rescale(client, server, narrow):
     found = checkpoint.load(file)
     assert found.config.family == "VideoCrafter2"
     assert torch.equal(found.schedule.scale, NoiseSchedule().scale)
-    assert torch.equal(
-        run_for_latent(client, reloaded(graph, file) | {"sampler": vc2_sampler(steps=3, model=["unet", 0])}), expected
-    )
+    again = run_for_latent(client, reloaded(graph, file) | {"sampler": vc2_sampler(steps=3, model=["unet", 0])})
+    assert relative_rms(again, expected) < SAME
 
 
 def test_model_save_keeps_a_plain_schedule(client, server):
@@ -67,7 +67,7 @@ def test_checkpoint_save_writes_the_official_layout(client, server, narrow):
         "cond_stage_model.model.logit_scale"
     }  # the host does not read it
     graph["load"]["inputs"]["ckpt_name"] = file.name
-    assert torch.equal(run_for_latent(client, graph | {"sampler": vc2_sampler(steps=3)}), expected)
+    assert relative_rms(run_for_latent(client, graph | {"sampler": vc2_sampler(steps=3)}), expected) < SAME
 
 
 def test_a_saved_turbo_model_is_one(client, server, narrow):

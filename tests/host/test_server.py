@@ -1,6 +1,4 @@
-"""The harness against ComfyUI itself, with its stock nodes only: what runs is reported, and what goes wrong says so by
-name.
-"""
+"""The harness against ComfyUI itself, with its stock nodes only: it reports what runs, and names what goes wrong."""
 
 from __future__ import annotations
 
@@ -109,8 +107,9 @@ def test_a_node_that_raises_is_named_with_its_message(client: Client) -> None:
 
 
 def slow_prompt(color: int) -> dict:
-    """Seconds of work in many short nodes (ComfyUI heeds an interrupt between nodes), never cached as long as the
-    colour is new.
+    """Seconds of work in many short nodes, as ComfyUI heeds an interrupt between nodes.
+
+    Never cached as long as the colour is new.
     """
     prompt = images(count=4, color=color)
     prompt["1"]["inputs"] |= {"width": 256, "height": 256}

@@ -1,5 +1,6 @@
-"""What the trainer writes works in ComfyUI: a LoRA and a spatial change through the stock LoRA loader equal the
-exported whole checkpoint.
+"""What the trainer writes works in ComfyUI.
+
+A LoRA, and a spatial change, through the stock LoRA loader equal the exported whole checkpoint.
 """
 
 from __future__ import annotations
@@ -23,10 +24,21 @@ def start(server):
 @pytest.mark.parametrize(("how", "form", "learn"), [("lora", "lora", "all"), ("direct", "spatial", "spatial")])
 def test_trained_exported_and_loaded(client, server, start, tmp_path, how, form, learn):
     recipe = {
-        "name": f"small-{how}", "steps": 4, "batch": 2, "init": {"unet": str(start)}, "trackers": [], "validation": {"every": 0},
-        "data": {"images": {"kind": "procedural", "domain": "journeydb", "count": 20}, "width": 64, "height": 64, "workers": 0},
-        "learn": {"part": learn, "how": how, "rank": 4}, "optimizer": {"lr": 0.02, "warmup": 0, "ema": 0.5},
-    }  # fmt: skip
+        "name": f"small-{how}",
+        "steps": 4,
+        "batch": 2,
+        "init": {"unet": str(start)},
+        "trackers": [],
+        "validation": {"every": 0},
+        "data": {
+            "images": {"kind": "procedural", "domain": "journeydb", "count": 20},
+            "width": 64,
+            "height": 64,
+            "workers": 0,
+        },
+        "learn": {"part": learn, "how": how, "rank": 4},
+        "optimizer": {"lr": 0.02, "warmup": 0, "ema": 0.5},
+    }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     loaded = load_recipe(tmp_path / "recipe.yaml")
     assert Trainer(loaded, tmp_path / "runs" / loaded.name).run()

@@ -1,5 +1,6 @@
-"""Saved graphs become prompts: what the browser's own button sends, node by node. The rules were checked against the
-browser's graphToPrompt.
+"""Saved graphs become prompts: what the browser's own button sends, node by node.
+
+The rules were checked against the browser's graphToPrompt.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Every graph in workflows/: as its description says, complete, and running in a real ComfyUI without a change but for
-size and steps.
+"""Every graph in workflows/: as its description says, complete, and running in a real ComfyUI.
+
+Only size and steps are changed for that.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from vc2.files.video import read_video, write_video
 
 @pytest.fixture(scope="module")
 def files(server):
-    """What the graphs name: the official checkpoint's place is taken by a narrow one of random weights, in the official
-    file format.
+    """What the graphs name.
+
+    A narrow checkpoint of random weights takes the official one's place, in the official file format.
     """
     models = server.base / "models"
     for folder in ("checkpoints", "loras", "diffusion_models"):
@@ -68,9 +70,7 @@ def test_the_file_is_what_its_description_makes(name, object_info):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_graph_is_complete(name, object_info):
-    """Known nodes, a value for every widget, full versions, a note inside, a thumbnail beside it, and downloads for the
-    weights that are not ours.
-    """
+    """Known nodes, a value for every widget, full versions, a note, a thumbnail, and downloads for others' weights."""
     workflow = saved(name)
     for node in workflow["nodes"]:
         if node["type"] == "MarkdownNote":

@@ -15,6 +15,7 @@ from tests.training.test_data import broken_folder
 from tests.training.test_distributed import together
 from vc2.files import checkpoint, lora
 from vc2.files.checkpoint import UNET
+from vc2.files.merge import merge
 from vc2.files.video import write_video
 from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
@@ -327,7 +328,7 @@ def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, 
     changed = {name.removeprefix("diffusion_model.").rsplit(".", 1)[0] for name in change}
     assert changed
     assert not changed & {name.rsplit(".", 1)[0] for name in temporal_names(unet)}
-    merged = lora.merge(
+    merged = merge(
         {n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config)
     )
     full = checkpoint.load(tmp_path / "full.safetensors").unet

@@ -9,6 +9,7 @@ import torch
 
 from tests.fixtures import fill_module
 from vc2.files import lora as files
+from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
 from vc2.training import lora
@@ -70,7 +71,7 @@ def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
     assert (trained - plain).norm() / plain.norm() > 1e-3
     path = files.save(tmp_path / "lora.safetensors", lora.to_file(unet.state_dict()))
     merged = VideoUNet(NARROW).eval()
-    merged.load_state_dict(files.merge(state, files.load(path, NARROW)))
+    merged.load_state_dict(merge(state, files.load(path, NARROW)))
     assert (merged(*inputs()) - trained).norm() / trained.norm() < 1e-5
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests import standin
-from vc2.__main__ import device_of, main
+from vc2.__main__ import device_of, main, read_prompts
+from vc2.files.checkpoint import CheckpointError
 from vc2.files.video import read_metadata, read_video
 from vc2.pipeline import Guided, Settings, TextToVideo, override
 from vc2.sampling import turbo
@@ -39,17 +44,7 @@ def test_prompt_to_file(checkpoint, tmp_path, capsys):
 def test_prompt_file_is_shared_among_processes(checkpoint, tmp_path):
     """Two processes under accelerate launch make every clip once, and the same clips as one process."""
     (tmp_path / "prompts.txt").write_text("a cat\n\na dog\na fish\n")
-    command = [
-        "-m",
-        "vc2",
-        "--prompts",
-        str(tmp_path / "prompts.txt"),
-        "--checkpoint",
-        str(checkpoint),
-        "--format",
-        "png",
-        *SMALL,
-    ]
+    command = ["--prompts", str(tmp_path / "prompts.txt"), "--checkpoint", str(checkpoint), "--format", "png", *SMALL]
     launch = [
         sys.executable,
         "-m",
@@ -63,10 +58,12 @@ def test_prompt_file_is_shared_among_processes(checkpoint, tmp_path):
         "no",
         "--dynamo_backend",
         "no",
+        "-m",
+        "vc2",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, *command, "-o", str(tmp_path / "two")], check=True, env=environment, capture_output=True)
-    assert main([*command[2:], "-o", str(tmp_path / "one")]) == 0
+    assert main([*command, "-o", str(tmp_path / "one")]) == 0
     one, two = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
     assert [f.name for f in one] == [f.name for f in two]
     assert len(one) == 9
@@ -89,6 +86,9 @@ def test_prompt_file_is_shared_among_processes(checkpoint, tmp_path):
         (["a cat", "-o", "x.mp4", "--eta", "1.5"], "eta must be between 0 and 1, found 1.5"),
         (["a cat", "-o", "x.mp4", "--guidance", "-1"], "guidance must be a number from 0, found -1"),
         (["a cat", "-o", "x.mp4", "--fps", "inf"], "fps must be a number from 0, found inf"),
+        (["a cat", "-o", "x.mp4", "--seed", "-1"], "--seed must be between 0 and 2^64 - 1, found -1"),
+        (["a cat", "-o", "x.mp4", "--seed", str(2**64)], "--seed must be between 0 and 2^64 - 1, found 18446744073709"),
+        (["a cat", "-o", "x.mp4", "--format", "gif"], "--format gif contradicts the ending of x.mp4"),
     ],
 )
 def test_wrong_arguments(checkpoint, tmp_path, monkeypatch, capsys, arguments, says):
@@ -100,6 +100,146 @@ def test_wrong_arguments(checkpoint, tmp_path, monkeypatch, capsys, arguments, s
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with a few files in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "three.txt").write_text("a cat\na dog\na fish\n")
+    (tmp_path / "x.mp4").mkdir()
+    (tmp_path / "done").mkdir()
+    for name in ("clip.mp4", "photo_00412.png", "done/0001.mp4", "done/0002_00000.png"):
+        (tmp_path / name).write_text("somebody else's")
+    return tmp_path
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["a cat", "-o", "x.mp4", "--overwrite"], "x.mp4 is a folder"),
+        (["a cat", "-o", "clip.mp4/b.mp4"], "clip.mp4 is not a folder"),
+        (["a cat", "-o", "clip.mp4"], "clip.mp4 exists already; choose another name, or add --overwrite"),
+        (["a cat", "-o", "photo.png"], "photo_00412.png exists already"),
+        (["--prompts", "three.txt", "-o", "clip.mp4"], "clip.mp4 is not a folder"),
+        (["--prompts", "three.txt", "-o", "done"], "0001.mp4 exists already"),
+        (["--prompts", "three.txt", "-o", "done", "--format", "png"], "0002_00000.png exists already"),
+    ],
+)
+def test_the_output_is_checked_before_the_weights_are_read(folder, monkeypatch, capsys, arguments, complaint):
+    monkeypatch.setattr(TextToVideo, "__init__", lambda *_: pytest.fail("it read the weights"))
+    before = contents(folder)
+    assert main([*arguments, "--checkpoint", "absent.ckpt"]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert ".writing" not in error
+    assert contents(folder) == before
+
+
+def test_overwriting_is_asked_for(checkpoint, folder, monkeypatch, capsys):
+    sampling = ["--checkpoint", str(checkpoint), *SMALL, "--overwrite"]
+    before = contents(folder)
+    assert main(["a cat", "-o", "clip.mp4", *sampling]) == 0
+    assert len(read_video(folder / "clip.mp4")) == 3
+    assert main(["--prompts", "three.txt", "-o", "done", *sampling]) == 0
+    assert {path for path, content in contents(folder).items() if before.get(path, "") != content} == {
+        Path("clip.mp4"), *(Path("done") / f"000{n}.mp4" for n in range(3)),
+    }  # fmt: skip
+    # What is left beyond the new clip is told before sampling, too: then its length is known.
+    monkeypatch.setattr(TextToVideo, "__call__", lambda *_: pytest.fail("it sampled"))
+    assert main(["a cat", "-o", "photo.png", *sampling]) == 2
+    assert "photo_00412.png would mix with the new clip's 3 frames" in capsys.readouterr().err
+
+
+def test_a_process_asks_for_its_own_files_only(checkpoint, folder, monkeypatch):
+    """Another one may have written some of its own before this one asks."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = ["--prompts", "three.txt", "-o", "done", "--checkpoint", str(checkpoint), *SMALL]
+    (folder / "done" / "0002_00000.png").unlink()
+    assert main([*command, "--format", "mp4"]) == 0  # 0000 and 0002; 0001 is there already
+    assert sorted(path.name for path in (folder / "done").iterdir()) == ["0000.mp4", "0001.mp4", "0002.mp4"]
+
+
+def test_the_steps_that_ran_are_recorded(checkpoint, tmp_path, caplog):
+    """DDIM runs 8 for 7; both are written down, for 8 asked for would be another clip."""
+    command = ["a cat", "-o", str(tmp_path / "clip.mp4"), "--checkpoint", str(checkpoint), "--frames", "1"]
+    with caplog.at_level("INFO"):
+        assert main([*command, "--size", "32x24", "--steps", "7"]) == 0
+    recorded = read_metadata(tmp_path / "clip.mp4")["prompt_text"]
+    assert (recorded["steps"], recorded["steps_asked"]) == (8, 7)
+    assert "7 steps do not divide 1000: DDIM runs 8" in caplog.text
+
+
+def test_prompt_files_are_utf_8(tmp_path, capsys):
+    (tmp_path / "marked.txt").write_text("\ufeffa cat\n\nein Bär\n", encoding="utf-8")
+    assert read_prompts(tmp_path / "marked.txt") == ["a cat", "ein Bär"]
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "other.txt").write_text("ein Bär", encoding=encoding)
+        assert main(["--prompts", str(tmp_path / "other.txt"), "-o", str(tmp_path / "clips")]) == 2
+        assert f"{tmp_path / 'other.txt'} is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_what_is_cut_from_a_prompt_is_told(checkpoint, tmp_path, caplog):
+    """A prompt has 75 tokens of its own; start and end take two."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{'cat ' * 75}\n{'dog ' * 75}a fish\n")
+    command = ["--prompts", str(prompts), "-o", str(tmp_path), "--checkpoint", str(checkpoint), *SMALL]
+    with caplog.at_level("WARNING"):
+        assert main([*command, "--negative", "bird " * 76]) == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        'the prompt "bird bird bird bird bird bird bird bird ..." has over 77 tokens; its end is not read: bird',
+        'the prompt "dog dog dog dog dog dog dog dog dog dog ..." has over 77 tokens; its end is not read: a fish',
+    ]
+
+
+def test_half_precision_on_a_cpu_is_told(checkpoint, caplog):
+    with caplog.at_level("INFO"):
+        assert TextToVideo(checkpoint).dtype == torch.float32
+    assert "computing in fp32" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        TextToVideo(checkpoint, dtype=torch.float32)
+    assert "fp32" not in caplog.text
+
+
+def test_the_version_is_the_installed_ones(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"comfyui-videocrafter2 {importlib.metadata.version('comfyui-videocrafter2')}\n"
+
+
+def test_a_missing_miniature_is_explained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vc2.__main__.TINY", tmp_path / "vc2-tiny.safetensors")
+    assert main(["a cat", "-o", str(tmp_path / "clip.mp4")]) == 2
+    assert "vc2-tiny.safetensors is missing: the miniature comes with a git checkout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sampling", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", r"must be a JSON object, found \[1\]"),
+        ('{"steps": "50"}', "must hold steps as int, found '50'"),
+        ('{"steps": true}', "must hold steps as int, found True"),
+        ('{"guidance": null}', "must hold guidance as float, found None"),
+        ('{"negative": 3}', "must hold negative as str, found 3"),
+    ],
+)
+def test_damaged_recommendations_are_named(checkpoint, tmp_path, sampling, complaint):
+    save_file(load_file(checkpoint), tmp_path / "odd.safetensors", metadata={"sampling": sampling})
+    with pytest.raises(CheckpointError, match=rf"odd\.safetensors: the metadata 'sampling' {complaint}"):
+        TextToVideo(tmp_path / "odd.safetensors")
+
+
+def test_recommendations_are_taken():
+    recommended = {"steps": 25, "fps": 8, "guidance": 4.5, "negative": "blur", "of_another_version": [1]}
+    settings = Settings.of({"sampling": json.dumps(recommended)})
+    assert settings == Settings(steps=25, fps=8, guidance=4.5, negative="blur")
 
 
 @pytest.mark.parametrize(("asked", "found"), [("cuda", "cuda:3"), ("cuda:1", "cuda:1"), ("cpu", "cpu"), ("mps", "mps")])
@@ -147,12 +287,12 @@ def test_a_clip_depends_on_its_prompt_and_seed_alone(checkpoint):
 def test_one_pass_or_two(checkpoint):
     """Guidance in one batch, or in two passes once memory has run out, is the same."""
     model = TextToVideo(checkpoint)
-    cond, uncond = model.text(["a cat"]), model.text([""])
-    x, t, fps = torch.randn(1, 4, 2, 4, 4), torch.tensor([500]), torch.tensor([28.0])
+    cond, uncond = model.text(["a cat", "a dog"]), model.text(["", ""])
+    x, t, fps = torch.randn(2, 4, 2, 4, 4), torch.tensor([500, 20]), torch.tensor([28.0, 8.0])
 
     class Small(torch.nn.Module):
         def forward(self, x, *rest):
-            if len(x) > 1:
+            if len(x) > 2:
                 raise torch.cuda.OutOfMemoryError("out of memory")
             return model.unet(x, *rest)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
-from vc2.networks.layers import Clips
+from vc2.networks.clips import Clips
 from vc2.networks.unet import VideoUNet
 from vc2.sampling import ddim, fifo, windows
 from vc2.sampling.schedule import NoiseSchedule

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
+from vc2 import lora as command
 from vc2.files import checkpoint, lora
 from vc2.files.checkpoint import CheckpointError
+from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
 from vc2.pipeline import Settings
@@ -59,7 +65,7 @@ def test_merge_adds_the_product():
     up, down = pair(tuple(unet[f"{LAYER}.weight"].shape), 4, g)
     name = f"diffusion_model.{LAYER}"
     tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.alpha": torch.tensor(8.0)}
-    merged = lora.merge(unet, tensors, 0.5)
+    merged = merge(unet, tensors, 0.5)
     assert relative_rms(merged[f"{LAYER}.weight"], unet[f"{LAYER}.weight"] + 0.5 * 2 * up @ down) < 1e-6
     assert all(torch.equal(merged[n], unet[n]) for n in unet if n != f"{LAYER}.weight")
 
@@ -127,6 +133,7 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
             "belong to no layer of this model .diffusion_model.nowhere",
         ),
         ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 64)}, "lora_B.weight is missing"),
+        ({f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(32, 4)}, "lora_A.weight is missing"),
         ({f"diffusion_model.{LAYER}.diff": torch.zeros(3, 3)}, "has shape .3, 3., expected"),
         (
             {
@@ -136,6 +143,14 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
             "has shape",
         ),
         ({"model.weight": torch.zeros(1)}, "1 of 1 tensors belong to no layer"),
+        (
+            {
+                f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 32),
+                f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(32, 4).index_fill(0, torch.tensor(9), torch.nan),
+            },
+            "lora_B.weight holds numbers that are not finite",
+        ),
+        ({f"diffusion_model.{LAYER}.diff": torch.full((32, 32), torch.inf)}, "diff holds numbers that are not finite"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, state, message):
@@ -150,21 +165,114 @@ def test_a_list_of_another_length(tmp_path):
         lora.load(tmp_path / "unet_lora.pt", CONFIG)
 
 
-def test_the_command_converts_and_merges(tmp_path):
-    unet = fill_module(VideoUNet(CONFIG))
-    sampling = {"width": 64, "fps": 8, "steps": 25, "guidance": 4.0}
-    checkpoint.save(tmp_path / "model.safetensors", unet=unet.state_dict(), metadata={"sampling": json.dumps(sampling)})
+def test_merge_adds_plain_changes():
+    """`.diff` to the weight, `.diff_b` to the bias, both times the strength; what the model lacks counts as zero."""
+    unet = fill_module(VideoUNet(CONFIG)).state_dict()
+    layer = "input_blocks.1.0.in_layers.2"
+    weight, bias = torch.randn_like(unet[f"{layer}.weight"]), torch.randn_like(unet[f"{layer}.bias"])
+    new = torch.randn(64, 256)
+    changes = {f"{layer}.diff": weight, f"{layer}.diff_b": bias, "time_cond_proj.diff": new}
+    merged = merge(unet, {f"diffusion_model.{name}": change for name, change in changes.items()}, 0.5)
+    assert torch.allclose(merged[f"{layer}.weight"], unet[f"{layer}.weight"] + 0.5 * weight)
+    assert torch.allclose(merged[f"{layer}.bias"], unet[f"{layer}.bias"] + 0.5 * bias)
+    assert torch.allclose(merged["time_cond_proj.weight"], 0.5 * new)
+    assert all(torch.equal(merged[n], unet[n]) for n in unet if not n.startswith(layer))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`model.safetensors` and a LoRA for it, `unet_lora.pt`."""
+    sampling = {"width": 64, "fps": 8, "steps": 25, "guidance": 4.0, "of_another_version": True}
+    unet = fill_module(VideoUNet(CONFIG)).state_dict()
+    checkpoint.save(tmp_path / "model.safetensors", unet=unet, metadata={"sampling": json.dumps(sampling)})
     torch.save(turbo_list(CONFIG), tmp_path / "unet_lora.pt")
-    source, model = str(tmp_path / "unet_lora.pt"), ["--model", str(tmp_path / "model.safetensors")]
-    assert lora.main([source, str(tmp_path / "out.safetensors"), *model]) == 0
-    assert len(load_file(tmp_path / "out.safetensors")) == 2 * len(lora.adapted_modules(CONFIG))
-    assert lora.main([source, str(tmp_path / "merged.safetensors"), *model, "--merge"]) == 0
-    merged = checkpoint.load(tmp_path / "merged.safetensors")
+    return tmp_path
+
+
+def run(folder, *arguments):
+    """The command's exit status; arguments that name files are files in the folder."""
+    return command.main([str(folder / a) if a.endswith((".pt", ".safetensors")) else a for a in arguments])
+
+
+def test_the_command_converts_and_merges(folder):
+    model = ("--model", "model.safetensors")
+    assert run(folder, "unet_lora.pt", "out.safetensors", *model) == 0
+    assert len(load_file(folder / "out.safetensors")) == 2 * len(lora.adapted_modules(CONFIG))
+    assert run(folder, "unet_lora.pt", "merged.safetensors", *model, "--merge") == 0
+    merged = checkpoint.load(folder / "merged.safetensors")
     assert merged.config.time_cond_proj_dim == 256
     assert merged.config.family == "T2V-Turbo"
     assert not merged.schedule.rescaled
     assert Settings.of(merged.metadata, distilled=True) == Settings(
         width=64, fps=8, steps=4, guidance=7.5
     )  # not the undistilled model's steps
-    assert lora.main([source, str(tmp_path / "out.pt")]) == 2
-    assert lora.main([str(tmp_path / "none.pt"), str(tmp_path / "o.safetensors")]) == 2
+    assert json.loads(merged.metadata["sampling"]) == {"width": 64, "fps": 8, "of_another_version": True}
+    assert run(folder, "unet_lora.pt", "out.pt") == 2
+    assert run(folder, "none.pt", "o.safetensors") == 2
+
+
+@pytest.mark.parametrize("strength", [None, 0.5])
+def test_the_command_merges_at_a_strength(folder, strength):
+    options = [] if strength is None else ["--strength", str(strength)]
+    assert run(folder, "unet_lora.pt", "m.safetensors", "--model", "model.safetensors", "--merge", *options) == 0
+    base = checkpoint.load(folder / "model.safetensors").unet
+    expected = merge(base, lora.load(folder / "unet_lora.pt", CONFIG), strength or 1.0)
+    found = checkpoint.load(folder / "m.safetensors").unet
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["out.safetensors", "--strength", "0.5"], "--strength needs --merge"),
+        (["out.safetensors", "--merge"], "--merge needs --model"),
+        (
+            ["out.safetensors", "--model", "model.safetensors", "--merge", "--strength", "nan"],
+            "finite number, found nan",
+        ),
+        (
+            ["out.safetensors", "--model", "model.safetensors", "--merge", "--strength", "inf"],
+            "finite number, found inf",
+        ),
+        (["model.safetensors", "--model", "model.safetensors", "--merge"], "model.safetensors exists already"),
+        (["unet_lora.pt/x.safetensors", "--model", "model.safetensors"], "unet_lora.pt is not a folder"),
+        (["out.safetensors"], "For a LoRA of another model, give its checkpoint with --model"),
+    ],
+)
+def test_the_command_refuses(folder, monkeypatch, capsys, caplog, arguments, complaint):
+    """In one plain line, before the model is read, and everything is left as it was."""
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("it read the model"))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert run(folder, "unet_lora.pt", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not caplog.records
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_hint_at_the_model_is_for_those_who_gave_none(folder, capsys):
+    torch.save(turbo_list(CONFIG)[:-2], folder / "short.pt")
+    assert run(folder, "short.pt", "out.safetensors", "--model", "model.safetensors") == 2
+    assert "--model" not in capsys.readouterr().err
+    (folder / "page.pt").write_text("<html>")
+    assert run(folder, "page.pt", "out.safetensors") == 2
+    assert "--model" not in capsys.readouterr().err
+
+
+def test_a_model_is_replaced_where_that_is_asked_for(folder):
+    arguments = ["unet_lora.pt", "model.safetensors", "--model", "model.safetensors", "--merge", "--overwrite"]
+    assert run(folder, *arguments) == 0
+    assert checkpoint.load(folder / "model.safetensors").config.family == "T2V-Turbo"
+
+
+def test_an_interrupt_while_torch_is_imported_is_no_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    process = subprocess.run(
+        [sys.executable, "-m", "vc2.lora", "unet_lora.pt", str(tmp_path / "out.safetensors")],
+        cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (130, "interrupted; nothing half-written is left\n")

@@ -50,6 +50,16 @@ def test_clips_do_not_influence_one_another(b, t, h, w):
 CACHED = fill_module(VideoUNet(unet_config("vc2_tiny")))
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_it_compiles_to_one_graph(checkpointing):
+    """Nothing in the forward pass, what it carries and its hooks included, breaks torch.compile's graph."""
+    model = fill_module(VideoUNet(unet_config("vc2_tiny")))
+    model.gradient_checkpointing(checkpointing)
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(model)(*inputs(1, 3, 4, 4))
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
 @torch.no_grad()
 def test_conditions_for_each_frame(unet):
     """One timestep and one text a frame, all the same, equal one a clip; different ones do not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vc2.files.video import FORMATS, format_of, read_metadata, read_video, write_video
+from vc2.files.video import FORMATS, check_clips, format_of, read_metadata, read_video, write_video
 
 
 def ramp(frames: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -102,7 +103,7 @@ def test_wrong_input(tmp_path, frames, fps, name, says):
 
 def test_ffmpegs_words_are_passed_on(tmp_path, monkeypatch):
     """Even where ffmpeg gives up while frames are still being written to it."""
-    broken = dataclasses.replace(FORMATS["mp4"], arguments=("-c:v", "no_such_codec"))
+    broken = dataclasses.replace(FORMATS["mp4"], arguments="-c:v no_such_codec")
     monkeypatch.setitem(FORMATS, "mp4", broken)
     for _ in range(5):
         with pytest.raises(RuntimeError, match=r"ffmpeg failed: .*no_such_codec"):
@@ -118,10 +119,55 @@ def test_names_are_taken_as_they_are(tmp_path, name, suffix):
     assert len(list(tmp_path.iterdir())) == (2 if suffix == ".png" else 1)
 
 
-def test_a_shorter_sequence_replaces_a_longer_one(tmp_path):
-    write_video(tmp_path / "clip.png", ramp(4), 10)
-    write_video(tmp_path / "clip.png", ramp(2), 10)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["clip_00000.png", "clip_00001.png"]
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_frames_replace_their_own_and_nothing_else(tmp_path):
+    """What lies beside them, and what is left of a longer clip, is never deleted, nor mixed with the new clip."""
+    write_video(tmp_path / "clip.png", ramp(3), 10)
+    for name in ("clip_1.png", "clip_00000.png.txt", "clip_00009.jpg", "other_00007.png", "clip.png"):
+        (tmp_path / name).write_text("somebody else's")
+    before = contents(tmp_path)
+    write_video(tmp_path / "clip.png", ramp(3)[::-1], 10)
+    after = contents(tmp_path)
+    assert after.keys() == before.keys()
+    assert {name for name in before if before[name] != after[name]} == {"clip_00000.png", "clip_00002.png"}
+    with pytest.raises(
+        FileExistsError, match=r"clip_00001\.png, .*clip_00002\.png would mix with the new clip's 1 frames"
+    ):
+        write_video(tmp_path / "clip.png", ramp(1), 10)
+    assert contents(tmp_path) == after
+
+
+@pytest.mark.parametrize(("name", "existing"), [("clip.mp4", "clip.mp4"), ("a+b.png", "a+b_00412.png")])
+def test_nothing_is_replaced_unasked(tmp_path, name, existing):
+    """Nor is a file that appears while the clip is made; one that is there before is told before it is made."""
+
+    def frames(count):
+        yield from ramp(count)
+        assert not (tmp_path / existing).exists()
+        (tmp_path / existing).write_text("somebody else's")
+
+    for clip in (frames(2), frames(1)):
+        with pytest.raises(FileExistsError, match=rf"{re.escape(existing)} exists already; .*--overwrite"):
+            write_video(tmp_path / name, clip, 10, overwrite=False)
+        assert contents(tmp_path) == {existing: b"somebody else's"}
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.png"])
+def test_a_new_clip_needs_no_leave(tmp_path, name):
+    assert write_video(tmp_path / "new" / name, ramp(2), 10, overwrite=False).is_file()
+
+
+def test_many_clips_are_checked_together(tmp_path):
+    (tmp_path / "1.mp4").touch()
+    (tmp_path / "3.mp4").touch()
+    paths = [tmp_path / f"{n}.mp4" for n in range(5)]
+    with pytest.raises(FileExistsError, match=r"1\.mp4, .*3\.mp4 exist already"):
+        check_clips(paths)
+    check_clips(paths, overwrite=True)
+    check_clips(paths[4:])
 
 
 def test_every_format_is_found_by_its_ending():

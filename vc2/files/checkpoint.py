@@ -7,47 +7,51 @@ and the schedule's buffers, of which `scale_arr` (the dynamic rescale) is read.
 from __future__ import annotations
 
 import os
-import pickle
-import re
-import struct
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpointError
-from ..sampling.schedule import TIMESTEPS, NoiseSchedule
+from ..networks.autoencoder import AutoencoderKL
+from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig
+from ..networks.unet import VideoUNet
+from ..sampling.schedule import NoiseSchedule
+from . import CheckpointError
+from .layout import IGNORED, SCHEDULE_BUFFERS, TEXT, UNET, VAE, schedule_buffers, text_shapes
+from .output import check_target, scratch_folder
+from .pickles import read_pickle
 
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+__all__ = [
+    "SCHEDULE_BUFFERS",
+    "TEXT",
+    "UNET",
+    "VAE",
+    "Checkpoint",
+    "CheckpointError",
+    "assemble",
+    "load",
+    "load_part",
+    "read_metadata",
+    "read_tensors",
+    "save",
+    "save_part",
+    "schedule_buffers",
+    "take",
+]
+
 Module = TypeVar("Module", bound=nn.Module)
-SCHEDULE_BUFFERS = {
-    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
-    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "scale_arr", "logvar",
-}  # fmt: skip
-# In the files but not in the networks: LDM's own EMA copy and training-time leftovers.
-IGNORED = (
-    "model_ema.",
-    "first_stage_model.loss.",
-    "cond_stage_model.model.attn_mask",
-    "cond_stage_model.model.visual.",
-)
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be loaded; the message names the file, what was found, what was expected and what to do."""
 
 
 @dataclass
 class Checkpoint:
-    """What a file holds. `vae` and `text` are None where the file has only a UNet; tensors stay memory-mapped until
-    they are used.
+    """What a file holds; `vae` and `text` are None where it has only a UNet.
+
+    Tensors stay memory-mapped until they are used.
     """
 
     path: Path
@@ -103,39 +107,6 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def read_pickle(path: Path) -> Any:
-    """What torch.save wrote, tensors memory-mapped, as long as it holds tensors and plain containers alone. Raises
-    CheckpointError.
-    """
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):  # torch.save's format from before 1.6 cannot be mapped
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"(?:GLOBAL|class|type) ([\w.]+\.[\w.]+)", str(error)):
-            raise CheckpointError(
-                f"{path} holds more than tensors ({found.group(1)}), and loading that could run code. Nothing was"
-                " executed. Get the weights as .safetensors, or a .ckpt with the state dict only"
-            ) from error
-        with open(path, "rb") as file:
-            start = file.read(24)
-        raise CheckpointError(
-            f"{path} is not a PyTorch checkpoint (it starts with {start!r}); download it again"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, IndexError, KeyError, struct.error) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch checkpoint: {_first_sentence(error)}"
-            " Download it again"
-        ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".") + "."
-
-
 def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoint:
     """Load a text-to-video checkpoint, whole or UNet only, and check every tensor's name and shape.
 
@@ -143,21 +114,20 @@ def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoin
     CheckpointError.
     """
     path = Path(path)
-    state = {name: t for name, t in read_tensors(path).items() if not name.startswith(IGNORED)}
+    state = _without_ignored(read_tensors(path))
     prefix = next((p for p in (UNET, "diffusion_model.", "") if f"{p}input_blocks.0.0.weight" in state), None)
     if prefix is None:
-        found = ", ".join(sorted({name.split(".")[0] for name in state})[:6])
+        top_level = ", ".join(sorted({name.split(".")[0] for name in state})[:6])
         raise CheckpointError(
-            f"{path} holds no UNet ({UNET}input_blocks.0.0.weight is missing; top-level names: {found}); expected a"
+            f"{path} holds no UNet ({UNET}input_blocks.0.0.weight is missing; top-level names: {top_level}); expected a"
             " VideoCrafter text-to-video checkpoint"
         )
-
     vae, text = take(state, VAE), take(state, TEXT)
-    unet = take(state, prefix) if prefix else {n: state.pop(n) for n in list(state) if n not in SCHEDULE_BUFFERS}
-    buffers = {name: state.pop(name) for name in list(state) if name in SCHEDULE_BUFFERS}
+    buffers = {name: state.pop(name) for name in SCHEDULE_BUFFERS & state.keys()}
+    unet = take(state, prefix)
     if state:
         raise CheckpointError(
-            f"{path}: {_listing('unexpected', state)}; expected only {UNET}*, {VAE}*, {TEXT}* and schedule buffers"
+            f"{path}: {_count_of('unexpected', state)}; expected only {UNET}*, {VAE}*, {TEXT}* and schedule buffers"
         )
     try:
         config = UNetConfig.from_state_dict(unet)
@@ -167,15 +137,34 @@ def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoin
     except (ValueError, KeyError) as error:
         reason = f"tensor {error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path}: {reason}") from error
-    for part, given, network in _networks(unet, config, vae, vae_config, text, text_config):
-        _check(path, part, given, network)
+    _check(path, UNET, unet, _shapes(VideoUNet(config, device="meta")))
+    if vae_config:
+        _check(path, VAE, vae, _shapes(AutoencoderKL(vae_config, device="meta")))
+    if text_config:
+        _check(path, TEXT, text, text_shapes(text_config))
     if dtype:
         unet, vae, text = (
-            {n: t.to(dtype) if t.is_floating_point() else t for n, t in part.items()} for part in (unet, vae, text)
+            {name: t.to(dtype) if t.is_floating_point() else t for name, t in part.items()}
+            for part in (unet, vae, text)
         )
     return Checkpoint(
         path, config, unet, schedule, vae or None, vae_config, text or None, text_config, read_metadata(path)
     )
+
+
+def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dict[str, Tensor]:
+    """One part of a checkpoint file (`prefix` is UNET, VAE or TEXT), in float32, without its prefix.
+
+    Raises FileNotFoundError or CheckpointError, whose message names the setting that asked for the file, `asked_by`.
+    """
+    if path is None:
+        raise CheckpointError(f"{asked_by} is not set; give a checkpoint that holds {prefix}*")
+    state = take(_without_ignored(read_tensors(path)), prefix)
+    if not state:
+        raise CheckpointError(
+            f"{path} holds no tensors called {prefix}*; {asked_by} must name a whole checkpoint that does"
+        )
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -183,66 +172,41 @@ def take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
 
 
-def _networks(unet, config, vae, vae_config, text, text_config):
-    """(name prefix, given tensors, the network on the meta device) for each part that the file has."""
-    from ..networks.autoencoder import AutoencoderKL
-    from ..networks.unet import VideoUNet
-
-    yield UNET, unet, VideoUNet(config, device="meta")
-    if vae:
-        yield VAE, vae, AutoencoderKL(vae_config, device="meta")
-    if text:
-        yield TEXT, text, _text_shapes(text_config)
+def _without_ignored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED)}
 
 
-def _text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the text tower; written out so that a host without open_clip can check a checkpoint."""
-    w = config.width
-    shapes: dict[str, tuple[int, ...]] = {}
-    shapes["token_embedding.weight"] = (config.vocab_size, w)
-    shapes["positional_embedding"] = (config.context_length, w)
-    shapes["text_projection"], shapes["logit_scale"] = (w, w), ()
-    shapes["ln_final.weight"] = shapes["ln_final.bias"] = (w,)
-    for i in range(config.layers):
-        block = f"transformer.resblocks.{i}."
-        for name, out, into in (
-            ("attn.in_proj_", 3 * w, w),
-            ("attn.out_proj.", w, w),
-            ("mlp.c_fc.", 4 * w, w),
-            ("mlp.c_proj.", w, 4 * w),
-        ):
-            shapes[f"{block}{name}weight"], shapes[f"{block}{name}bias"] = (out, into), (out,)
-        for name in ("ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"):
-            shapes[block + name] = (w,)
-    return shapes
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def _check(path: Path, prefix: str, given: dict[str, Tensor], network: nn.Module | dict[str, tuple[int, ...]]) -> None:
-    expected = (
-        network if isinstance(network, dict) else {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    )
+def _check(path: Path, prefix: str, tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise CheckpointError unless a part's tensors have the names and shapes that its network expects."""
     problems = []
-    if missing := [prefix + name for name in expected if name not in given]:
-        problems.append(_listing("missing", missing))
-    if unexpected := [prefix + name for name in given if name not in expected]:
-        problems.append(_listing("unexpected", unexpected))
+    if missing := [prefix + name for name in expected if name not in tensors]:
+        problems.append(_count_of("missing", missing))
+    if unexpected := [prefix + name for name in tensors if name not in expected]:
+        problems.append(_count_of("unexpected", unexpected))
     for name, shape in expected.items():
-        if name in given and tuple(given[name].shape) != shape:
-            problems.append(f"{prefix}{name} has shape {tuple(given[name].shape)}, expected {shape}")
+        if name in tensors and tuple(tensors[name].shape) != shape:
+            problems.append(f"{prefix}{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
     if problems:
         raise CheckpointError(
             f"{path} does not fit: {'; '.join(problems[:4])}. The file is damaged, or of another model"
         )
 
 
-def _listing(kind: str, names) -> str:
+def _count_of(kind: str, names: Iterable[str]) -> str:
+    """How many tensors are missing or unexpected, and the first three: "1 missing tensor (out.2.weight)"."""
     names = sorted(names)
-    return f"{len(names)} {kind} tensor{'s' * (len(names) != 1)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+    plural, more = "s" * (len(names) != 1), ", ..." * (len(names) > 3)
+    return f"{len(names)} {kind} tensor{plural} ({', '.join(names[:3])}{more})"
 
 
 def _schedule(config: UNetConfig, buffers: dict[str, Tensor]) -> NoiseSchedule:
-    """The file's own `scale_arr`; without one, what the family was trained with (official
-    `configs/inference_t2v_*.yaml`).
+    """The file's own `scale_arr`; without one, what the family was trained with.
+
+    Official: `configs/inference_t2v_*.yaml`.
     """
     if "scale_arr" in buffers:
         return NoiseSchedule(scale=buffers["scale_arr"])
@@ -264,49 +228,40 @@ def save(
     schedule: NoiseSchedule | None = None,
     dtype: torch.dtype | None = None,
     metadata: dict[str, str] | None = None,
+    overwrite: bool = True,
 ) -> Path:
     """Write a safetensors file in the official layout; `dtype` converts the weights, schedule buffers stay float32.
-    Atomic: the file is whole or not there.
+
+    Atomic: the file is whole or not there. Raises OSError where it cannot be written, or exists and not `overwrite`.
     """
     tensors = {}
     for prefix, part in ((UNET, unet), (VAE, vae or {}), (TEXT, text or {})):
         for name, tensor in part.items():
-            tensors[prefix + name] = (
-                tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-            )
+            tensors[prefix + name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
     if schedule is not None:
         tensors |= schedule_buffers(schedule)
-    return _write(Path(path), tensors, metadata)
+    return _write(Path(path), tensors, metadata, overwrite)
 
 
 def save_part(
-    path: str | os.PathLike, prefix: str, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+    path: str | os.PathLike,
+    prefix: str,
+    state: Mapping[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    overwrite: bool = True,
 ) -> Path:
-    """Write one part by itself (`prefix` is UNET, VAE or TEXT), in the precision that it has. Atomic."""
+    """Write one part by itself (`prefix` is UNET, VAE or TEXT), in the precision that it has; otherwise as `save`."""
     return _write(
-        Path(path), {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, metadata
+        Path(path), {prefix + name: tensor.detach().cpu() for name, tensor in state.items()}, metadata, overwrite
     )
 
 
-def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dict[str, Tensor]:
-    """One part of a checkpoint file, in float32, without its prefix. `asked_by` names the setting for the error
-    messages.
-    """
-    if path is None:
-        raise CheckpointError(f"{asked_by} is not set; give a checkpoint that holds {prefix}*")
-    state = take({name: t for name, t in read_tensors(path).items() if not name.startswith(IGNORED)}, prefix)
-    if not state:
-        raise CheckpointError(
-            f"{path} holds no tensors called {prefix}*; {asked_by} must name a whole checkpoint that does"
-        )
-    return {name: tensor.float() for name, tensor in state.items()}
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None, overwrite: bool) -> Path:
+    check_target(path, overwrite)
+    with scratch_folder(path) as folder:
+        temporary = folder / path.name
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
         temporary.chmod(0o666 & ~_umask())  # the library writes files that only their owner can read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -318,42 +273,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def schedule_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
-    """The buffers that the official LatentDiffusion registers, from betas and the rescale."""
-    betas = schedule.betas
-    abar = torch.cumprod(1 - betas, 0)
-    previous = torch.cat([abar.new_ones(1), abar[:-1]])
-    variance = betas * (1 - previous) / (1 - abar)
-    buffers = {
-        "betas": betas,
-        "alphas_cumprod": abar,
-        "alphas_cumprod_prev": previous,
-        "sqrt_alphas_cumprod": abar.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - abar).sqrt(),
-        "log_one_minus_alphas_cumprod": (1 - abar).log(),
-        "sqrt_recip_alphas_cumprod": (1 / abar).sqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1 / abar - 1).sqrt(),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
-        "posterior_mean_coef1": betas * previous.sqrt() / (1 - abar),
-        "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - abar),
-    }
-    # The official files carry 1400 entries; those after the first 1000 repeat the last and mean nothing. A plain
-    # schedule's are written too (ones): without them the file would be taken for what its family was trained with.
-    buffers["scale_arr"] = torch.cat([schedule.scale, schedule.scale[-1:].expand(1400 - TIMESTEPS)])
-    return {name: tensor.float() for name, tensor in buffers.items()}
-
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "UnsupportedCheckpointError",
-    "assemble",
-    "load",
-    "read_tensors",
-    "save",
-    "schedule_buffers",
-    "take",
-]

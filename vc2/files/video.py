@@ -1,6 +1,4 @@
-"""Write and read videos through ffmpeg (the binary that imageio-ffmpeg carries). Formats are data; frames are streamed,
-one at a time.
-"""
+"""Write and read videos through ffmpeg (the binary that imageio-ffmpeg carries), one frame at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,42 +16,30 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
+from .output import already_there, check_target, listed, scratch_folder
+
 
 @dataclass(frozen=True)
 class Format:
-    """How ffmpeg is asked for a file format. `metadata`: whether the container keeps free text."""
+    """How ffmpeg's command line asks for a file format. `metadata`: whether the container keeps free text."""
 
     suffix: str
-    arguments: tuple[str, ...]
+    arguments: str
     metadata: bool = False
 
 
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
+_PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"
 FORMATS = {
     "mp4": Format(
         ".mp4",
-        (
-            "-vf",
-            _EVEN,
-            "-c:v",
-            "libx264",
-            "-crf",
-            "14",
-            "-pix_fmt",
-            "yuv420p",
-            "-movflags",
-            "+faststart+use_metadata_tags",
-        ),
+        f"-vf {_EVEN} -c:v libx264 -crf 14 -pix_fmt yuv420p -movflags +faststart+use_metadata_tags",
         metadata=True,
     ),
-    "webm": Format(
-        ".webm", ("-vf", _EVEN, "-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-pix_fmt", "yuv420p"), metadata=True
-    ),
-    "gif": Format(
-        ".gif", ("-vf", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none", "-loop", "0")
-    ),
-    "webp": Format(".webp", ("-c:v", "libwebp_anim", "-lossless", "0", "-quality", "90", "-loop", "0")),
-    "png": Format(".png", ("-start_number", "0")),
+    "webm": Format(".webm", f"-vf {_EVEN} -c:v libvpx-vp9 -crf 18 -b:v 0 -pix_fmt yuv420p", metadata=True),
+    "gif": Format(".gif", f"-vf {_PALETTE} -loop 0"),
+    "webp": Format(".webp", "-c:v libwebp_anim -lossless 0 -quality 90 -loop 0"),
+    "png": Format(".png", "-start_number 0"),
 }
 
 
@@ -69,15 +55,59 @@ def format_of(path: str | os.PathLike) -> str:
     )
 
 
+def clip_files(path: Path, frames: int) -> list[Path]:
+    """The files that a clip is written as: one, or for `.png` one a frame, `name_00000.png` on."""
+    if format_of(path) != "png":
+        return [path]
+    return [path.with_name(f"{path.stem}_{number:05d}.png") for number in range(frames)]
+
+
+def existing_files(path: Path) -> list[Path]:
+    """What is there under a clip's name, whoever made it; for `.png` frames of any number."""
+    if format_of(path) != "png":
+        return [path] if os.path.lexists(path) else []
+    frame = re.compile(re.escape(path.stem) + r"_\d{5,}\.png")
+    return sorted(file for file in path.parent.glob("*.png") if frame.fullmatch(file.name))
+
+
+def check_clips(paths: Iterable[Path], overwrite: bool = False, frames: int | None = None) -> None:
+    """Raise OSError, in a plain sentence, unless clips can be written at `paths`; see `output.check_target`.
+
+    Without `overwrite` nothing may exist under their names. With it, the files that a clip of `frames` frames writes
+    are replaced; further frames, left of a longer clip or of something else, would mix with it and are refused, for
+    nothing is ever deleted. `frames` None: how many is not known yet.
+    """
+    paths = list(paths)
+    for path in paths:
+        check_target(clip_files(path, 1)[0], overwrite=True)
+    existing = {path: existing_files(path) for path in paths}
+    if not overwrite and any(existing.values()):
+        raise already_there([file for files in existing.values() for file in files])
+    if frames is None:
+        return
+    for path, files in existing.items():
+        replaced = set(clip_files(path, frames))
+        if left := [file for file in files if file not in replaced]:
+            raise FileExistsError(
+                f"{listed(left)} would mix with the new clip's {frames} frames; choose another name, or remove them if"
+                " they are left of an older clip"
+            )
+
+
 def write_video(
-    path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, metadata: Mapping[str, object] | None = None
+    path: str | os.PathLike,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    overwrite: bool = True,
 ) -> Path:
     """Encode uint8 frames `[H, W, 3]` into `path`, whose ending decides the format. Returns the path written.
 
     `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON
     where the container can (mp4, webm). The file is written under a temporary name and renamed: an error or an
     interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different sizes or an unknown
-    ending, RuntimeError with ffmpeg's words where encoding fails.
+    ending, OSError where `check_clips` does, RuntimeError with ffmpeg's own message where encoding fails.
     """
     path, format = Path(path), FORMATS[format_of(path)]
     if fps <= 0:
@@ -87,52 +117,41 @@ def write_video(
         first = next(iterator)
     except StopIteration:
         raise ValueError(f"{path}: there are no frames to write") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        inputs = [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-s",
-            f"{first.shape[1]}x{first.shape[0]}",
-            "-r",
-            f"{fps:g}",
-            "-i",
-            "pipe:0",
-        ]
+    check_clips([path], overwrite)
+    with scratch_folder(path) as folder:
+        size = f"{first.shape[1]}x{first.shape[0]}"
+        inputs = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i pipe:0".split()
         if metadata and format.metadata:
-            Path(folder, "metadata.txt").write_text(_ffmetadata(metadata), encoding="utf-8")
+            (folder / "metadata.txt").write_text(_ffmetadata(metadata), encoding="utf-8")
             inputs += ["-f", "ffmetadata", "-i", "metadata.txt", "-map_metadata", "1", "-map", "0:v"]
         # ffmpeg sees only plain names in its own folder: a % in the user's name would be taken for a pattern.
-        sequence = format.suffix == ".png"
-        name = "%05d.png" if sequence else f"clip{format.suffix}"
-        _encode([*inputs, *format.arguments, name], chain([first], iterator), first.shape, path, folder)
-        return _place_sequence(Path(folder), path) if sequence else Path(folder, name).replace(path)
+        name = "clip_%05d.png" if format.suffix == ".png" else f"clip{format.suffix}"
+        _encode([*inputs, *format.arguments.split(), name], chain([first], iterator), first.shape, path, folder)
+        count = len(list(folder.glob("clip*")))
+        check_clips([path], overwrite, count)
+        written, targets = clip_files(folder / f"clip{format.suffix}", count), clip_files(path, count)
+        for file, target in zip(written, targets, strict=True):
+            file.replace(target)
+    return targets[0]
 
 
-def _place_sequence(folder: Path, path: Path) -> Path:
-    """Move the frames to `name_00000.png` on, in place of those of an earlier, perhaps longer, clip. Returns the first."""
-    for old in path.parent.iterdir():
-        if re.fullmatch(re.escape(path.stem) + r"_\d{5}\.png", old.name):
-            old.unlink()
-    return [file.replace(path.with_name(f"{path.stem}_{file.name}")) for file in sorted(folder.glob("*.png"))][0]  # noqa: RUF015 (all must be moved)
+def _ffmpeg(*arguments: str) -> list[str]:
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-hide_banner", "-loglevel", "error", *arguments]
 
 
 def _encode(
-    arguments: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path, folder: str
+    arguments: Sequence[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path, folder: Path
 ) -> None:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-hide_banner", "-loglevel", "error", *arguments]
     with (
-        tempfile.TemporaryFile() as words,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words, cwd=folder) as process,
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(_ffmpeg(*arguments), stdin=subprocess.PIPE, stderr=messages, cwd=folder) as process,
     ):
         assert process.stdin
         try:
             for frame in frames:
                 process.stdin.write(_bytes(frame, shape, path))
         except BrokenPipeError:
-            pass  # ffmpeg gave up; its exit status and words say why
+            pass  # ffmpeg gave up; its exit status and messages say why
         except BaseException:
             process.kill()
             raise
@@ -140,8 +159,8 @@ def _encode(
             with contextlib.suppress(BrokenPipeError):  # closing flushes, into a pipe that may be gone
                 process.stdin.close()
         if process.wait():
-            words.seek(0)
-            raise RuntimeError(f"{path}: ffmpeg failed: {words.read().decode(errors='replace').strip()[-500:]}")
+            messages.seek(0)
+            raise RuntimeError(f"{path}: ffmpeg failed: {messages.read().decode(errors='replace').strip()[-500:]}")
 
 
 def _bytes(frame: np.ndarray, shape: tuple[int, ...], path: Path) -> bytes:
@@ -169,32 +188,19 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
     """The free text that `write_video` stored, decoded; empty where there is none."""
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-hide_banner",
-        "-loglevel",
-        "error",
-        "-i",
-        str(path),
-        "-f",
-        "ffmetadata",
-        "-",
-    ]
-    text = subprocess.run(command, check=True, capture_output=True).stdout.decode()
-    text, found = text.replace("\\\n", "\n"), {}
-    for line in text.splitlines()[1:]:
+    command = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-")
+    text, metadata = subprocess.run(command, check=True, capture_output=True).stdout.decode(), {}
+    for line in text.replace("\\\n", "\n").splitlines()[1:]:
         key, separator, value = line.partition("=")
         value = _unescape(value)
         if separator and value[:1] in '{["':
             try:
-                found[key.lower()] = json.loads(value)
+                metadata[key.lower()] = json.loads(value)
             except json.JSONDecodeError:
                 continue  # some other program's tag that merely looks like JSON
-    return found
+    return metadata
 
 
 def _unescape(text: str) -> str:
-    out, characters = [], iter(text)
-    for c in characters:
-        out.append(next(characters, "") if c == "\\" else c)
-    return "".join(out)
+    characters = iter(text)
+    return "".join(next(characters, "") if c == "\\" else c for c in characters)

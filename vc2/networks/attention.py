@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Backend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -23,16 +24,16 @@ MAX_BATCH = 2**13
 
 def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """torch's scaled dot product attention."""
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    q, k, v = (rearrange(t, "n l (h d) -> n h l d", h=heads) for t in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)")
 
 
 def xformers_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """xformers' memory-efficient attention."""
     from xformers.ops import memory_efficient_attention
 
-    q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
-    return memory_efficient_attention(q, k, v).flatten(2)
+    q, k, v = (rearrange(t, "n l (h d) -> n l h d", h=heads) for t in (q, k, v))
+    return rearrange(memory_efficient_attention(q, k, v), "n l h d -> n l (h d)")
 
 
 XFORMERS_INSTALLED = importlib.util.find_spec("xformers") is not None
@@ -73,8 +74,9 @@ class RelativePosition(nn.Module):
             nn.init.xavier_uniform_(self.embeddings_table)
 
     def forward(self, length: int, like: Tensor) -> Tensor:
-        """`[length, length, d]` on `like`'s device and dtype; entry (i, j) belongs to distance j - i, clamped to the
-        table.
+        """`[length, length, d]` on `like`'s device and dtype.
+
+        Entry (i, j) belongs to the distance j - i, clamped to the table.
         """
         index = torch.arange(length, device=like.device)
         distance = (index[None, :] - index[:, None]).clamp(-self.max_distance, self.max_distance)
@@ -115,8 +117,9 @@ class Attention(nn.Module):
             self.relative_position_v = RelativePosition(head_dim, max_distance, **kw)
 
     def forward(self, x: Tensor, context: Tensor | None = None, value: Tensor | None = None) -> Tensor:
-        """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`. `value` replaces the context where values
-        are computed.
+        """x `[N, L, dim]`, context `[N, S, context_dim]` -> `[N, L, dim]`.
+
+        `value` replaces the context where values are computed.
         """
         context = x if context is None else context
         if context.shape[1] == 1 and not self.relative:
@@ -125,16 +128,14 @@ class Attention(nn.Module):
             return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
         attend = self._relative_attention if self.relative else self.backend
-        parts = [
-            attend(*part, self.heads)
-            for part in zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
-        ]
-        return self.to_out(parts[0] if len(parts) == 1 else torch.cat(parts))
+        chunks = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
+        out = [attend(*chunk, self.heads) for chunk in chunks]
+        return self.to_out(out[0] if len(out) == 1 else torch.cat(out))
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # [N, heads, L, d]
+        q, k, v = (rearrange(t, "n l (h d) -> n h l d", h=heads) for t in (q, k, v))
         length, q = q.shape[2], q * q.shape[3] ** -0.5
         logits = q @ k.transpose(-1, -2) + torch.einsum("nhld,lsd->nhls", q, self.relative_position_k(length, q))
         weights = logits.softmax(-1)
         out = weights @ v + torch.einsum("nhls,lsd->nhld", weights, self.relative_position_v(length, v))
-        return out.transpose(1, 2).flatten(2)
+        return rearrange(out, "n h l d -> n l (h d)")

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .config import AutoencoderConfig, as_config
@@ -28,13 +29,12 @@ class ResnetBlock(nn.Module):
         self.norm2 = _norm(out_channels, **kw)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, **kw)
-        if channels != out_channels:
-            self.nin_shortcut = nn.Conv2d(channels, out_channels, 1, **kw)
+        self.nin_shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1, **kw)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        return h + self.nin_shortcut(x)
 
 
 class AttentionBlock(nn.Module):
@@ -47,10 +47,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        # [N, 1, HW, C]; contiguous, or no fused kernel takes them and all HW x HW weights are held.
-        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None].contiguous() for layer in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(h)
+        # Contiguous, or no fused kernel takes them and all HW x HW weights are held.
+        q, k, v = (rearrange(f(h), "n c h w -> n 1 (h w) c").contiguous() for f in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj_out(rearrange(h, "n 1 (h w) c -> n c h w", h=x.shape[2]))
 
 
 class Downsample(nn.Module):
@@ -85,21 +85,20 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, then (`upsample` or `downsample`) the way to the next."""
+    """Residual blocks at one resolution, then the way to the next: `downsample` or `upsample`, set by who builds it."""
 
     def __init__(self, channels: int, out_channels: int, blocks: int, dropout: float, **kw):
         super().__init__()
         self.block = nn.ModuleList(
             ResnetBlock(channels if i == 0 else out_channels, out_channels, dropout, **kw) for i in range(blocks)
         )
+        self.downsample: nn.Module = nn.Identity()
+        self.upsample: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
-        for resample in ("downsample", "upsample"):
-            if hasattr(self, resample):
-                x = getattr(self, resample)(x)
-        return x
+        return self.upsample(self.downsample(x))
 
 
 class Encoder(nn.Module):

@@ -1,13 +1,14 @@
-"""The text encoder: OpenCLIP ViT-H/14's text tower, read at its second-to-last layer (official
-`FrozenOpenCLIPEmbedder`, layer "penultimate").
+"""The text encoder: OpenCLIP ViT-H/14's text tower, read at its second-to-last layer.
 
-open_clip provides the transformer and the tokenizer; it is imported where it is needed, so that ComfyUI, which has its
-own, does not load it.
+As the official `FrozenOpenCLIPEmbedder` with layer "penultimate" (`lvdm/modules/encoders/condition.py`). open_clip
+provides the transformer and the tokenizer; it is imported where it is needed, so that ComfyUI, which has its own, does
+not load it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from .config import TextConfig, as_config
 
 
 class TextEncoder(nn.Module):
-    """Prompts -> `[N, 77, D]`. Parameter names are those of `cond_stage_model.model.*`, the parts that are never used
-    included.
+    """Prompts -> `[N, 77, D]`.
+
+    Parameter names are those of `cond_stage_model.model.*`, including what is never used.
     """
 
     def __init__(self, config: TextConfig | dict | None = None, *, dtype: torch.dtype | None = None, device=None):
@@ -42,11 +44,13 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, prompts: str | Sequence[str]) -> Tensor:
         """Token ids `[N, 77]`: start, the words, end, then zeros. Longer prompts are cut to fit."""
+        return self._tokenizer([prompts] if isinstance(prompts, str) else list(prompts))
+
+    @cached_property
+    def _tokenizer(self):
         from open_clip import SimpleTokenizer
 
-        if not hasattr(self, "_tokenizer"):
-            self._tokenizer = SimpleTokenizer(context_length=self.config.context_length)
-        return self._tokenizer([prompts] if isinstance(prompts, str) else list(prompts))
+        return SimpleTokenizer(context_length=self.config.context_length)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Token ids `[N, 77]` -> `[N, 77, D]`: all layers but the last, then the final norm."""

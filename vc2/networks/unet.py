@@ -1,23 +1,24 @@
 """The denoiser: SD 2.1's UNet inflated with temporal attention and temporal convolution (paper section 3.1).
 
-One class serves training, the command line (`operations=torch.nn`) and ComfyUI (the host's operations, which cast and
-offload).
+One class serves training and the command line (`operations=torch.nn`) and ComfyUI, whose operations cast and offload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import attention
+from .clips import Clips, Pass
 from .config import UNetConfig, as_config
 from .hooks import NO_HOOKS, Hooks
 from .layers import (
     GROUPS,
-    Clips,
     Downsample,
     ResBlock,
     SpatialTransformer,
@@ -27,32 +28,29 @@ from .layers import (
     timestep_embedding,
 )
 
+# Which temporal layers take part, as `VideoUNet.forward` is told: (attention, convolution).
+TEMPORAL = {
+    "full": (True, True),
+    "identity": (True, False),
+    "bypass": (False, False),
+    "no attention": (False, True),
+}
+
 
 class Block(nn.Sequential):
-    """The layers between two skips; gives each layer what it needs besides x."""
+    """The layers between two skips."""
 
     use_checkpoint = False
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, emb: Tensor, context: Tensor, clips: Clips, hooks: Hooks, size: tuple[int, int] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
         for layer in self:
-            if isinstance(layer, ResBlock):
-                x = self._run(layer, x, emb, clips)
-            elif isinstance(layer, SpatialTransformer):
-                x = self._run(layer, x, context, hooks)
-            elif isinstance(layer, TemporalTransformer):
-                x = self._run(layer, x, clips)
-            elif isinstance(layer, Upsample):
-                x = layer(x, size or (2 * x.shape[-2], 2 * x.shape[-1]))
+            # Resampling keeps its input and nothing else: there is nothing to gain.
+            if recompute and not isinstance(layer, Downsample | Upsample):
+                x = checkpoint(layer, x, pass_, use_reentrant=False)
             else:
-                x = layer(x)
+                x = layer(x, pass_)
         return x
-
-    def _run(self, layer: nn.Module, *inputs) -> Tensor:
-        if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
-        return layer(*inputs)
 
 
 class VideoUNet(nn.Module):
@@ -69,6 +67,7 @@ class VideoUNet(nn.Module):
         kw = {"operations": operations, "dtype": dtype, "device": device}
         plain = {"dtype": dtype, "device": device}
         width, emb = c.model_channels, 4 * c.model_channels
+        head_dim = c.num_head_channels
         max_distance = c.temporal_length if c.use_relative_position else None
 
         def embedder() -> nn.Sequential:
@@ -80,7 +79,7 @@ class VideoUNet(nn.Module):
             return ResBlock(channels, emb, out, c.temporal_conv, **kw)
 
         def transformers(channels: int) -> Iterator[nn.Module]:
-            heads, head_dim = channels // c.num_head_channels, c.num_head_channels
+            heads = channels // head_dim
             yield SpatialTransformer(channels, heads, head_dim, c.transformer_depth, c.context_dim, c.use_linear, **kw)
             if c.temporal_attention:
                 yield TemporalTransformer(channels, heads, head_dim, 1, c.use_linear, max_distance, **kw)
@@ -94,12 +93,13 @@ class VideoUNet(nn.Module):
             self.motion_cond_proj = operations.Linear(c.motion_cond_proj_dim, width, bias=False, **plain)
             self.combine_proj = operations.Linear(2 * width, width, bias=False, **plain)
 
-        self.input_blocks = nn.ModuleList([Block(operations.Conv2d(c.in_channels, width, 3, padding=1, **plain))])
+        self.input_blocks = nn.ModuleList(
+            [nn.Sequential(operations.Conv2d(c.in_channels, width, 3, padding=1, **plain))]
+        )
         if c.addition_attention:
             # Always 8 heads and convolutional projections, whatever the rest of the network has.
-            self.init_attn = Block(
-                TemporalTransformer(width, 8, c.num_head_channels, c.transformer_depth, False, max_distance, **kw)
-            )
+            init_attn = TemporalTransformer(width, 8, head_dim, c.transformer_depth, False, max_distance, **kw)
+            self.init_attn = Block(init_attn)
 
         channels, factor, skips = width, 1, [width]
         for level, mult in enumerate(c.channel_mult):
@@ -162,51 +162,55 @@ class VideoUNet(nn.Module):
         guidance: float | None = None,
         motion_guidance: float | None = None,
     ) -> Tensor:
-        """Predict the noise in `x`.
+        """Predict the noise in `x`: epsilon `[B, 4, T, H, W]`.
 
         x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`,
-        fps `[B]` (the condition, not the playback rate; 16 where it is None, as in the official UNet) -> `[B, 4, T, H,
-        W]`.
+        fps `[B]` (the condition, not the playback rate; 16 where it is None, as in the official UNet).
 
-        `temporal`: "full"; "identity" leaves out the temporal convolutions, "bypass" the temporal attention too (both
-        are for single images), "conv" the attention alone (temporal guidance). `window`: (length, stride) of
-        FreeNoise's windows of temporal attention, for clips longer than `length`. `guidance`, `motion_guidance`: the
-        scales that a T2V-Turbo model was distilled with, as conditions; motion guidance 0 is not the same as None.
+        `temporal` says which temporal layers take part: "full", all; "identity", the attention alone, and "bypass",
+        none (both for single images); "no attention", the convolutions alone (temporal guidance).
+        `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
+        `guidance`, `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as conditions; motion
+        guidance 0 is not the same as None.
+
+        Raises ValueError for an `x` of another rank, an unknown `temporal` and a context of another width.
         """
         if x.ndim != 5:
             raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
-        if temporal not in _TEMPORAL:
-            raise ValueError(f"temporal must be one of {', '.join(_TEMPORAL)}, found {temporal!r}")
-        b, _, t = x.shape[:3]
+        if temporal not in TEMPORAL:
+            raise ValueError(f"temporal must be one of {', '.join(TEMPORAL)}, found {temporal!r}")
         if context.shape[-1] != self.config.context_dim:
             raise ValueError(
                 f"the text context is {context.shape[-1]} wide but this model takes {self.config.context_dim}; use the"
                 " text encoder that belongs to it"
             )
+        b, _, t = x.shape[:3]
         hooks = hooks or NO_HOOKS
-        clips = Clips(b, t, *_TEMPORAL[temporal], window)
-
         if context.ndim == 4:
-            context = context.flatten(0, 1)
-        context = context.to(x.dtype)
-        emb = hooks.embedding(self._embed(timesteps, fps, self._distilled(guidance, motion_guidance, x), x))
-        h = x.transpose(1, 2).flatten(0, 1)  # [B*T, C, H, W]
+            context = rearrange(context, "b t s d -> (b t) s d")
+        embedding = hooks.embedding(self._embed(timesteps, fps, self._distilled(guidance, motion_guidance, x), x))
+        pass_ = Pass(embedding, context.to(x.dtype), Clips(b, t, *TEMPORAL[temporal], window), hooks)
+
+        h = rearrange(x, "b c t h w -> (b t) c h w")
         skips = []
         for index, block in enumerate(self.input_blocks):
             hooks.enter("input", index)
-            h = block(h, emb, context, clips, hooks)
-            if index == 0 and self.config.addition_attention:
-                h = self.init_attn(h, emb, context, clips, hooks)
+            h = block(h, pass_) if index else self._first(h, pass_)
             h, skip = hooks.input(index, h)
             skips.append(skip)
         hooks.enter("middle", 0)
-        h = hooks.middle(self.middle_block(h, emb, context, clips, hooks))
+        h = hooks.middle(self.middle_block(h, pass_))
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
             h, skip = hooks.output(index, h, skips.pop())
-            size = tuple(skips[-1].shape[-2:]) if skips else None
-            h = block(torch.cat([h, skip], 1), emb, context, clips, hooks, size)
-        return self.out(h).unflatten(0, (b, t)).transpose(1, 2)
+            skip_size = skips[-1].shape[-2:] if skips else None
+            h = block(torch.cat([h, skip], 1), replace(pass_, skip_size=skip_size))
+        return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=t)
+
+    def _first(self, x: Tensor, pass_: Pass) -> Tensor:
+        """The first convolution, and the temporal attention that comes right after it."""
+        h = self.input_blocks[0](x)
+        return self.init_attn(h, pass_) if self.config.addition_attention else h
 
     def _distilled(self, guidance: float | None, motion_guidance: float | None, x: Tensor) -> Tensor | float:
         """What T2V-Turbo adds to the timestep's sinusoids: `[1, model_channels]`, or 0."""
@@ -230,13 +234,4 @@ class VideoUNet(nn.Module):
             fps = torch.full((x.shape[0],), 16, device=x.device) if fps is None else fps.to(x.device)
             rate = self.fps_embedding(timestep_embedding(fps, width).to(x.dtype))
             emb = emb + (rate[:, None] if emb.ndim == 3 else rate)
-        return emb.flatten(0, 1) if emb.ndim == 3 else emb
-
-
-# What takes part: temporal attention, temporal convolution.
-_TEMPORAL: dict[str, tuple[bool, bool]] = {
-    "full": (True, True),
-    "identity": (True, False),
-    "bypass": (False, False),
-    "conv": (False, True),
-}
+        return rearrange(emb, "b t e -> (b t) e") if emb.ndim == 3 else emb

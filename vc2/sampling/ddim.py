@@ -41,8 +41,9 @@ def ddim_sigma(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
 def step(
     schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: Tensor, t_prev: Tensor, eta: float, z: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """(x at `t_prev`, the x0 that it implies) from x and eps `[B, C, T, H, W]` at integer `t`, `[B]` or `[B, T]`. `z`:
-    the step's noise, or None.
+    """One step from `t` to `t_prev` (integers, `[B]` or `[B, T]`): x at `t_prev`, and the x0 that it implies.
+
+    x, eps and the step's noise `z` (or None) are `[B, C, T, H, W]`.
     """
     abar, abar_prev = schedule.alphas_cumprod.double()[t.cpu()], schedule.alphas_cumprod.double()[t_prev.cpu()]
     s, s_prev = schedule.scale.double()[t.cpu()], schedule.scale.double()[t_prev.cpu()]

@@ -36,8 +36,7 @@ def sample(
     generator: torch.Generator | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Sample one clip of any length from `x_T` (unit normal, `[1, C, T, H, W]`); the latent at t = 0, of the same
-    shape.
+    """Sample one clip of any length from `x_T` (unit normal, `[1, C, T, H, W]`): the latent at t = 0, of that shape.
 
     `denoise(x, t, frames)` gives epsilon, guidance inside, for a window: x `[1, C, window, H, W]`, one timestep a frame
     `[1, window]`, and which frames of the clip these are `[window]`. Before the first frame and beyond the last the

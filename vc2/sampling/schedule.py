@@ -19,8 +19,7 @@ def per_frame(values: Tensor, like: Tensor) -> Tensor:
 
 
 class NoiseSchedule:
-    """What a timestep means: `alphas_cumprod[t]` (abar) and the signal's extra factor `scale[t]` (s), both `[1000]`
-    float32.
+    """What a timestep means: `alphas_cumprod` (abar) and the signal's extra factor `scale` (s), `[1000]` float32 each.
 
     `scale_end` is s's final value; None means no rescale (s = 1 everywhere: VideoCrafter1 512, T2V-Turbo).
     `scale` overrides it with a checkpoint's own `scale_arr` (1000 or 1400 long; entries 0..999 count).
@@ -49,8 +48,9 @@ class NoiseSchedule:
         return bool((self.scale != 1).any())
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t` (`[B]` or `[B, T]`), shaped to broadcast over `like`
-        (`[B, C, T, H, W]`).
+        """(sqrt(abar_t) s_t, sqrt(1 - abar_t)) for integer `t`, `[B]` or `[B, T]`.
+
+        Shaped to broadcast over `like`, `[B, C, T, H, W]`, of its dtype and on its device.
         """
         index = t.cpu().long()
         abar, scale = self.alphas_cumprod[index], self.scale[index]
@@ -58,15 +58,14 @@ class NoiseSchedule:
         return per_frame(signal, like).to(like), per_frame(noise, like).to(like)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """q(x_t | x_0): `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999. The rescale is
-        applied here, once.
+        """q(x_t | x_0), the rescale included: no one else applies it.
+
+        `x0` and `noise` `[B, C, T, H, W]`, integer `t` `[B]` or `[B, T]` in 0..999.
         """
         signal, sigma = self.coefficients(t, x0)
         return signal * x0 + sigma * noise
 
     def sigmas(self) -> Tensor:
-        """The schedule as a variance-exploding process, `[1000]` ascending: sigma'_t = sqrt((1 - abar_t) / abar_t) /
-        s_t.
-        """
+        """The schedule as a variance-exploding process: sigma'_t = sqrt((1 - abar_t) / abar_t) / s_t, `[1000]`."""
         abar, scale = self.alphas_cumprod.double(), self.scale.double()
         return (((1 - abar) / abar).sqrt() / scale).float()

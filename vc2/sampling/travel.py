@@ -10,7 +10,7 @@ from torch import Tensor
 
 def keyframes(text: str, frames: int) -> list[tuple[int, str]]:
     """(frame, prompt) in order of frames, from lines `frame: prompt`. Raises ValueError that names the line."""
-    found: dict[int, str] = {}
+    prompts: dict[int, str] = {}
     for line in filter(None, (line.strip() for line in text.splitlines())):
         match = re.fullmatch(r"(\d+)\s*:\s*(.*)", line)
         if not match:
@@ -20,17 +20,18 @@ def keyframes(text: str, frames: int) -> list[tuple[int, str]]:
             raise ValueError(
                 f"prompt travel: frame {frame} in {line!r} is beyond the clip, whose frames are 0 to {frames - 1}"
             )
-        if frame in found:
-            raise ValueError(f"prompt travel: two prompts for frame {frame}: {found[frame]!r} and {match[2]!r}")
-        found[frame] = match[2]
-    if not found:
+        if frame in prompts:
+            raise ValueError(f"prompt travel: two prompts for frame {frame}: {prompts[frame]!r} and {match[2]!r}")
+        prompts[frame] = match[2]
+    if not prompts:
         raise ValueError("prompt travel: no prompt; write one a line, as `0: a red circle`")
-    return sorted(found.items())
+    return sorted(prompts.items())
 
 
 def blend(values: Tensor, at: list[int], frames: int, hold: bool = False) -> Tensor:
-    """`[T, ...]` from one value a keyframe `[K, ...]`, at ascending frames `at`: linear between keyframes, or held
-    until the next.
+    """One value a frame `[T, ...]` from one a keyframe `[K, ...]`, at ascending frames `at`.
+
+    Linear between keyframes, or (`hold`) each held until the next.
     """
     keys = torch.tensor(at, dtype=torch.float32)
     frame = torch.arange(frames, dtype=torch.float32).clamp(keys[0], keys[-1])

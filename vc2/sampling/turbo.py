@@ -1,10 +1,11 @@
-"""T2V-Turbo's sampler: 4 to 16 steps of a consistency model, one pass a step, on the plain schedule (arXiv 2405.18750;
-`scheduler/t2v_turbo_scheduler.py`).
+"""T2V-Turbo's sampler (arXiv 2405.18750): 4 to 16 steps of a consistency model, one pass a step, no dynamic rescale.
 
-x0       = (x_t - sqrt(1 - abar) eps) / sqrt(abar)            no dynamic rescale: the teacher was distilled without it
-denoised = c_skip x_t + c_out x0                              c_skip = 0.25 / ((10 t)^2 + 0.25), c_out = 10 t / sqrt((10
-t)^2 + 0.25) x_p      = sqrt(abar_p) denoised + sqrt(1 - abar_p) z         and `denoised` itself is the result after the
-last step
+    x0       = (x_t - sqrt(1 - abar) eps) / sqrt(abar)
+    denoised = c_skip x_t + c_out x0
+    x_p      = sqrt(abar_p) denoised + sqrt(1 - abar_p) z
+
+with c_skip = 0.25 / ((10 t)^2 + 0.25), c_out = 10 t / sqrt((10 t)^2 + 0.25); after the last step the result is
+`denoised` (official `scheduler/t2v_turbo_scheduler.py`). The schedule is plain because the teacher was distilled so.
 """
 
 from __future__ import annotations

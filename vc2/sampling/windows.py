@@ -1,5 +1,6 @@
-"""Clips longer than the model was trained on: windows over their frames, and FreeNoise's initial noise (arXiv
-2310.15169, section 4).
+"""Clips longer than the model was trained on: windows over their frames, and FreeNoise's initial noise.
+
+FreeNoise: arXiv 2310.15169, section 4.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def cover(frames: int, length: int, stride: int, looped: bool = False) -> list[T
 
 
 def disjoint(frames: int, length: int, stride: int) -> list[range]:
-    """The first frames of `cover`'s windows (not looped, more frames than `length`), in groups whose windows do not
-    overlap. Raises ValueError as `cover`.
+    """The first frames of `cover`'s windows, in groups whose windows do not overlap.
+
+    For more frames than `length`, and windows that are not looped. Raises ValueError as `cover`.
     """
     _check(length, stride)
     last, apart = frames - length, math.ceil(length / stride) * stride
@@ -45,9 +47,10 @@ def weights(length: int) -> Tensor:
 
 
 def reschedule_noise(noise: Tensor, length: int, stride: int, generator: torch.Generator) -> Tensor:
-    """Noise `[T, ...]` of which only the first `length` frames are kept; every later run of `stride` frames repeats the
-    run `length` frames before it, shuffled. Windows `stride` apart then start from the same set of noise frames, so
-    that they show the same thing.
+    """FreeNoise's initial noise: `noise` `[T, ...]` with every frame from `length` on replaced by an earlier one.
+
+    Each run of `stride` frames repeats the run `length` frames before it, shuffled. Windows `stride` apart then start
+    from the same set of noise frames, so that they show the same thing.
     """
     out = noise.clone()
     for start in range(length, len(noise), stride):

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             print(line, flush=True)
         return 0
     if args.command == "merge":
-        from ..files.lora import main as merge
+        from ..lora import main as merge
 
         return merge(
             [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..files import checkpoint as files
 from ..files import lora as lora_files
+from ..files.merge import merge
 from ..sampling.schedule import NoiseSchedule
 from . import checkpoint, lora
 from .config import Recipe, RecipeError
@@ -67,11 +68,10 @@ def write_full(
     before = start_unet(recipe).state_dict()
     for name, weights in (("unet", before), ("autoencoder", vae), ("text", text)):
         _verify(name, weights, start)
-    parts, unet = {"vae": vae, "text": text}, with_trained(before, trained)
+    unet = with_trained(before, trained)
     metadata = {**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))}
-    return files.save(
-        target, unet=unet, schedule=NoiseSchedule(recipe.diffusion.scale_end), dtype=dtype, metadata=metadata, **parts
-    )
+    schedule = NoiseSchedule(recipe.diffusion.scale_end)
+    return files.save(target, unet=unet, vae=vae, text=text, schedule=schedule, dtype=dtype, metadata=metadata)
 
 
 def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
@@ -91,7 +91,7 @@ def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[s
     place.
     """
     own, adapters = lora.split(trained)
-    return lora_files.merge({**start, **own}, lora.to_file(adapters))
+    return merge({**start, **own}, lora.to_file(adapters))
 
 
 def _verify(name: str, weights: dict[str, Tensor], start: dict[str, str]) -> None:

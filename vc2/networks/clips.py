@@ -1,0 +1,62 @@
+"""What one forward pass carries to every layer besides the activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..sampling import windows
+from .attention import Attention
+from .hooks import Hooks
+
+
+@dataclass(frozen=True)
+class Clips:
+    """How the batch divides into clips, and which temporal layers take part.
+
+    Training passes single images through with `attention` or `conv` off. `window` is FreeNoise's (length, stride):
+    temporal attention then happens within windows of frames; None: among all frames.
+    """
+
+    count: int
+    frames: int
+    attention: bool = True
+    conv: bool = True
+    window: tuple[int, int] | None = None
+
+    def attend(self, attention: Attention, x: Tensor) -> Tensor:
+        """Self-attention among frames: x `[N, T, dim]` -> the same shape.
+
+        Windows that do not overlap go in one batch, which takes no more memory than all frames do.
+        """
+        if self.window is None or self.frames <= self.window[0]:
+            return attention(x)
+        length, stride = self.window
+        weight = windows.weights(length).to(x)[:, None]
+        out, total = torch.zeros_like(x), x.new_zeros(1, self.frames, 1)
+        for starts in windows.disjoint(self.frames, length, stride):
+
+            def unfolded(t: Tensor, starts: range = starts) -> Tensor:
+                """The windows in t `[N, T, dim]`, as a view `[N, len(starts), length, dim]`."""
+                return t[:, starts[0] : starts[-1] + length].unfold(1, length, starts.step).transpose(-1, -2)
+
+            attended = attention(unfolded(x).flatten(0, 1))
+            unfolded(out).addcmul_(attended.unflatten(0, (len(x), -1)), weight)
+            unfolded(total).add_(weight)
+        return out.div_(total)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """`embedding` of timestep and fps `[B, E]`, or one a frame `[B*T, E]`; text `context` `[B, S, D]` or `[B*T, S, D]`.
+
+    `skip_size`: height and width of the skip that comes next, which an Upsample must reach.
+    """
+
+    embedding: Tensor
+    context: Tensor
+    clips: Clips
+    hooks: Hooks
+    skip_size: torch.Size | None = None
