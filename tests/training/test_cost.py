@@ -9,8 +9,9 @@ import torch
 
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
-from vc2.training import cost
-from vc2.training.config import load_recipe
+from vc2.training import counting
+from vc2.training.estimate import estimate
+from vc2.training.recipe_files import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -18,16 +19,16 @@ RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 def test_the_paper_s_clip_costs_what_was_derived_for_it():
     """16 frames of 512x320, forward and backward, all learning: 37.7 TFLOP."""
     unet = VideoUNet(UNetConfig.vc2(), device="meta")
-    assert cost.count_flops(unet, 16, 40, 64) / 1e12 == pytest.approx(37.7, rel=0.01)
+    assert counting.count_flops(unet, 16, 40, 64) / 1e12 == pytest.approx(37.7, rel=0.01)
 
 
 def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
     recipe = load_recipe(
         RECIPES / "F-base.yaml", ["networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"]
     )
-    found = cost.estimate(recipe)
+    found = estimate(recipe)
     assert 1.2 < found.flops / found.model_flops < 4 / 3
-    without = cost.estimate(
+    without = estimate(
         load_recipe(
             RECIPES / "F-base.yaml", [f"networks.unet={recipe.networks.unet}", "compute.gradient_checkpointing=false"]
         )
@@ -37,7 +38,7 @@ def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
 
 def test_lora_learns_3_32_million_parameters():
     recipe = load_recipe(RECIPES / "F-Spa-LORA.yaml", ["init.unet=null", "init.sd=elsewhere"])
-    unet = cost.network(recipe, UNetConfig.vc2())
+    unet = counting.network(recipe, UNetConfig.vc2())
     learning = [p for p in unet.parameters() if p.requires_grad]
     assert len(learning) == 2 * 128
     assert sum(p.numel() for p in learning) == pytest.approx(3.32e6, rel=0.002)
@@ -53,7 +54,7 @@ def test_activations_are_those_that_are_kept():
         num_head_channels=16,
         context_dim=64,
     )
-    counted = cost.saved_bytes(VideoUNet(config, device="meta"), 8, 16, 16, bf16=False)
+    counted = counting.saved_bytes(VideoUNet(config, device="meta"), 8, 16, 16, bf16=False)
     unet, kept = VideoUNet(config), {}
 
     def pack(tensor):
@@ -70,4 +71,4 @@ def test_activations_are_those_that_are_kept():
     for module in checkpointed.modules():
         if hasattr(module, "use_checkpoint"):
             module.use_checkpoint = True
-    assert cost.saved_bytes(checkpointed, 8, 16, 16, bf16=False) < 0.5 * counted
+    assert counting.saved_bytes(checkpointed, 8, 16, 16, bf16=False) < 0.5 * counted

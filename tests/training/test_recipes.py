@@ -10,12 +10,16 @@ import pytest
 import torch
 import yaml
 
-from vc2.training import config
-from vc2.training.check import check, matrix
-from vc2.training.config import Recipe, RecipeError, load_recipe
-from vc2.training.data.sources import SourceError, open_listing
+from vc2.training.build import build_objective
+from vc2.training.check import check
+from vc2.training.data.kinds import KINDS
+from vc2.training.data.source import SourceError
+from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
-from vc2.training.objective import build
+from vc2.training.matrix import matrix
+from vc2.training.recipe import Recipe, Sampling
+from vc2.training.recipe_files import load_recipe
+from vc2.training.section import Section
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = ROOT / "training" / "recipes"
@@ -99,7 +103,7 @@ def test_a_row_shows_only_what_makes_it_different():
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("optimizer.lrate=1", r"unknown key optimizer\.lrate; did you mean lr\?"),
         ("stepps=1", "unknown key stepps; did you mean steps"),
@@ -125,21 +129,22 @@ def test_a_row_shows_only_what_makes_it_different():
         ("steps.more=1", "steps holds a single value"),
     ],
 )
-def test_errors_name_the_key(override, says):
-    if says is None:
+def test_errors_name_the_key(override, message):
+    if message is None:
         with pytest.raises(RecipeError, match="unet and sd are both set"):
             load_recipe(TINY / "F-base.yaml", [override])
         return
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(TINY / "base.yaml", [override])
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")]
+    ("text", "message"),
+    [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")],
 )
-def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, says):
+def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(tmp_path / "bad.yaml")
 
 
@@ -183,12 +188,13 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         optimizer={"warmup": 0},
     )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
-    parts = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    miniature = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    absent = tmp_path / "absent"
     sources = [
-        config.Folder(kind="folder", path=tmp_path / "absent"),
-        config.WebVid(kind="webvid", csv=tmp_path / "absent", videos=tmp_path),
-        config.JourneyDB(kind="journeydb", jsonl=tmp_path / "absent", images=tmp_path),
-        config.Shards(kind="shards", path="absent"),
+        KINDS["folder"](kind="folder", path=absent),
+        KINDS["webvid"](kind="webvid", csv=absent, videos=tmp_path),
+        KINDS["journeydb"](kind="journeydb", jsonl=absent, images=tmp_path),
+        KINDS["shards"](kind="shards", path="absent"),
     ]
     read, plain = set(), object.__getattribute__
 
@@ -196,29 +202,29 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         read.add((type(self), name))
         return plain(self, name)
 
-    monkeypatch.setattr(config.Section, "__getattribute__", watch)
-    monkeypatch.setattr("vc2.training.data.sources.ENOUGH", 1)
+    monkeypatch.setattr(Section, "__getattribute__", watch)
+    monkeypatch.setattr("vc2.training.data.source.ENOUGH", 1)
     for settings in (whole, adapted):
         list(check(settings, folder.parent / "cache"))
         Trainer(settings, folder.parent / settings.name).run()
-    for settings in parts:
-        build(settings, tmp_path, torch.device("cpu"))
+    for settings in miniature:
+        build_objective(settings, tmp_path, torch.device("cpu"))
     for source in sources:
         with pytest.raises(SourceError):
-            open_listing(source, "images", tmp_path)
+            source.open("images", tmp_path)
     monkeypatch.undo()
 
     def below(section):
-        return [section, *(found for sub in section.__subclasses__() for found in below(sub))]
+        return [section, *(cls for sub in section.__subclasses__() for cls in below(sub))]
 
     # What a kind is decides which class it is; sampling is handed on whole, and its names are compared with those of
     # Settings elsewhere.
     options = {
         (cls, name)
-        for cls in below(config.Section)
-        if cls is not config.Sampling
+        for cls in below(Section)
+        if cls is not Sampling
         for name in cls.__annotations__
-        if name not in ("kind", "model_config")
+        if name in cls.model_fields and name != "kind"
     }
     assert len(options) > 60
     unread = [f"{cls.__name__}.{name}" for cls, name in options if not any((sub, name) in read for sub in below(cls))]

@@ -18,9 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.processes import ended, fork
+from tests.training.processes import ended, fork, until_step
 from vc2.training import checkpoint as runs
 from vc2.training.loop import Trainer
+from vc2.training.recipe_files import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 16
@@ -127,25 +128,21 @@ def test_through_the_command_with_signals(recipe_file, folder):
         start_new_session=True,
     )
     assert process.stderr
-    for line in process.stderr:
-        if " 3/40" in line:  # the progress bar
-            break
+    until_step(3, process.stderr)
     process.send_signal(signal.SIGUSR1)
     deadline = time.monotonic() + 60
     while not (saved := last_step(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert 3 <= saved < 40
     os.killpg(process.pid, signal.SIGTERM)  # as launchers and terminals do: to its readers too
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130, words
-    assert "the same command goes on" in words
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert "the same command goes on" in messages
     stopped = last_step(folder)
     assert saved <= stopped < 40
     again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert f"goes on from step {stopped}" in again.stderr
     other = folder.parent / "straight"
-    from vc2.training.config import load_recipe
-
     Trainer(load_recipe(recipe, ["data.workers=0"]), other).run()
     assert_same_bits(folder, other)
 
