@@ -19,11 +19,8 @@ from vc2.files.video import write_video
 from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
 from vc2.training import prepare as preparing
-from vc2.training.data import source as sources
 from vc2.training.data.prepared import Prepared, cache_folder
-from vc2.training.data.source import SourceError
 from vc2.training.data.stream import Stream
-from vc2.training.data.world import World
 from vc2.training.errors import RecipeError
 from vc2.training.initialise import sampling_of
 from vc2.training.loop import Trainer
@@ -32,6 +29,9 @@ from vc2.training.prepare import prepare
 from vc2.training.recipe import Recipe
 from vc2.training.recipe_files import BUNDLED, load_recipe
 from vc2.training.rng import SAMPLE, numpy_generator
+from vc2.training.sources import source
+from vc2.training.sources.source import SourceError
+from vc2.training.sources.world import World
 
 TINY = BUNDLED / "tiny"
 
@@ -166,7 +166,7 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
     assert len((folder / "000000.skipped.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
-    monkeypatch.setattr(sources, "ENOUGH", 16)
+    monkeypatch.setattr(source, "ENOUGH", 16)
     for _ in range(2):  # the same command again does not make it right
         with pytest.raises(
             SourceError,
@@ -181,7 +181,7 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
 def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, tmp_path, monkeypatch):
     """Begun by one process, ended by two: the second would find its own half of the files twice as bad."""
     monkeypatch.setattr(preparing, "SHARD", 4)
-    monkeypatch.setattr(sources, "ENOUGH", 8)
+    monkeypatch.setattr(source, "ENOUGH", 8)
     images = {
         "kind": "folder",
         "path": str(broken_folder(tmp_path, 12, 4)),

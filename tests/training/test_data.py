@@ -22,16 +22,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vc2.files.video import read_video, write_video
-from vc2.training.data import media
 from vc2.training.data.batches import Shares, StepDataset, load_batches
-from vc2.training.data.files import Record
-from vc2.training.data.folder import FolderListing
 from vc2.training.data.plan import Order, Plan
-from vc2.training.data.shards import ShardListing
-from vc2.training.data.source import BrokenSample, SourceError, View
 from vc2.training.data.stream import Stream
 from vc2.training.recipe import Recipe
 from vc2.training.rng import numpy_generator
+from vc2.training.sources import media
+from vc2.training.sources.folder import FolderListing
+from vc2.training.sources.record import Record
+from vc2.training.sources.shards import ShardListing
+from vc2.training.sources.source import BrokenSample, SourceError, View
 
 
 def recipe(data: dict, **changes) -> Recipe:

@@ -24,13 +24,13 @@ from vc2.pipeline import Settings
 from vc2.sampling.schedule import NoiseSchedule
 from vc2.training import checkpoint as runs
 from vc2.training import parallel
-from vc2.training.data import source as sources
-from vc2.training.data.source import SourceError
 from vc2.training.errors import RecipeError
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.recipe import Sampling
+from vc2.training.sources import source
+from vc2.training.sources.source import SourceError
 from vc2.training.tally import BrokenDataError, NonFiniteError
 
 
@@ -106,8 +106,7 @@ def test_other_weights_beside_what_learns_are_noticed(recipe, folder, start, tmp
 
 
 def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
-    source = photos(tmp_path / "photos", good=12, bad=0)
-    settings = recipe(data={"clips": None, "images": source})
+    settings = recipe(data={"clips": None, "images": photos(tmp_path / "photos", good=12, bad=0)})
     Trainer(settings, folder).save()
     Trainer(settings, folder)
     assert "not those that the run began with" not in caplog.text
@@ -332,9 +331,8 @@ def photos(folder, good: int, bad: int) -> dict:
 
 
 def test_broken_samples_are_counted_and_named_and_too_many_end_the_run(recipe, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ENOUGH", 20)
-    source = photos(tmp_path / "photos", good=12, bad=6)
-    settings = {"clips": None, "images": source, "held_out": 0}
+    monkeypatch.setattr(source, "ENOUGH", 20)
+    settings = {"clips": None, "images": photos(tmp_path / "photos", good=12, bad=6), "held_out": 0}
     patient = Trainer(recipe(steps=20, data={**settings, "broken_share": 0.9}), folder)
     assert patient.run()
     assert patient.tally.counts["broken"] >= 6

@@ -12,14 +12,14 @@ import yaml
 
 from vc2.training.build import build_objective
 from vc2.training.check import check
-from vc2.training.data.kinds import KINDS
-from vc2.training.data.source import SourceError
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.matrix import matrix
 from vc2.training.recipe import Recipe, Sampling
 from vc2.training.recipe_files import load_recipe
 from vc2.training.section import Section
+from vc2.training.sources.kinds import KINDS
+from vc2.training.sources.source import SourceError
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = ROOT / "training" / "recipes"
@@ -203,7 +203,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         return plain(self, name)
 
     monkeypatch.setattr(Section, "__getattribute__", watch)
-    monkeypatch.setattr("vc2.training.data.source.ENOUGH", 1)
+    monkeypatch.setattr("vc2.training.sources.source.ENOUGH", 1)
     for settings in (whole, adapted):
         list(check(settings, folder.parent / "cache"))
         Trainer(settings, folder.parent / settings.name).run()

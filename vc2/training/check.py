@@ -10,13 +10,13 @@ import torch
 
 from ..pipeline import Settings
 from . import parallel
-from .data.source import BrokenSample, SourceError
 from .data.stream import Stream
 from .errors import RecipeError
 from .estimate import estimate, memory
 from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 from .recipe import Recipe
 from .rng import numpy_generator
+from .sources.source import BrokenSample, SourceError
 
 TRIED = 20  # samples that are read of each source; of so many, data.broken_share allows one by default
 GB = 1e9

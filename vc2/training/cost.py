@@ -1,7 +1,7 @@
 """What a recipe costs in floating-point operations, and in hours of an A100.
 
 Counting takes seconds for each shape of network and clip, so the counts of the recipes that come with this package are
-stored in `counts.json`. `counting` writes them (`python -m vc2.training.counting`), and counts what is not there.
+stored in `counts.json`, which `python -m vc2.training.recount` writes; others are counted when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..networks.config import UNetConfig, as_config
-from .data.source import Source
 from .recipe import Recipe
+from .sources.source import Source
 
 COUNTS = Path(__file__).parent / "counts.json"
 A100 = 312e12  # bf16 FLOP/s, by the data sheet

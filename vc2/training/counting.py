@@ -1,11 +1,7 @@
-"""Operations and memory of a network, counted on the network itself without computing anything (torch's meta device).
-
-`python -m vc2.training.counting` counts all recipes that come with this package anew, and writes `counts.json`.
-"""
+"""Operations and memory of a network, counted on itself without computing anything (on torch's meta device)."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -15,10 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..networks.autoencoder import AutoencoderKL
 from ..networks.config import AutoencoderConfig, UNetConfig
 from ..networks.unet import Block, VideoUNet
-from . import cost
 from .partition import mark_what_learns
 from .recipe import Recipe
-from .recipe_files import BUNDLED, load_recipe
 
 
 def network(recipe: Recipe, config: UNetConfig, checkpointing: bool | None = None) -> VideoUNet:
@@ -129,25 +123,3 @@ def _fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: i
     """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
-
-
-def recount() -> dict[str, dict[str, int]]:
-    """What `counts.json` holds: all that `recipes`, `check` and MFU need of the recipes that come with this package."""
-    counts = cost.stored_counts()
-    for table in counts.values():
-        table.clear()
-    for path in sorted(BUNDLED.rglob("*.yaml")):
-        if path.stem.startswith("_"):
-            continue
-        recipe = load_recipe(path)
-        if recipe.objective != "diffusion":
-            continue
-        config = cost.unet_config(recipe)
-        cost.a100_hours(recipe)
-        for frames in {1, *(frames for frames, _, _ in recipe.data.lengths if recipe.data.clips)}:
-            cost.sample_flops(recipe, config, frames, again=False)
-    return counts
-
-
-if __name__ == "__main__":
-    cost.COUNTS.write_text(json.dumps(recount(), indent=1, sort_keys=True) + "\n")

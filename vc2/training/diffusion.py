@@ -17,7 +17,6 @@ from ..networks.unet import Block, VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from . import cost, preview, validate
 from .data.batches import Batch, load_batches
-from .data.source import Sample
 from .data.stream import Stream
 from .encoders import Encoders
 from .export import write_full, write_lora
@@ -26,6 +25,7 @@ from .objective import Objective
 from .partition import mark_what_learns
 from .recipe import Recipe
 from .rng import NOISE, torch_generator
+from .sources.source import Sample
 
 
 class DiffusionObjective(Objective[Batch]):

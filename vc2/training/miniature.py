@@ -19,17 +19,17 @@ from ..files import checkpoint
 from ..networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from ..networks.config import AutoencoderConfig, TextConfig, as_config
 from ..networks.text import TextEncoder
-from .data import world
-from .data.procedural import Procedural
 from .errors import RecipeError
 from .objective import Objective
 from .recipe import Recipe
 from .rng import SAMPLE, torch_generator
+from .sources import world
+from .sources.procedural import Procedural
 
 
 @dataclass
 class Draw:
-    """A batch that is yet to be drawn, from `generator`. Nothing of the procedural world is broken, so none is skipped."""
+    """A batch that is yet to be drawn, from `generator`; nothing of the procedural world is ever broken."""
 
     generator: torch.Generator
     count: int

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
-from .data import source
 from .data.prepared import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
-from .data.source import BrokenSample, Sample, SourceError
 from .data.stream import Stream
 from .encoders import Encoders
 from .errors import RecipeError
 from .recipe import Recipe
 from .signals import ignore
+from .sources import source
+from .sources.source import BrokenSample, Sample, SourceError
 
 log = logging.getLogger(__name__)
 

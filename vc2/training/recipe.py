@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from .data.kinds import KINDS, AnySource
-from .data.source import MEDIA, Source
 from .section import Section
+from .sources.kinds import KINDS, AnySource
+from .sources.source import MEDIA, Source
 
 
 class Init(Section):

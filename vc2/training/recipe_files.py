@@ -15,10 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from .data.kinds import KINDS
 from .errors import RecipeError
 from .recipe import Recipe
 from .section import Section
+from .sources.kinds import KINDS
 
 # In a wheel, beside this file; in a checkout, where people edit them.
 BUNDLED = Path(__file__).parent / "recipes"

@@ -1,4 +1,4 @@
-"""What could not be used: samples that are broken, and steps whose loss or gradient is not finite. Too many end a run."""
+"""What could not be used: broken samples, and steps whose loss or gradient is not finite. Too many end a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from .data import source
 from .errors import TrainingError
 from .objective import AnyBatch
 from .recipe import Recipe
+from .sources import source
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from ..sampling import ddim
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from .data.batches import Batch
 from .data.plan import Step
-from .data.source import MEDIA, Sample
 from .encoders import Encoders
 from .initialise import sampling_of
 from .parallel import autocast
 from .partition import train_what_learns
 from .recipe import Recipe
 from .rng import VALIDATION, torch_generator
+from .sources.source import MEDIA, Sample
 
 CHUNK = 4  # samples a forward pass
 Errors = Callable[[nn.Module, Batch, Tensor, list[torch.Generator]], Tensor]

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from .. import signals
 from ..recipe import Recipe
+from ..sources.source import Sample
 from .plan import Plan, Step
-from .source import Sample
 from .stream import Stream
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..recipe import Recipe
 from ..rng import ORDER, PLAN, numpy_generator
-from .source import MEDIA
+from ..sources.source import MEDIA
 
 SHUFFLED_BLOCKS = 16  # tars whose samples are mixed with one another; a process has few files open at a time
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..recipe import Recipe
-from .files import fingerprint, identity_of, read_range
-from .source import BrokenSample, Reader, Sample, SourceError, View
-from .tars import Tars
+from ..sources.files import fingerprint, identity_of
+from ..sources.record import read_range
+from ..sources.source import BrokenSample, Reader, Sample, SourceError, View
+from ..sources.tars import Tars
 
 SHARD = 512  # samples a tar
 MOMENTS, TEXT, TABLE = ".moments.npy", ".text.npy", ".json"

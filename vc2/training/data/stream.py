@@ -9,9 +9,9 @@ import numpy as np
 
 from ..recipe import Recipe
 from ..rng import SAMPLE, SPARE, VALIDATION, numpy_generator
+from ..sources.source import MEDIA, BrokenSample, Sample, SourceError, View
 from .plan import Order, Step
 from .prepared import Prepared
-from .source import MEDIA, BrokenSample, Sample, SourceError, View
 
 TRIES = 20  # samples to read in place of a broken one before giving up
 

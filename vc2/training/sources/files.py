@@ -1,41 +1,22 @@
-"""Samples that lie in files: a list of them, with a caption each. Nothing is decoded here."""
+"""Lists of files with captions."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from .record import Record, read_range
 from .source import BrokenSample, Reader, Sample, SourceError, View
 
 ENDINGS = {
     "clips": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"),
     "images": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
 }
-
-
-@dataclass(frozen=True)
-class Record:
-    """One sample, unread: a name for messages, its caption, and its file: a path, or the bytes in a tar as (path,
-    offset, size).
-    """
-
-    name: str
-    caption: str
-    file: Path | tuple[Path, int, int]
-    ending: str
-
-    def open(self) -> IO[bytes]:
-        if isinstance(self.file, Path):
-            return open(self.file, "rb")
-        return io.BytesIO(read_range(*self.file))
 
 
 class Listing(Reader):
@@ -85,21 +66,6 @@ class Lines:
     def record(self, index: int) -> str:
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         return read_range(self.path, start, end - start).decode("utf-8", errors="replace")
-
-
-def read_range(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(size)
-
-
-def caption_of(text: object, name: str) -> str:
-    """The caption on one line. Raises BrokenSample where there is none: captions are left empty by
-    `data.caption_dropout`, and not by chance.
-    """
-    if not isinstance(text, str) or not (caption := " ".join(text.split())):
-        raise BrokenSample(f"{name} has {text!r} for a caption")
-    return caption
 
 
 def identity_of(paths: Iterable[Path]) -> str:

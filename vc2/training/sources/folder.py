@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from .files import ENDINGS, Listing, Record, caption_of, identity_of
+from .files import ENDINGS, Listing, identity_of
+from .record import Record, caption_of
 from .source import Source, SourceError
 
 log = logging.getLogger(__name__)

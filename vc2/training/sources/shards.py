@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from .files import ENDINGS, Listing, Record, caption_of, identity_of, read_range
+from .files import ENDINGS, Listing, identity_of
+from .record import Record, caption_of, read_range
 from .source import BrokenSample, Source
 from .tars import Tars
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Procedural(Source):
-    """The miniature's world; see `vc2.training.data.world` for what each domain shows. `count`: how many samples
+    """The miniature's world; see `vc2.training.sources.world` for what each domain shows. `count`: how many samples
     (None: every scene once).
     """
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .files import Record
+from .record import Record
 from .source import BrokenSample, Sample, View
 
 MAX_PIXELS = 2**27  # of one picture; a damaged header can ask for any size

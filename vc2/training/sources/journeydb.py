@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from .files import Lines, Listing, Record, caption_of, identity_of
+from .files import Lines, Listing, identity_of
+from .record import Record, caption_of
 from .source import BrokenSample, Source, SourceError
 
 

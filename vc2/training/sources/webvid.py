@@ -7,7 +7,8 @@ import io
 from pathlib import Path
 from typing import Literal
 
-from .files import Lines, Listing, Record, caption_of, identity_of
+from .files import Lines, Listing, identity_of
+from .record import Record, caption_of
 from .source import BrokenSample, Source, SourceError
 
 NEEDED = ("videoid", "page_dir", "name")
