@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,37 @@ def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, ca
     assert (code, err.strip()) == (2, "error: absent.ckpt: no such checkpoint file")
 
 
+@pytest.mark.parametrize(("good", "bad", "fails"), [(3, 2, True), (19, 1, False), (18, 2, True), (5, 0, False)])
+def test_check_fails_where_more_is_broken_than_the_run_would_stand(
+    recipe_file, folder, tmp_path, capsys, good, bad, fails
+):
+    """By data.broken_share of the samples that were tried, each of them once."""
+    photos = broken_folder(tmp_path, good, bad)
+    data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}, "held_out": 0}
+    code, out, err = say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)
+    report, tried = err if fails else out, good + bad
+    assert code == (2 if fails else 0)
+    if not bad:
+        assert f"data.images: {tried} samples were tried, all can be used" in report
+        return
+    assert f"data.images: {bad} of the {tried} samples that were tried cannot be used" in report
+    assert ("more than data.broken_share (5%) allows" in report) == fails
+    for path in sorted(photos.glob("*.png"))[good:]:
+        assert f"{path} is not a picture that can be read" in report
+
+
+def test_check_tries_no_more_of_a_large_source_than_it_needs(recipe_file, folder, tmp_path, capsys):
+    photos = broken_folder(tmp_path, 50, 0)
+    data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}}
+    assert "data.images: 20 samples were tried" in say(capsys, "check", recipe_file(data=data), "--runs", folder)[1]
+
+
+def test_an_image_is_written_with_its_article(recipe_file, folder, capsys):
+    """And so is a clip."""
+    for data, words in (({"clips": None}, "TFLOP an image, forward and backward"), ({}, "TFLOP a clip, forward")):
+        assert words in say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)[1]
+
+
 def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, capsys):
     clips, photos = ({"kind": "folder", "path": str(tmp_path / name)} for name in ("clips", "photos"))
     recipe = recipe_file(data={"clips": clips, "images": photos}, optimizer={"warmup": 6}, samples={"every": 2})
@@ -402,6 +434,23 @@ def test_the_miniature_s_parts_have_one_form(capsys, tmp_path):
 def test_an_export_of_nothing_says_what_to_run(recipe_file, folder, capsys):
     code, _, err = say(capsys, "export", recipe_file(), "--runs", folder.parent)
     assert (code, "holds no checkpoint; run the recipe first" in err) == (2, True)
+
+
+def test_recipes_of_a_folder_without_any_is_an_error(tmp_path, capsys):
+    assert say(capsys, "recipes", tmp_path)[0] == 2
+    assert say(capsys, "recipes", tmp_path / "absent") == (2, "", f"error: {tmp_path / 'absent'}: no such folder\n")
+
+
+@pytest.mark.parametrize("name", ["run", "recipes", "check", "prepare", "export", "merge"])
+def test_every_argument_says_what_it_is(name, capsys):
+    with pytest.raises(SystemExit):
+        command.parse([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    options = [line for line in lines if re.match(r"  (-|[a-z])", line)]
+    assert len(options) > 1
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line in options:
+            assert re.search(r"\S {2,}\S", line) or after.startswith(" " * 10), line
 
 
 def test_overrides_may_stand_behind_options(capsys):
