@@ -243,10 +243,8 @@ def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, ca
 
 
 @pytest.mark.parametrize(("good", "bad", "fails"), [(3, 2, True), (19, 1, False), (18, 2, True), (5, 0, False)])
-def test_check_fails_where_more_is_broken_than_the_run_would_stand(
-    recipe_file, folder, tmp_path, capsys, good, bad, fails
-):
-    """By data.broken_share of the samples that were tried, each of them once."""
+def test_check_fails_where_too_much_is_broken(recipe_file, folder, tmp_path, capsys, good, bad, fails):
+    """More than data.broken_share of the samples that were tried, each of them once."""
     photos = broken_folder(tmp_path, good, bad)
     data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}, "held_out": 0}
     code, out, err = say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)
