@@ -322,6 +322,16 @@ def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, 
         assert torch.allclose(full[name], merged[name].float(), rtol=2e-3, atol=1e-5), (
             name
         )  # the merged file is in the start's half precision
+    for name, again in {
+        "full": ("export", path, "--runs", folder.parent),
+        "merged": ("merge", start, tmp_path / "lora.safetensors"),
+    }.items():
+        target = tmp_path / f"{name}.safetensors"
+        before_it = target.read_bytes()
+        code, _, errors = say(capsys, *again, "-o", target)
+        assert (code, target.read_bytes()) == (2, before_it)
+        assert "--overwrite" in errors
+        assert say(capsys, *again, "-o", target, "--overwrite")[0] == 0
     config = checkpoint.load(tmp_path / "full.safetensors").config
     assert all(
         name.endswith((".lora_A.weight", ".lora_B.weight", ".alpha"))

@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
 
@@ -54,11 +55,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the file (default: fp16)")
     export.add_argument("--raw", action="store_true", help="the last step's weights instead of their average")
+    overwrite = "replace the output where it exists"
+    export.add_argument("--overwrite", action="store_true", help=overwrite)
     merge = commands.add_parser("merge", help="write a checkpoint with a LoRA or a spatial change in its weights")
     merge.add_argument("checkpoint", type=Path, help="the model to merge into; the file itself stays as it is")
     merge.add_argument("lora", type=Path, help="what to merge into it: a LoRA, or a file of export --form spatial")
     merge.add_argument("-o", "--output", type=Path, required=True, help=output)
     merge.add_argument("--strength", type=float, default=1.0, help="of the LoRA or the change (default: 1)")
+    merge.add_argument("--overwrite", action="store_true", help=overwrite)
     # argparse gives up on overrides that stand behind an option; they are overrides all the same.
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
@@ -94,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "merge":
         from ..lora import main as merge
 
-        target = [str(args.lora), str(args.output), "--model", str(args.checkpoint)]
-        return merge([*target, "--merge", "--strength", str(args.strength)])
+        files = [str(args.lora), str(args.output), "--model", str(args.checkpoint)]
+        return merge([*files, "--merge", "--strength", str(args.strength), *["--overwrite"] * args.overwrite])
     if args.command == "export" and args.recipe.is_dir():
         from .checkpoint import recipe_of
 
@@ -125,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         from .export import export
 
         target = args.output or folder / f"{args.form}.safetensors"
+        check_target(target, args.overwrite)
         print(export(recipe, folder, target, args.form, args.dtype, args.raw))
         return 0
     from .loop import Trainer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig, as_conf
 from ..networks.layers import ResBlock, TemporalConv, Transformer
 from ..networks.text import TextEncoder
 from ..networks.unet import VideoUNet
+from ..pipeline import recommended
 from ..sampling.schedule import NoiseSchedule
 from .errors import RecipeError
 from .partition import temporal_names
@@ -167,7 +167,7 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
 def sampling_of(recipe: Recipe) -> dict[str, Any]:
     """The recipe's sampling settings, over those that its starting file recommends for itself."""
     metadata = checkpoint.read_metadata(recipe.init.unet) if recipe.init.unet else {}
-    return {**json.loads(metadata.get("sampling", "{}")), **recipe.sampling.model_dump(exclude_none=True)}
+    return {**recommended(metadata), **recipe.sampling.model_dump(exclude_none=True)}
 
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:
