@@ -4,7 +4,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """Called by the host. The import is inside so that tools which import this folder (pytest, mypy) need no ComfyUI."""
+    """Called by the host. The import is inside so that tools which import this folder need no ComfyUI."""
     from .nodes import VideoCrafter2
 
     return VideoCrafter2()

@@ -21,7 +21,7 @@ from vc2.evaluation.judge import judge
 from vc2.files.grid import side_by_side
 from vc2.files.video import write_video
 from vc2.pipeline import TextToVideo, override
-from vc2.training.data import procedural as world
+from vc2.training.sources import world
 
 ROOT = Path(__file__).parent.parent
 ATTRIBUTES = ("colour", "shape", "direction", "joint")

@@ -67,9 +67,10 @@ def plain() -> dict[str, float]:
 
 def ours(folder: Path, changes: dict) -> dict[str, float]:
     """The trainer on the same shapes."""
+    from vc2.training.config import Recipe
+
     from tests import standin
     from vc2.networks.config import UNetConfig, as_config
-    from vc2.training.config import Recipe
     from vc2.training.loop import Trainer
     from vc2.training.prepare import prepare
 
@@ -174,6 +175,7 @@ At real sizes, counted on the network (`python -m vc2.training check`) and not m
 
 def real_sizes() -> str:
     from vc2.training.config import load_recipe
+
     from vc2.training.cost import estimate, memory
 
     header = "| recipe | TFLOP a sample | with what checkpointing computes again | A100-hours | memory a GPU, about |"

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
+from vc2.training.config import Recipe, load_recipe
 
 from bench.full_size import write_checkpoint
 from tests import standin
 from vc2.files.video import write_video
-from vc2.training.config import Recipe, load_recipe
 from vc2.training.cost import estimate, memory
 from vc2.training.loop import Trainer
 from vc2.training.meter import Meter

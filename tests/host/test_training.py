@@ -11,9 +11,9 @@ import yaml
 from tests import standin
 from tests.fixtures import relative_rms
 from tests.host.graphs import base, ksampler, node, run_for_latent
-from vc2.training.config import load_recipe
 from vc2.training.export import export
 from vc2.training.loop import Trainer
+from vc2.training.recipe_files import load_recipe
 
 
 @pytest.fixture(scope="module")

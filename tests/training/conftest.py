@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from tests import standin
-from vc2.training.config import Recipe, load_recipe
 from vc2.training.prepare import prepare
+from vc2.training.recipe import Recipe
+from vc2.training.recipe_files import load_recipe
 
 RECIPE = {
     "name": "small",
@@ -44,20 +45,24 @@ RECIPE = {
 
 
 @pytest.fixture(scope="session")
-def parts(tmp_path_factory):
-    """An autoencoder and a text tower to train on."""
-    path = standin.write(tmp_path_factory.mktemp("parts") / "parts.safetensors")
-    return {"autoencoder": str(path), "text": str(path)}
+def start(tmp_path_factory) -> str:
+    """A whole checkpoint to start from."""
+    return str(standin.write(tmp_path_factory.mktemp("start") / "start.safetensors"))
+
+
+def around(start: str) -> dict[str, str]:
+    """`init` of a fresh UNet between the autoencoder and the text tower of a checkpoint."""
+    return {"autoencoder": start, "text": start}
 
 
 @pytest.fixture
-def recipe_file(tmp_path, parts):
+def recipe_file(tmp_path, start):
     """Writes RECIPE with changes, sections merged, and returns its path. Where only a part learns it starts from a
     whole checkpoint: a fresh UNet's output is zero, so that nothing behind it would have a gradient.
     """
 
     def write(**changes) -> Path:
-        tree = {**RECIPE, "init": {"unet": parts["text"]} if "learn" in changes else parts}
+        tree = {**RECIPE, "init": {"unet": start} if "learn" in changes else around(start)}
         for key, value in changes.items():
             tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
         path = tmp_path / "recipe.yaml"
@@ -74,10 +79,10 @@ def recipe(recipe_file):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory, parts) -> Path:
+def cache(tmp_path_factory, start) -> Path:
     """The prepared latents."""
     folder = tmp_path_factory.mktemp("prepared") / "cache"
-    prepare(Recipe.model_validate({**RECIPE, "init": parts}), folder)
+    prepare(Recipe.model_validate({**RECIPE, "init": around(start)}), folder)
     return folder
 
 

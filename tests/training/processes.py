@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import IO
 
 
 def fork(work: Callable[[], int | None]) -> int:
@@ -44,3 +46,15 @@ def all_ended(children: list[int]) -> list[int]:
 def ended(child: int) -> int:
     """Its exit status; of one that was killed, minus the signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def until_step(step: int, stderr: IO[str]) -> str:
+    """Read a run's progress bar, which leaves out steps that are quick, until it has done so many; returns what was
+    read.
+    """
+    messages = ""
+    for line in stderr:
+        messages += line
+        if (done := re.search(r" (\d+)/\d+ \[", line)) and int(done[1]) >= step:
+            break
+    return messages

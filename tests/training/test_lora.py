@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.fixtures import fill_module
+from tests.fixtures import fill_module, relative_rms
 from vc2.files import lora as files
 from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
@@ -60,7 +60,7 @@ def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
     plain = unet(*inputs())
     state = {name: t.clone() for name, t in unet.state_dict().items()}
     names = lora.inject(unet, part, rank=4)
-    assert torch.equal(unet(*inputs()), plain)  # B is zero
+    assert relative_rms(unet(*inputs()), plain) < 1e-5  # B is zero; what is added to has another layout in memory
     learning = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     assert len(learning) == 2 * len(names)
     assert all(".adapter." in name for name in learning)
@@ -68,11 +68,11 @@ def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
     for p in learning.values():
         p.copy_(0.05 * torch.randn(p.shape, generator=generator))
     trained = unet(*inputs())
-    assert (trained - plain).norm() / plain.norm() > 1e-3
+    assert relative_rms(trained, plain) > 1e-3
     path = files.save(tmp_path / "lora.safetensors", lora.to_file(unet.state_dict()))
     merged = VideoUNet(NARROW).eval()
     merged.load_state_dict(merge(state, files.load(path, NARROW)))
-    assert (merged(*inputs()) - trained).norm() / trained.norm() < 1e-5
+    assert relative_rms(merged(*inputs()), trained) < 1e-5
 
 
 def test_on_single_images_every_adapter_gets_a_gradient(unet):

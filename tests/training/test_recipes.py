@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 import torch
 import yaml
 
-from vc2.training import config
-from vc2.training.check import check, matrix
-from vc2.training.config import Recipe, RecipeError, load_recipe
-from vc2.training.data.sources import SourceError, open_listing
+from vc2.training.build import build_objective
+from vc2.training.check import check
+from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
-from vc2.training.objective import build
+from vc2.training.matrix import matrix
+from vc2.training.recipe import Recipe, Sampling
+from vc2.training.recipe_files import load_recipe
+from vc2.training.section import Section
+from vc2.training.sources.kinds import KINDS
+from vc2.training.sources.source import SourceError
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = ROOT / "training" / "recipes"
@@ -99,7 +104,7 @@ def test_a_row_shows_only_what_makes_it_different():
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("optimizer.lrate=1", r"unknown key optimizer\.lrate; did you mean lr\?"),
         ("stepps=1", "unknown key stepps; did you mean steps"),
@@ -125,21 +130,22 @@ def test_a_row_shows_only_what_makes_it_different():
         ("steps.more=1", "steps holds a single value"),
     ],
 )
-def test_errors_name_the_key(override, says):
-    if says is None:
+def test_errors_name_the_key(override, message):
+    if message is None:
         with pytest.raises(RecipeError, match="unet and sd are both set"):
             load_recipe(TINY / "F-base.yaml", [override])
         return
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(TINY / "base.yaml", [override])
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")]
+    ("text", "message"),
+    [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")],
 )
-def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, says):
+def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(tmp_path / "bad.yaml")
 
 
@@ -183,12 +189,13 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         optimizer={"warmup": 0},
     )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
-    parts = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    miniature = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    absent = tmp_path / "absent"
     sources = [
-        config.Folder(kind="folder", path=tmp_path / "absent"),
-        config.WebVid(kind="webvid", csv=tmp_path / "absent", videos=tmp_path),
-        config.JourneyDB(kind="journeydb", jsonl=tmp_path / "absent", images=tmp_path),
-        config.Shards(kind="shards", path="absent"),
+        KINDS["folder"](kind="folder", path=absent),
+        KINDS["webvid"](kind="webvid", csv=absent, videos=tmp_path),
+        KINDS["journeydb"](kind="journeydb", jsonl=absent, images=tmp_path),
+        KINDS["shards"](kind="shards", path="absent"),
     ]
     read, plain = set(), object.__getattribute__
 
@@ -196,29 +203,29 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         read.add((type(self), name))
         return plain(self, name)
 
-    monkeypatch.setattr(config.Section, "__getattribute__", watch)
-    monkeypatch.setattr("vc2.training.data.sources.ENOUGH", 1)
+    monkeypatch.setattr(Section, "__getattribute__", watch)
+    monkeypatch.setattr("vc2.training.sources.source.ENOUGH", 1)
     for settings in (whole, adapted):
         list(check(settings, folder.parent / "cache"))
         Trainer(settings, folder.parent / settings.name).run()
-    for settings in parts:
-        build(settings, tmp_path, torch.device("cpu"))
+    for settings in miniature:
+        build_objective(settings, tmp_path, torch.device("cpu"))
     for source in sources:
         with pytest.raises(SourceError):
-            open_listing(source, "images", tmp_path)
+            source.open("images", tmp_path)
     monkeypatch.undo()
 
     def below(section):
-        return [section, *(found for sub in section.__subclasses__() for found in below(sub))]
+        return [section, *(cls for sub in section.__subclasses__() for cls in below(sub))]
 
     # What a kind is decides which class it is; sampling is handed on whole, and its names are compared with those of
     # Settings elsewhere.
     options = {
         (cls, name)
-        for cls in below(config.Section)
-        if cls is not config.Sampling
+        for cls in below(Section)
+        if cls is not Sampling
         for name in cls.__annotations__
-        if name not in ("kind", "model_config")
+        if name in cls.model_fields and name != "kind"
     }
     assert len(options) > 60
     unread = [f"{cls.__name__}.{name}" for cls, name in options if not any((sub, name) in read for sub in below(cls))]
@@ -247,6 +254,58 @@ def test_a_missing_start_is_one_line_not_a_traceback(tmp_path):
 def test_the_matrix_has_a_line_a_recipe(tmp_path):
     for name in ("F-Spa-LORA", "text"):
         (tmp_path / f"{name}.yaml").write_text(f"base: {TINY / name}.yaml\n")
-    lines = list(matrix(tmp_path))
+    lines = matrix(tmp_path)
     assert [line.split()[0] for line in lines[2:]] == ["tiny-F-Spa-LORA", "tiny-text"]
     assert lines[2].split()[1:5] == ["runs/tiny-F-base/model.safetensors", "spatial", "lora", "16"]
+
+
+def test_the_columns_of_the_matrix_line_up(tmp_path):
+    """However long a name or a path is."""
+    for name, start in (("short", "a.ckpt"), ("longer-than-any-column-was-meant-to-be", "b/" * 40 + "b.ckpt")):
+        base = f"base: {RECIPES / 'F-Spa-DIR.yaml'}\n"
+        (tmp_path / f"{name}.yaml").write_text(f"{base}name: {name}\ninit: {{unet: {start}}}\n")
+    header, rule, *rows = matrix(tmp_path)
+    for title, cell in (("learns", "spatial"), ("how", "direct"), ("size", "512x512"), ("A100-hours", "64.7")):
+        assert {row.index(f"  {cell}") for row in rows} == {header.index(f"  {title}")}
+    assert len(rule) == max(len(line) for line in (header, *rows))
+
+
+@pytest.mark.parametrize("folder", ["absent", "empty"])
+def test_a_folder_without_recipes_is_an_error(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "_common.yaml").write_text("steps: 1\n")
+    with pytest.raises(RecipeError, match="absent: no such folder" if folder == "absent" else "empty holds no recipe"):
+        matrix(tmp_path / folder)
+
+
+def test_recipes_that_come_with_the_package_need_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("F-base") == load_recipe(RECIPES / "F-base.yaml")
+    assert load_recipe("tiny/F-base", ["seed=3"]) == load_recipe(TINY / "F-base.yaml", ["seed=3"])
+    assert matrix(Path("tiny")) == matrix(TINY)
+    with pytest.raises(RecipeError, match="G-base: no such recipe"):
+        load_recipe("G-base")
+    (tmp_path / "F-base").write_text("name: mine\nsteps: 1\nbatch: 1\ndata: {clips: {kind: procedural}}\n")
+    assert load_recipe("F-base").name == "mine"
+
+
+def test_a_wheel_lists_its_recipes_without_torch(tmp_path):
+    """As it is installed: without the repository around it."""
+    for name in ("vc2", "training/recipes"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    build = "from setuptools import build_meta; build_meta.build_wheel('../wheel')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", check=True, capture_output=True)
+    [wheel] = (tmp_path / "wheel").glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    code = (
+        "import sys; from vc2.training import __main__ as main; assert main.run_command(sys.argv[1:]) == 0;"
+        " assert 'torch' not in sys.modules, 'torch is slow to import'; print(main.__file__)"
+    )
+    for folder, names in ((RECIPES, ["F-base", "your-images"]), (TINY, ["tiny-F-base", "tiny-text"])):
+        command = [sys.executable, "-c", code, "recipes", *(["tiny"] if folder == TINY else [])]
+        *lines, file = subprocess.check_output(command, cwd=tmp_path / "installed", text=True).splitlines()
+        assert Path(file).is_relative_to(tmp_path / "installed")
+        assert len(lines) == 2 + len(named(folder))
+        assert set(names) <= {line.split()[0] for line in lines}

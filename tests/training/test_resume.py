@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.processes import ended, fork
+from tests.fixtures import run020
+from tests.training.processes import ended, fork, until_step
 from vc2.training import checkpoint as runs
 from vc2.training.loop import Trainer
+from vc2.training.recipe import Recipe
+from vc2.training.recipe_files import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 16
@@ -35,15 +39,21 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything that a finished run leaves: averages (exported) and the last checkpoint, optimizer and all."""
-    state = runs.latest(folder / "checkpoints")
-    flat = {f"model {n}": t for n, t in state["model"].items()} | {
-        f"ema {n}": t for n, t in state["ema"]["shadow"].items()
+def tensors(state: dict) -> dict[str, torch.Tensor]:
+    """All of a checkpoint's, flat."""
+    flat = {f"model {n}": t for n, t in state["model"].items()}
+    flat |= {f"ema {n}": t for n, t in state["ema"]["shadow"].items()}
+    return flat | {
+        f"optimizer {kind} {name}": torch.as_tensor(value)
+        for name, moments in state["optimizer"].items()
+        for kind, value in moments.items()
     }
-    for name, moments in state["optimizer"].items():
-        flat |= {f"optimizer {name} {k}": torch.as_tensor(v) for k, v in moments.items()}
-    return flat | {f"file {n}": t for n, t in load_file(folder / "model.safetensors").items()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything that a finished run leaves: the last checkpoint, optimizer and all, and averages (exported)."""
+    exported = load_file(folder / "model.safetensors")
+    return tensors(runs.latest(folder / "checkpoints")) | {f"file {n}": t for n, t in exported.items()}
 
 
 def assert_same_bits(a: Path, b: Path) -> None:
@@ -127,25 +137,21 @@ def test_through_the_command_with_signals(recipe_file, folder):
         start_new_session=True,
     )
     assert process.stderr
-    for line in process.stderr:
-        if " 3/40" in line:  # the progress bar
-            break
+    until_step(3, process.stderr)
     process.send_signal(signal.SIGUSR1)
     deadline = time.monotonic() + 60
     while not (saved := last_step(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert 3 <= saved < 40
     os.killpg(process.pid, signal.SIGTERM)  # as launchers and terminals do: to its readers too
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130, words
-    assert "the same command goes on" in words
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert "the same command goes on" in messages
     stopped = last_step(folder)
     assert saved <= stopped < 40
     again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert f"goes on from step {stopped}" in again.stderr
     other = folder.parent / "straight"
-    from vc2.training.config import load_recipe
-
     Trainer(load_recipe(recipe, ["data.workers=0"]), other).run()
     assert_same_bits(folder, other)
 
@@ -186,6 +192,33 @@ def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
     go_on(recipe(optimizer={"kind": "adamw8bit"}), folder)
     moments = [m["state1"] for m in runs.latest(folder / "checkpoints")["optimizer"].values()]
     assert {m.dtype for m in moments if m.numel() >= 4096} == {torch.uint8}
+
+
+def test_a_run_begun_by_0_2_0_ends_as_it_did_there(tmp_path, monkeypatch):
+    """But for what another CPU rounds differently: a step moves weights by about 1e-3."""
+    monkeypatch.chdir(tmp_path)  # a checkpoint belongs to its recipe, which names its start from here
+    settings, folder = load_recipe(run020.write(tmp_path)), tmp_path / "run020"
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(run020.HERE / "step-00000004.pt", folder / "checkpoints")
+    trainer = Trainer(settings, folder)
+    assert trainer.step == 4
+    assert trainer.run()
+    expected, state = runs.latest(run020.HERE), runs.latest(folder / "checkpoints")
+    assert state.keys() == expected.keys()
+    for name in ("step", "counts", "in_a_row", "figures", "start", "data"):
+        assert state[name] == expected[name], name
+    assert Recipe.model_validate_json(state["recipe"]) == Recipe.model_validate_json(expected["recipe"])
+    result, wanted = tensors(state), tensors(expected)
+    assert result.keys() == wanted.keys()
+    for kind, tolerance in (
+        ("model", 1e-5),
+        ("ema", 1e-5),
+        ("optimizer exp_avg ", 1e-6),
+        ("optimizer exp_avg_sq", 1e-10),
+    ):
+        names = [name for name in wanted if name.startswith(kind)]
+        assert len(names) > 50
+        assert max(float((result[name] - wanted[name]).abs().max()) for name in names) < tolerance, kind
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ from tests.training.test_recipes import TABLE, TINY
 from vc2.files.checkpoint import UNET
 from vc2.networks.config import UNetConfig, as_config
 from vc2.networks.unet import VideoUNet
-from vc2.training.config import load_recipe
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
+from vc2.training.recipe_files import load_recipe
 
 ROWS = sorted(TABLE, key=lambda row: not row.endswith("base"))  # bases first: the others start from them
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vc2.evaluation.judge import judge
-from vc2.training.data import procedural as world
+from vc2.training.sources import world
 
 
 def clip(scene: world.Scene, frames: int = 8) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..training.data import procedural as world
+from ..training.sources import world
 
 THRESHOLD = 60.0  # distance from the background colour, in RGB of 0..255, from which a pixel is the object's
 MIN_AREA, MAX_AREA = 120, 1400  # pixels; the world's shapes have 400 to 730

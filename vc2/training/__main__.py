@@ -7,9 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
-from .config import RecipeError, TrainingError, load_recipe
-
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+from ..files.output import check_target
+from .errors import RecipeError, TrainingError
+from .recipe_files import BUNDLED, load_recipe
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,7 +18,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
     def on_recipe(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
-        command.add_argument("recipe", type=Path, help="a YAML file, e.g. training/recipes/tiny/base.yaml")
+        command.add_argument(
+            "recipe",
+            type=Path,
+            help="a YAML file, e.g. training/recipes/F-base.yaml, or the name of one that comes with this package, e.g."
+            " F-base or tiny/F-base",
+        )
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="changes to the recipe, e.g. optimizer.lr=1e-4"
         )
@@ -26,28 +31,38 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         return command
 
     on_recipe("run", "train a recipe; the same command goes on where it stopped")
-    recipes = commands.add_parser("recipes", help="the matrix of recipes, and what each needs")
+    recipes = commands.add_parser("recipes", help="what each recipe starts from, learns, reads and costs")
     recipes.add_argument(
-        "folder", type=Path, nargs="?", default=RECIPES, help="default: the eleven rows of the paper's Table 3"
+        "folder",
+        type=Path,
+        nargs="?",
+        default=BUNDLED,
+        help="of recipes (default: those that come with this package: the rows of the paper's Table 3, and one for your"
+        " own images); tiny: the same rows for the miniature",
     )
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
     check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
     export = on_recipe("export", "write a run's newest weights as a file; RECIPE may be the run's folder")
-    export.add_argument("-o", "--output", type=Path, help="default: <form>.safetensors in the run's folder")
+    output = "a .safetensors file to write"
+    export.add_argument("-o", "--output", type=Path, help=f"{output} (default: <form>.safetensors in the run's folder)")
     export.add_argument(
         "--form",
         choices=("full", "spatial", "lora"),
         default="full",
-        help="whole checkpoint; change of theta_S as .diff; LoRA",
+        help="full: a whole checkpoint; spatial: the change of the spatial weights, which LoRA loaders add to a model;"
+        " lora: the adapters of a LoRA run (default: full)",
     )
-    export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
+    export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the file (default: fp16)")
     export.add_argument("--raw", action="store_true", help="the last step's weights instead of their average")
-    merge = commands.add_parser("merge", help="a checkpoint with a LoRA or a spatial change in its weights")
-    merge.add_argument("checkpoint", type=Path)
-    merge.add_argument("lora", type=Path)
-    merge.add_argument("-o", "--output", type=Path, required=True)
-    merge.add_argument("--strength", type=float, default=1.0)
+    overwrite = "replace the output where it exists"
+    export.add_argument("--overwrite", action="store_true", help=overwrite)
+    merge = commands.add_parser("merge", help="write a checkpoint with a LoRA or a spatial change in its weights")
+    merge.add_argument("checkpoint", type=Path, help="the model to merge into; the file itself stays as it is")
+    merge.add_argument("lora", type=Path, help="what to merge into it: a LoRA, or a file of export --form spatial")
+    merge.add_argument("-o", "--output", type=Path, required=True, help=output)
+    merge.add_argument("--strength", type=float, default=1.0, help="of the LoRA or the change (default: 1)")
+    merge.add_argument("--overwrite", action="store_true", help=overwrite)
     # argparse gives up on overrides that stand behind an option; they are overrides all the same.
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
@@ -76,25 +91,15 @@ def run_command(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """One command. What it raises names what is wrong; torch is imported late, so that a bad recipe is told at once."""
     if args.command == "recipes":
-        from .check import matrix
+        from .matrix import matrix
 
-        for line in matrix(args.folder):
-            print(line, flush=True)
+        print("\n".join(matrix(args.folder)))
         return 0
     if args.command == "merge":
         from ..lora import main as merge
 
-        return merge(
-            [
-                str(args.lora),
-                str(args.output),
-                "--model",
-                str(args.checkpoint),
-                "--merge",
-                "--strength",
-                str(args.strength),
-            ]
-        )
+        files = [str(args.lora), str(args.output), "--model", str(args.checkpoint)]
+        return merge([*files, "--merge", "--strength", str(args.strength), *["--overwrite"] * args.overwrite])
     if args.command == "export" and args.recipe.is_dir():
         from .checkpoint import recipe_of
 
@@ -123,9 +128,9 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "export":
         from .export import export
 
-        print(
-            export(recipe, folder, args.output or folder / f"{args.form}.safetensors", args.form, args.dtype, args.raw)
-        )
+        target = args.output or folder / f"{args.form}.safetensors"
+        check_target(target, args.overwrite)
+        print(export(recipe, folder, target, args.form, args.dtype, args.raw))
         return 0
     from .loop import Trainer
 

@@ -1,6 +1,4 @@
-"""`python -m vc2.training check`: everything that can be wrong with a run, found before it starts. And `recipes`: the
-matrix.
-"""
+"""`python -m vc2.training check`: everything that can be wrong with a run, found before it starts."""
 
 from __future__ import annotations
 
@@ -12,14 +10,15 @@ import torch
 
 from ..pipeline import Settings
 from . import parallel
-from .config import Recipe, RecipeError, Source, load_recipe
-from .cost import estimate, memory
-from .data.batches import MEDIA, Stream, random
-from .data.procedural import World
-from .data.sources import BrokenSample, SourceError
+from .data.stream import Stream
+from .errors import RecipeError
+from .estimate import estimate, memory
 from .initialise import load_autoencoder, load_text, sampling_of, start_unet
+from .recipe import Recipe
+from .rng import numpy_generator
+from .sources.source import BrokenSample, SourceError
 
-PROBED = 8  # samples that are read of each source
+TRIED = 20  # samples that are read of each source; of so many, data.broken_share allows one by default
 GB = 1e9
 
 
@@ -30,10 +29,10 @@ def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
         yield "ok: procedural data, fresh weights"
         return
     wrong: dict[str, None] = {}  # one cause may be met twice
-    sources = [_source(recipe, medium, cache) for medium in MEDIA if getattr(recipe.data, medium)]
-    for part in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes)):
+    sources = [_source(recipe, medium, cache) for medium in recipe.data.sources]
+    for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes)):
         try:
-            yield from part
+            yield from report
         except (ValueError, OSError) as error:
             wrong[str(error)] = None
     if len(wrong) > 1:
@@ -46,26 +45,26 @@ def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
     """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, CheckpointError or
     OSError where the network is not known.
     """
-    cost = estimate(recipe)
-    noun = "image" if recipe.image_only else "clip"
-    yield f"learns: {cost.learning / 1e6:.2f} M parameters, {cost.frozen / 1e6:.2f} M frozen"
-    again, encode = (cost.flops - cost.model_flops) / 1e12, cost.encode_flops / 1e12
-    yield f"compute: {cost.model_flops / 1e12:.1f} TFLOP a {noun}, forward and backward" + "".join(
-        f", {more:.1f} {what}"
-        for more, what in ((again, "again for gradient checkpointing"), (encode, "to encode it"))
-        if more
-    )
-    yield f"in all: {cost.a100_hours:,.1f} A100-hours (at 40 % of 312 TFLOP/s)"
-    need = memory(recipe, cost, processes) / GB
+    needs = estimate(recipe)
+    yield f"learns: {needs.learning / 1e6:.2f} M parameters, {needs.frozen / 1e6:.2f} M frozen"
+    compute = f"compute: {needs.model_flops / 1e12:.1f} TFLOP {'an image' if recipe.image_only else 'a clip'}"
+    compute += ", forward and backward"
+    if needs.flops > needs.model_flops:
+        compute += f", {(needs.flops - needs.model_flops) / 1e12:.1f} again for gradient checkpointing"
+    if needs.encode_flops:
+        compute += f", {needs.encode_flops / 1e12:.1f} to encode it"
+    yield compute
+    yield f"in all: {needs.a100_hours:,.1f} A100-hours (at 40 % of 312 TFLOP/s)"
+    total = memory(recipe, needs, processes) / GB
     yield (
-        f"memory: about {need:.1f} GB a process on {processes}, of which {cost.static / GB:.1f} GB are weights and the"
-        " optimizer's state"
+        f"memory: about {total:.1f} GB a process on {processes}, of which {needs.static / GB:.1f} GB are weights and"
+        " the optimizer's state"
     )
     if torch.cuda.is_available():
         room = torch.cuda.get_device_properties(0).total_memory / GB
-        if need > room:
+        if total > room:
             raise RecipeError(
-                f"this device has {room:.1f} GB and about {need:.1f} are needed; try compute.precision=bf16,"
+                f"this device has {room:.1f} GB and about {total:.1f} are needed; try compute.precision=bf16,"
                 " compute.gradient_checkpointing=true, compute.micro_batch=1, learn.how=lora or"
                 " optimizer.kind=adamw8bit"
             )
@@ -86,7 +85,7 @@ def _weights(recipe: Recipe) -> Iterator[str]:
 
 
 def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
-    """What cannot run, and settings that may stand beside one another and are hardly meant so."""
+    """What cannot run, and settings that are allowed together and hardly meant so."""
     warmup = recipe.optimizer.warmup
     if warmup >= recipe.steps:
         yield (
@@ -99,62 +98,22 @@ def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
 
 
 def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
-    """Reads some of a source."""
+    """Reads some samples of a source, spread over it. Raises SourceError where more of them than `data.broken_share`
+    cannot be used.
+    """
     stream = Stream(recipe, medium, cache)
-    count = len(stream.listing)
     frames, low, high = stream.lengths[0]
-    if isinstance(stream.listing, World):
-        yield f"data.{medium}: {count} procedural samples"
-        return
-    broken = []
-    for place in range(PROBED):
+    tried, broken = min(TRIED, len(stream.order)), []
+    for k in range(tried):
+        index = int(stream.order.training[k * len(stream.order) // tried])
         try:
-            stream.read(
-                int(stream.order.kept[place * len(stream.order) // PROBED]),
-                frames,
-                (low, high),
-                random(recipe.seed, place),
-            )
+            stream.read(index, frames, (low, high), numpy_generator(recipe.seed, k))
         except BrokenSample as error:
             broken.append(str(error))
-    if len(broken) == PROBED:
-        raise SourceError(f"data.{medium}: none of {PROBED} samples could be used, the first: {broken[0]}")
-    held = len(stream.order.held_out)
-    yield (
-        f"data.{medium}: {count} samples, {held} of them held out; {PROBED - len(broken)} of {PROBED} tried can be read"
-        + "".join(f"\n  {b}" for b in broken)
-    )
-
-
-def matrix(folder: Path) -> Iterator[str]:
-    """A line a recipe of `folder`, with what each needs."""
-    header = (
-        f"{'recipe':<18} {'starts from':<34} {'learns':<12} {'how':<8} {'data':<22} {'batch x steps':<14} {'size':<9}"
-        " A100-hours"
-    )
-    yield header
-    yield "-" * len(header)
-    for path in sorted(folder.glob("*.yaml"), key=_rank):
-        if path.stem.startswith("_"):
-            continue
-        recipe = load_recipe(path)
-        if recipe.objective != "diffusion":
-            yield f"{recipe.name:<18} {'nothing':<34} {recipe.objective:<12}"
-            continue
-        data = " + ".join(_kind(source) for source in (recipe.data.clips, recipe.data.images) if source)
-        start = str(recipe.init.unet or recipe.init.sd or "nothing")
-        cost = estimate(recipe).a100_hours
-        size, work = f"{recipe.data.width}x{recipe.data.height}", f"{recipe.batch} x {recipe.steps}"
-        how = recipe.learn.how + (f" {recipe.learn.rank}" if recipe.learn.how == "lora" else "")
-        yield (
-            f"{recipe.name:<18} {start:<34} {recipe.learn.part:<12} {how:<8} {data:<22} {work:<14} {size:<9}"
-            f" {cost:,.1f}"
-        )
-
-
-def _rank(path: Path) -> tuple[bool, str]:
-    return "base" not in path.stem, path.stem
-
-
-def _kind(source: Source) -> str:
-    return getattr(source, "kind", "") + (f" ({source.domain})" if hasattr(source, "domain") else "")
+    count, held_out = len(stream.source), len(stream.order.held_out)
+    yield f"data.{medium}: {count} {stream.section.kind} samples, {held_out} of them held out"
+    unusable = f"data.{medium}: {len(broken)} of the {tried} samples that were tried cannot be used"
+    reasons = "".join(f"\n  {reason}" for reason in broken)
+    if len(broken) > recipe.data.broken_share * tried:
+        raise SourceError(f"{unusable}, more than data.broken_share ({recipe.data.broken_share:.0%}) allows:{reasons}")
+    yield f"{unusable}:{reasons}" if broken else f"data.{medium}: {tried} samples were tried, all can be used"

@@ -1,9 +1,9 @@
-"""Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed, the newest few kept.
+"""Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed; the newest few stay.
 
 A checkpoint holds what learns (weights, their average, the optimizer's state), the step, the counts of what was
-skipped, and fingerprints of what is frozen. Random numbers and the position in the data need no saving: both follow
-from (seed, step), so a resumed run draws what the uninterrupted one drew. The same file serves any number of processes,
-sharded or not.
+skipped, and fingerprints of the weights and the data that the run began with. Random numbers and the position in the
+data need no saving: both follow from (seed, step), so a resumed run draws what the uninterrupted one drew. The same
+file serves any number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .config import Recipe, RecipeError
+from .errors import RecipeError
+from .parallel import unsharded
+from .recipe import Recipe
 
 SUFFIX = ".pt"
 
@@ -29,22 +31,20 @@ def whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
     """
     out = {}
     for name, value in values.items():
-        full = value.full_tensor() if isinstance(value, DTensor) else value
+        full = unsharded(value)
         if keep:
             out[name] = full.detach().cpu() if isinstance(full, Tensor) else full
     return out
 
 
 def like(value: Any, model: Tensor) -> Any:
-    """A copy of a tensor on the device of `model`, and sharded as it is where it is; a plain number as it is."""
+    """A copy of a tensor on the device of `model`, and sharded if that is; a plain number as it is."""
     if not isinstance(value, Tensor):
         return value
     tensor = value.to(model.device, copy=True)
-    return (
-        distribute_tensor(tensor, model.device_mesh, model.placements)
-        if isinstance(model, DTensor) and tensor.shape == model.shape
-        else tensor
-    )
+    if isinstance(model, DTensor) and tensor.shape == model.shape:
+        return distribute_tensor(tensor, model.device_mesh, model.placements)
+    return tensor
 
 
 def gather(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> di
 
 @torch.no_grad()
 def scatter(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The way back: every process gives the whole and keeps its part."""
+    """Put what `gather` returned back: every process gives the whole and takes its part."""
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
@@ -85,10 +85,10 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         before = all_steps(folder)
-        kept = f"the checkpoint before it, {before[-1]}, is whole" if before else "there is none before it"
+        newest = f"the checkpoint before it, {before[-1]}, is whole" if before else "there is none before it"
         raise OSError(
-            f"{path} could not be written ({error}); {kept}. Make room or give another folder with --runs, then run the"
-            " same command to go on"
+            f"{path} could not be written ({error}); {newest}. Make room or give another folder with --runs, then run"
+            " the same command to go on"
         ) from error
     for old in all_steps(folder)[:-keep]:
         old.unlink()
@@ -125,5 +125,5 @@ def recipe_of(run: Path) -> Recipe:
 
 def latest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint's content, or None."""
-    found = all_steps(folder)
-    return torch.load(found[-1], map_location="cpu", weights_only=True, mmap=True) if found else None
+    files = all_steps(folder)
+    return torch.load(files[-1], map_location="cpu", weights_only=True, mmap=True) if files else None

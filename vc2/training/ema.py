@@ -4,6 +4,9 @@ initial weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -32,15 +35,24 @@ class EMA:
         """The averages, whole, on the CPU. Every process must call it, and those that do not `keep` them get none."""
         return whole(self.shadow, keep)
 
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Within it the module has the averages for its weights."""
+        self._swap(module)
+        try:
+            yield
+        finally:
+            self._swap(module)
+
     @torch.no_grad()
-    def swap(self, module: nn.Module) -> None:
-        """Exchange the module's weights and the averages; a second call puts them back."""
+    def _swap(self, module: nn.Module) -> None:
+        """Exchange the module's weights and the averages."""
         for name, parameter in module.named_parameters():
             if name in self.shadow:
                 live, average = _local(parameter.data), _local(self.shadow[name])
-                kept = live.clone()
+                before = live.clone()
                 live.copy_(average)
-                average.copy_(kept)
+                average.copy_(before)
 
     def state_dict(self, keep: bool = True) -> dict:
         return {"step": self.step, "shadow": self.weights(keep)}

@@ -13,18 +13,16 @@ from ..files import lora as lora_files
 from ..files.merge import merge
 from ..sampling.schedule import NoiseSchedule
 from . import checkpoint, lora
-from .config import Recipe, RecipeError
-from .data.cache import fingerprint_of
-from .initialise import load_autoencoder, load_text, sampling_of, start_unet
+from .errors import RecipeError
+from .initialise import fingerprint_of, load_autoencoder, load_text, sampling_of, start_unet
 from .partition import temporal_names
+from .recipe import Recipe
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-FORMS = ("full", "spatial", "lora")
 
 
 def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, raw: bool) -> Path:
-    """Write the newest checkpoint of the run in `folder` as `target`; its averaged weights, or those of the last step
-    if `raw`.
+    """Write the weights of the newest checkpoint in `folder` as `target`: the averages, or if `raw` the last step's.
 
     `form`: "full", a whole checkpoint in the official layout; "spatial", the change of theta_S alone, as `.diff`
     tensors that a stock LoRA loader adds to the model that the run started from; "lora", a LoRA run's adapters. Raises
@@ -53,25 +51,32 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
             raise RecipeError(f"{recipe.name} learns directly and has no LoRA; export it as full or spatial")
         return write_lora(target, recipe, trained, state["step"], DTYPES[dtype])
     if form == "spatial":
-        return _difference(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
+        return write_difference(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
     return write_full(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
 
 
 def write_full(
     target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]
 ) -> Path:
-    """A whole checkpoint in the official layout. What did not learn is read again from where the run started, and must
-    still be what it was (`start`).
+    """A whole checkpoint in the official layout. What did not learn is read again from the files that the run started
+    from, which must still have the fingerprints of `start`. Raises RecipeError where they have not.
     """
-    vae = load_autoencoder(recipe.init.autoencoder_file).state_dict()
-    text = load_text(recipe.init.text_file).state_dict()
-    before = start_unet(recipe).state_dict()
-    for name, weights in (("unet", before), ("autoencoder", vae), ("text", text)):
-        _verify(name, weights, start)
-    unet = with_trained(before, trained)
-    metadata = {**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))}
-    schedule = NoiseSchedule(recipe.diffusion.scale_end)
-    return files.save(target, unet=unet, vae=vae, text=text, schedule=schedule, dtype=dtype, metadata=metadata)
+    weights = {
+        "unet": start_unet(recipe).state_dict(),
+        "autoencoder": load_autoencoder(recipe.init.autoencoder_file).state_dict(),
+        "text": load_text(recipe.init.text_file).state_dict(),
+    }
+    for name, tensors in weights.items():
+        _verify(name, tensors, start)
+    return files.save(
+        target,
+        unet=with_trained(weights["unet"], trained),
+        vae=weights["autoencoder"],
+        text=weights["text"],
+        schedule=NoiseSchedule(recipe.diffusion.scale_end),
+        dtype=dtype,
+        metadata={**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))},
+    )
 
 
 def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
@@ -82,7 +87,7 @@ def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: i
 
 
 def _origin(recipe: Recipe, step: int) -> dict[str, str]:
-    """What a file says of where it comes from."""
+    """Metadata: which recipe and step a file comes from."""
     return {"recipe": recipe.model_dump_json(), "step": str(step)}
 
 
@@ -102,13 +107,14 @@ def _verify(name: str, weights: dict[str, Tensor], start: dict[str, str]) -> Non
         )
 
 
-def _difference(
+def write_difference(
     target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype, start: dict[str, str]
 ) -> Path:
+    """The change of theta_S. Raises RecipeError where theta_T has changed too, or nothing has."""
     unet = start_unet(recipe)
     before, temporal = unet.state_dict(), temporal_names(unet)
     _verify("unet", before, start)
-    after, out = with_trained(before, trained), {}
+    after, changes = with_trained(before, trained), {}
     for name, tensor in after.items():
         change = tensor.float() - before[name].float()
         if not change.any():
@@ -119,7 +125,7 @@ def _difference(
                 " full"
             )
         stem, _, leaf = name.rpartition(".")
-        out[f"{lora_files.PREFIX}{stem}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.to(dtype)
-    if not out:
+        changes[f"{lora_files.PREFIX}{stem}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.to(dtype)
+    if not changes:
         raise RecipeError(f"{target}: no spatial weight has changed")
-    return lora_files.save(target, out, _origin(recipe, step))
+    return lora_files.save(target, changes, _origin(recipe, step))

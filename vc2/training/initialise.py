@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..files import checkpoint
 from ..files.checkpoint import CheckpointError
@@ -16,9 +18,11 @@ from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig, as_conf
 from ..networks.layers import ResBlock, TemporalConv, Transformer
 from ..networks.text import TextEncoder
 from ..networks.unet import VideoUNet
+from ..pipeline import recommended
 from ..sampling.schedule import NoiseSchedule
-from .config import Recipe, RecipeError
+from .errors import RecipeError
 from .partition import temporal_names
+from .recipe import Recipe
 
 
 def start_unet(recipe: Recipe) -> VideoUNet:
@@ -100,9 +104,12 @@ def load_spatial(unet: VideoUNet, path: Path) -> None:
 def ldm_name(name: str) -> str:
     """A tensor of diffusers' UNet2DConditionModel in the LDM layout."""
     fixed = {
-        "conv_in.": "input_blocks.0.0.", "time_embedding.linear_1.": "time_embed.0.", "time_embedding.linear_2.": "time_embed.2.",
-        "conv_norm_out.": "out.0.", "conv_out.": "out.2.",
-    }  # fmt: skip
+        "conv_in.": "input_blocks.0.0.",
+        "time_embedding.linear_1.": "time_embed.0.",
+        "time_embedding.linear_2.": "time_embed.2.",
+        "conv_norm_out.": "out.0.",
+        "conv_out.": "out.2.",
+    }
     for old, new in fixed.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -117,20 +124,21 @@ def ldm_name(name: str) -> str:
         place = f"input_blocks.{3 * i + 1 + j}" if side == "down" else f"output_blocks.{3 * i + j}"
         return f"{place}.{inner}.{_resnet(rest) if inner == 0 else rest}"
 
-    name = re.sub(
-        r"^(?P<side>down|up)_blocks\.(?P<i>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\.(?P<rest>.+)$",
-        block,
-        name,
-    )
+    kinds = "resnets|attentions|downsamplers|upsamplers"
+    name = re.sub(rf"^(?P<side>down|up)_blocks\.(?P<i>\d+)\.(?P<kind>{kinds})\.(?P<j>\d+)\.(?P<rest>.+)$", block, name)
     name = re.sub(r"^mid_block\.resnets\.(\d)\.(.+)$", lambda m: f"middle_block.{2 * int(m[1])}.{_resnet(m[2])}", name)
     return re.sub(r"^mid_block\.attentions\.0\.", "middle_block.1.", name)
 
 
 def _resnet(rest: str) -> str:
     names = {
-        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "time_emb_proj": "emb_layers.1",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
         "conv_shortcut": "skip_connection",
-    }  # fmt: skip
+    }
     layer, _, leaf = rest.partition(".")
     return f"{names.get(layer, layer)}.{leaf}"
 
@@ -159,22 +167,31 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
 def sampling_of(recipe: Recipe) -> dict[str, Any]:
     """The recipe's sampling settings, over those that its starting file recommends for itself."""
     metadata = checkpoint.read_metadata(recipe.init.unet) if recipe.init.unet else {}
-    return {**json.loads(metadata.get("sampling", "{}")), **recipe.sampling.model_dump(exclude_none=True)}
+    return {**recommended(metadata), **recipe.sampling.model_dump(exclude_none=True)}
 
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:
+    """The autoencoder of a file, frozen, in float32. Raises CheckpointError."""
     state = checkpoint.load_part(path, checkpoint.VAE, "init.autoencoder (else init.unet or init.sd)")
-    return (
-        checkpoint.assemble(AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta"), state)
-        .eval()
-        .requires_grad_(False)
-    )
+    network = AutoencoderKL(AutoencoderConfig.from_state_dict(state), device="meta")
+    return checkpoint.assemble(network, state).eval().requires_grad_(False)
 
 
 def load_text(path: Path | None) -> TextEncoder:
+    """The text encoder of a file, frozen, in float32. Raises CheckpointError."""
     state = checkpoint.load_part(path, checkpoint.TEXT, "init.text (else init.unet or init.sd)")
-    return (
-        checkpoint.assemble(TextEncoder(TextConfig.from_state_dict(state), device="meta"), state)
-        .eval()
-        .requires_grad_(False)
-    )
+    network = TextEncoder(TextConfig.from_state_dict(state), device="meta")
+    return checkpoint.assemble(network, state).eval().requires_grad_(False)
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else str(float(tensor)).encode()
+        )
+    return digest.hexdigest()[:16]

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, objective, parallel, preview, validate
-from .config import Recipe, RecipeError, TrainingError
-from .data import sources
-from .data.batches import ANSWERED, Sample
-from .diffusion import DiffusionObjective
+from . import checkpoint, parallel
+from .build import build_objective, build_optimizer
 from .ema import EMA
+from .errors import RecipeError
 from .meter import Meter
 from .partition import train_what_learns
+from .recipe import Recipe
+from .signals import Signals
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
-
-class NonFiniteError(TrainingError):
-    """The loss or its gradient stopped being a number, several steps in a row."""
-
-
-class BrokenDataError(TrainingError):
-    """More of the data was broken than the recipe allows."""
+PROGRESS_BAR = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
 
 
 class Trainer:
@@ -39,33 +32,39 @@ class Trainer:
     `model.safetensors` with averaged weights.
     """
 
-    PATIENCE = 5  # non-finite steps in a row before the run stops
-
     def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None):
         self.recipe, self.folder = recipe, folder
         self.accelerator = parallel.start(recipe, folder)
-        self.objective = objective.build(recipe, cache or folder.parent / "cache", self.accelerator.device)
-        if recipe.samples.every and isinstance(self.objective, DiffusionObjective):
-            validate.sample_settings(self.objective)  # now, and not when the first sample is due
+        self.objective = build_objective(recipe, cache or folder.parent / "cache", self.accelerator.device)
         self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
         self.network: nn.Module = self.accelerator.unwrap_model(self.model)
         self.optimizer = build_optimizer(recipe, self.network)
         self.learning = [p for p in self.network.parameters() if p.requires_grad]
         self.ema = EMA(self.network, recipe.optimizer.ema)
-        self.step, self.in_a_row = 0, 0
-        self.counts = {"read": 0, "broken": 0, "non_finite": 0}
-        self.meter = Meter(recipe, self.network, self.accelerator)
+        self.meter = Meter(recipe, self.objective, self.accelerator)
+        self.tally = Tally(recipe, folder)
+        self.signals = Signals()  # to this process
+        self.stopping = self.saving = False  # what all processes have agreed on
+        self.step = 0
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
         if self.accelerator.is_main_process:
             checkpoint.clean(self.checkpoints)
-        self.asked_to_stop = self.asked_to_save = False  # by a signal to this process
-        self.stopping = self.saving = False  # what all processes have agreed on
         state = checkpoint.latest(self.checkpoints)
-        self._check_together(state["step"] if state else 0)
+        # Before any process loads it, since sharded ones load together.
+        steps = parallel.gather_numbers(state["step"] if state else 0, self.accelerator)
+        if len(set(steps)) > 1:
+            raise RecipeError(
+                f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must"
+                " see the same folder"
+            )
         if state:
             self.load_state_dict(state)
-            log.info("%s goes on from step %d", recipe.name, self.step)
+            log.info("%s goes on from step %d", self.recipe.name, self.step)
         if self.accelerator.is_main_process:
-            self._forget_skipped()
+            self.tally.forget_from(self.step)
         self.accelerator.wait_for_everyone()
 
     @property
@@ -82,72 +81,54 @@ class Trainer:
         return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def train_step(self, batch: Any) -> dict[str, float]:
-        """One update. Everything random in it follows from (seed, step)."""
-        torch.manual_seed(
-            (self.recipe.seed << 32) + self.step * self.accelerator.num_processes + self.accelerator.process_index
-        )  # dropout
+        """One update; returns its figures. Everything random in it follows from (seed, step)."""
+        self._seed_dropout()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        parts = self.objective.parts(batch)
-        loss = torch.zeros((), device=self.accelerator.device)
-        figures: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
-        for k, part in enumerate(parts):
-            with parallel.accumulate(self.model, self.accelerator, last=k == len(parts) - 1):
-                with parallel.autocast(self.recipe, self.accelerator):
-                    part_loss, part_figures = self.objective.loss(self.model, part)
-                (part_loss / len(parts)).backward()
-            loss += part_loss.detach() / len(parts)
-            for name, value in part_figures.items():
-                figures[name] += value / len(parts)
-        norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        # One message between the processes a step: the loss of all, how much data was broken, whether one was asked to
-        # save or to stop, and the figures.
-        words = [
-            torch.tensor(float(v), device=loss.device)
-            for v in (len(batch.skipped), self.asked_to_save, self.asked_to_stop)
-        ]
-        message = torch.stack([loss, *words, *figures.values()])
-        mean_loss, broken, save, stop, *means = self.accelerator.reduce(message, "mean").tolist()
-        self.saving, self.stopping = save > 0, stop > 0
-        self.asked_to_save = self.asked_to_save and not self.saving
-        if finite := math.isfinite(mean_loss) and math.isfinite(float(norm)):
+        means = self._backward(batch)
+        norm = self._clip_gradients()
+        figures, broken = self._exchange(means, len(batch.skipped))
+        if math.isfinite(figures["loss"]) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.update(self.network)
         self.optimizer.zero_grad()
-        self._count(finite, batch, round(broken * self.accelerator.num_processes), mean_loss, float(norm))
+        self.tally.samples(self.step, batch, broken)
+        self.tally.step(self.step, batch, figures["loss"], norm, self.accelerator.process_index)
         self.step += 1
-        return {"loss": mean_loss, "grad_norm": float(norm), **dict(zip(figures, means, strict=True))}
+        return figures | {"grad_norm": norm}
 
-    def _count(self, finite: bool, batch: Any, broken: int, loss: float, norm: float) -> None:
-        """Keep the tally of broken samples and of steps that were skipped, and stop the run where there are too many."""
-        if batch.skipped:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / "skipped.txt", "a", encoding="utf-8") as file:
-                file.writelines(f"step {self.step}: {name}\n" for name in batch.skipped)
-        self.counts["read"] += batch.count + broken
-        self.counts["broken"] += broken
-        share = self.counts["broken"] / self.counts["read"]
-        if self.counts["read"] >= sources.ENOUGH and share > self.recipe.data.broken_share:
-            raise BrokenDataError(
-                f"{self.counts['broken']} of {self.counts['read']} samples ({share:.0%}) could not be used, more than"
-                f" data.broken_share ({self.recipe.data.broken_share:.0%}); {self.folder / 'skipped.txt'} names them"
-            )
-        if finite:
-            self.in_a_row = 0
-            return
-        self.counts["non_finite"] += 1
-        self.in_a_row += 1
-        log.warning("step %d skipped: loss %s, gradient norm %s", self.step, loss, norm)
-        if self.in_a_row >= self.PATIENCE:
-            path = self.folder / f"non-finite-step{self.step}-process{self.accelerator.process_index}.pt"
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(batch.content(), path)
-            raise NonFiniteError(
-                f"{self.PATIENCE} steps in a row up to {self.step} had no finite loss and gradient; the last batch is"
-                f" in {path}. Look at that data; or export the last checkpoint, which is from before, and start from it"
-                " under another name with a lower optimizer.lr"
-            )
+    def _seed_dropout(self) -> None:
+        """Another number in each step of each process."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        torch.manual_seed((self.recipe.seed << 32) + self.step * world + rank)
+
+    def _backward(self, batch: Any) -> dict[str, Tensor]:
+        """The gradients of the whole batch, micro-batch after micro-batch; returns its mean loss and figures."""
+        micro_batches = self.objective.split(batch)
+        means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
+        for k, micro_batch in enumerate(micro_batches, 1):
+            with parallel.accumulate(self.model, self.accelerator, last=k == len(micro_batches)):
+                with parallel.autocast(self.recipe, self.accelerator):
+                    loss, figures = self.objective.loss(self.model, micro_batch)
+                (loss / len(micro_batches)).backward()
+            for name, value in {"loss": loss.detach(), **figures}.items():
+                means[name] += value / len(micro_batches)
+        return means
+
+    def _clip_gradients(self) -> float:
+        """Returns the norm of the gradient before."""
+        norm = torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip)
+        return float(parallel.unsharded(norm))
+
+    def _exchange(self, figures: dict[str, Tensor], broken: int) -> tuple[dict[str, float], int]:
+        """The one message between the processes in a step: the mean of their figures, how many samples were broken in
+        all, and whether one of them was asked to save or to stop.
+        """
+        mine = {"broken": broken, "save": self.signals.save, "stop": self.signals.stop}
+        means = parallel.mean({**figures, **mine}, self.accelerator)
+        self.saving, self.stopping = means.pop("save") > 0, means.pop("stop") > 0
+        self.signals.save = self.signals.save and not self.saving
+        return means, round(means.pop("broken") * self.accelerator.num_processes)
 
     def run(self) -> bool:
         """Train to the recipe's last step and export. Returns False where a signal stopped it first (the state is
@@ -155,80 +136,75 @@ class Trainer:
 
         SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
-        handlers = {name: signal.signal(name, self._on_signal) for name in ANSWERED}
-        try:
+        with self.signals.answered():
             return self._run()
-        finally:
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
 
     def _run(self) -> bool:
-        recipe, main = self.recipe, self.accelerator.is_main_process
+        recipe, accelerator = self.recipe, self.accelerator
         # What a run logged that was killed after its last checkpoint will be logged again.
-        self.accelerator.init_trackers(recipe.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
-        samples: dict[str, list[Sample]] = (
-            self.objective.held_out()
-            if isinstance(self.objective, DiffusionObjective) and recipe.validation.every
-            else {}
-        )
-        samples = {medium: found for medium, found in samples.items() if found}
-        batches = self.objective.batches(self.step, self.accelerator.process_index, self.accelerator.num_processes)
-        meter = self.meter
+        accelerator.init_trackers(recipe.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
+        batches = self.objective.batches(self.step, accelerator.process_index, accelerator.num_processes)
         with tqdm(
-            total=recipe.steps, initial=self.step, desc=recipe.name, unit="step", disable=not main, dynamic_ncols=True
+            total=recipe.steps,
+            initial=self.step,
+            desc=recipe.name,
+            unit="step",
+            disable=not accelerator.is_main_process,
+            dynamic_ncols=True,
         ) as bar:
             while self.step < recipe.steps and not self.stopping:
-                meter.wait()
+                self.meter.wait()
                 batch = next(batches)
-                meter.compute(batch)
-                if self.step == 0 and main:
-                    preview.write(self.objective, batch, self.folder)
-                figures = self.train_step(batch)
-                meter.done(figures)
+                self.meter.compute(batch)
+                if self.step == 0 and accelerator.is_main_process:
+                    self.objective.preview(batch, self.folder)
+                self.meter.done(self.train_step(batch))
                 bar.update()
-                if self.step % recipe.log_every == 0 or self.step == recipe.steps:
-                    averages = meter.averages() | {
-                        "lr": self.learning_rate(self.step - 1),
-                        **{f"data/{k}": float(v) for k, v in self.counts.items()},
-                    }
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in averages.items() if k in SHOWN})
-                    self.accelerator.log(averages, step=self.step)
+                if self._due(recipe.log_every):
+                    self._log(bar)
                 # First of all: whatever goes wrong below, the step is kept.
-                if self.step % recipe.save_every == 0 or self.step == recipe.steps or self.saving or self.stopping:
+                if self._due(recipe.save_every) or self.saving or self.stopping:
                     self.save()
-                if samples and self._due(recipe.validation.every):
-                    assert isinstance(self.objective, DiffusionObjective)
-                    found = validate.held_out_loss(self.objective, self.model, self.accelerator, samples)
-                    self.accelerator.log(found, step=self.step)
-                    if main:
-                        summary = ", ".join(f"{medium} {found[f'validation/{medium}']:.4f}" for medium in samples)
-                        tqdm.write(f"step {self.step}: held-out loss {summary}")
-                if isinstance(self.objective, DiffusionObjective) and self._due(recipe.samples.every):
-                    self.ema.swap(self.network)
-                    try:
-                        validate.sample_clips(
-                            self.objective,
-                            self.model,
-                            self.accelerator,
-                            self.folder / "samples" / f"step-{self.step:08d}",
-                        )
-                    except RuntimeError as error:
-                        if not self.asked_to_stop:
-                            raise
-                        log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
-                    finally:
-                        self.ema.swap(self.network)
+                if self._due(recipe.validation.every):
+                    self._validate()
+                if self._due(recipe.samples.every):
+                    self._sample()
         finished = self.step >= recipe.steps
         if finished:
             self.export()
         else:
             log.info("stopped at step %d; the same command goes on from there", self.step)
-        self.accelerator.end_training()  # and with it what the processes have between them
+        accelerator.end_training()  # and with it what the processes have between them
         return finished
 
     def _due(self, every: int) -> bool:
         """Every so many steps (0: never), and at the last."""
         return every > 0 and (self.step % every == 0 or self.step == self.recipe.steps)
+
+    def _log(self, bar: tqdm) -> None:
+        figures = self.meter.averages() | {"lr": self.learning_rate(self.step - 1)}
+        figures |= {f"data/{name}": float(count) for name, count in self.tally.counts.items()}
+        bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items() if name in PROGRESS_BAR})
+        self.accelerator.log(figures, step=self.step)
+
+    def _validate(self) -> None:
+        losses = self.objective.validate(self.model, self.accelerator)
+        if losses:
+            self.accelerator.log({f"validation/{name}": loss for name, loss in losses.items()}, step=self.step)
+        if losses and self.accelerator.is_main_process:
+            media = [medium for medium in self.objective.identities if medium in losses]
+            tqdm.write(f"step {self.step}: held-out loss " + ", ".join(f"{m} {losses[m]:.4f}" for m in media))
+
+    def _sample(self) -> None:
+        """With the averaged weights."""
+        with self.ema.applied(self.network):
+            try:
+                folder = self.folder / "samples" / f"step-{self.step:08d}"
+                self.objective.sample(self.model, self.accelerator, folder)
+            except RuntimeError as error:
+                if not self.signals.stop:
+                    raise
+                log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
 
     def export(self) -> None:
         """Write the averaged weights; see the objective for the files."""
@@ -239,112 +215,57 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        state = self.state_dict()
-        failure = 0
-        if self.accelerator.is_main_process:
-            try:
+        """Write a checkpoint. Raises OSError on all processes where the first cannot."""
+        state, failed = self.state_dict(), False
+        try:
+            if self.accelerator.is_main_process:
                 checkpoint.save(self.checkpoints, self.step, state, self.recipe.keep)
-            except OSError:
-                failure = 1
-                raise
-            finally:
-                self._agree(failure)
-        elif self._agree(0):
+        except OSError:
+            failed = True
+            raise
+        finally:
+            # All ask at once, so that none waits for one that is gone.
+            failures = sum(parallel.gather_numbers(int(failed), self.accelerator))
+        if failures:
             raise OSError(f"the first process could not save step {self.step}; its message says why")
-
-    def _agree(self, failure: int) -> bool:
-        """Whether the first process failed; all processes ask at once, so that none waits for one that is gone."""
-        return bool(self.accelerator.reduce(torch.tensor(float(failure), device=self.accelerator.device), "sum").item())
 
     def state_dict(self) -> dict:
         keep = self.accelerator.is_main_process
         return {
             "step": self.step,
             "recipe": self.recipe.model_dump_json(),
-            "counts": dict(self.counts),
-            "in_a_row": self.in_a_row,
-            "start": self.objective.start,
-            "data": self.objective.data,
+            **self.tally.state_dict(),
+            "start": self.objective.fingerprints,
+            "data": self.objective.identities,
             "figures": self.meter.sums,
             "ema": self.ema.state_dict(keep),
             **checkpoint.gather(self.network, self.optimizer, keep),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        changed = self.recipe.differences(state["recipe"])
-        if changed:
+        """Raises RecipeError where it is of another recipe, or from other weights."""
+        if changed := self.recipe.differences(state["recipe"]):
             raise RecipeError(
                 f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another"
                 " name (name=...)"
             )
-        if others := [
-            f"init.{name}" for name, value in self.objective.start.items() if state["start"].get(name) != value
-        ]:
+        if others := _changed(self.objective.fingerprints, state["start"], "init"):
             raise RecipeError(
                 f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
                 " back, or train under another name"
             )
-        if others := [
-            f"data.{medium}" for medium, value in self.objective.data.items() if state["data"].get(medium) != value
-        ]:
+        if others := _changed(self.objective.identities, state["data"], "data"):
             log.warning(
                 "%s: the files of %s are not those that the run began with; from here on its batches are others",
                 self.recipe.name,
                 " and ".join(others),
             )
-        self.step, self.counts, self.in_a_row = state["step"], dict(state["counts"]), state["in_a_row"]
+        self.step = state["step"]
+        self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
 
-    def _forget_skipped(self) -> None:
-        """Names of broken samples from steps that will be done again."""
-        path = self.folder / "skipped.txt"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if (found := re.match(r"step (\d+):", line)) and int(found[1]) < self.step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(path)
 
-    def _check_together(self, step: int) -> None:
-        """Every process must have found the same checkpoint, which folders that are not shared would prevent; before
-        any loads it, since sharded ones load together.
-        """
-        steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
-        if len(set(steps)) > 1:
-            raise RecipeError(
-                f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must"
-                " see the same folder"
-            )
-
-    def _on_signal(self, number: int, frame) -> None:
-        if number == signal.SIGUSR1:
-            self.asked_to_save = True
-        else:
-            self.asked_to_stop = True
-        log.info(
-            "received %s: saving%s at the end of this step",
-            signal.Signals(number).name,
-            "" if number == signal.SIGUSR1 else " and stopping",
-        )
-
-
-SHOWN = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
-
-
-def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over what learns. Raises RecipeError for nothing that learns, or 8 bits without bitsandbytes."""
-    config = recipe.optimizer
-    learning = [p for p in network.parameters() if p.requires_grad]
-    if not learning:
-        raise RecipeError(f"{recipe.name}: nothing learns; look at learn.part, learn.how and diffusion.image_temporal")
-    if config.kind == "adamw":
-        return torch.optim.AdamW(learning, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise RecipeError(
-            f"optimizer.kind adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
-        ) from error
-    return AdamW8bit(learning, config.lr, config.betas, weight_decay=config.weight_decay)
+def _changed(now: dict[str, str], before: dict[str, str], section: str) -> list[str]:
+    return [f"{section}.{name}" for name, value in now.items() if before.get(name) != value]

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from torch import nn
 
-from ..networks.unet import VideoUNet
-from . import cost
-from .config import Recipe
-from .data.batches import Batch
+from .cost import A100
+from .objective import AnyBatch, Objective
+from .recipe import Recipe
+
+# Peak dense bf16 FLOP/s by a part of the device's name, by the makers' data sheets.
+PEAKS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": A100,
+    "L40S": 362e12,
+    "A6000": 155e12,
+    "4090": 165e12,
+    "3090": 71e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+}
+
+
+def peak_flops(device: torch.device) -> float:
+    """Peak bf16 FLOP/s of a device, 0 where unknown (a CPU, say)."""
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name)), 0.0)
 
 
 class Meter:
@@ -23,25 +46,26 @@ class Meter:
     count.
     """
 
-    def __init__(self, recipe: Recipe, network: nn.Module, accelerator: Accelerator):
-        self.recipe, self.network = recipe, network
-        self.peak = cost.peak_flops(accelerator.device) * accelerator.num_processes
+    def __init__(self, recipe: Recipe, objective: Objective[Any], accelerator: Accelerator):
+        self.recipe, self.objective = recipe, objective
+        self.peak = peak_flops(accelerator.device) * accelerator.num_processes
         self.sums: dict[str, list[float]] = {}
         self.waited = self.total = self.samples = self.flops = 0.0
         self.start = self.ready = time.perf_counter()
 
     def wait(self) -> None:
+        """A step begins, and waits for its batch."""
         self.start = time.perf_counter()
 
-    def compute(self, batch: Any) -> None:
+    def compute(self, batch: AnyBatch) -> None:
+        """The batch is there."""
         self.ready = time.perf_counter()
         self.samples += self.recipe.batch
-        if self.peak and isinstance(batch, Batch) and isinstance(self.network, VideoUNet):
-            self.flops += batch.step.count * cost.sample_flops(
-                self.recipe, self.network.config, batch.step.frames, again=False
-            )
+        if self.peak:
+            self.flops += self.objective.flops(batch)
 
     def done(self, figures: dict[str, float]) -> None:
+        """The step is done."""
         now = time.perf_counter()
         self.waited += self.ready - self.start
         self.total += now - self.start
@@ -51,9 +75,9 @@ class Meter:
     def averages(self) -> dict[str, float]:
         """Means since the last call."""
         finite = {name: [v for v in values if math.isfinite(v)] for name, values in self.sums.items()}
-        out = {name: sum(values) / len(values) for name, values in finite.items() if values}
-        out |= {"clips/s": self.samples / self.total, "data_wait": self.waited / self.total}
+        means = {name: sum(values) / len(values) for name, values in finite.items() if values}
+        means |= {"clips/s": self.samples / self.total, "data_wait": self.waited / self.total}
         if self.peak:
-            out["mfu"] = self.flops / self.total / self.peak
+            means["mfu"] = self.flops / self.total / self.peak
         self.sums, self.waited, self.total, self.samples, self.flops = {}, 0.0, 0.0, 0.0, 0.0
-        return out
+        return means

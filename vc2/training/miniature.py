@@ -19,14 +19,17 @@ from ..files import checkpoint
 from ..networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from ..networks.config import AutoencoderConfig, TextConfig, as_config
 from ..networks.text import TextEncoder
-from .config import Procedural, Recipe, RecipeError
-from .data import procedural as world
-from .data.batches import SAMPLE, torch_generator
+from .errors import RecipeError
+from .objective import Objective
+from .recipe import Recipe
+from .rng import SAMPLE, torch_generator
+from .sources import world
+from .sources.procedural import Procedural
 
 
 @dataclass
 class Draw:
-    """A batch that is yet to be drawn, from `generator`. Nothing of the procedural world is broken, so none is skipped."""
+    """A batch that is yet to be drawn, from `generator`; nothing of the procedural world is ever broken."""
 
     generator: torch.Generator
     count: int
@@ -36,48 +39,47 @@ class Draw:
         return {"generator": self.generator.get_state()}
 
 
-class _Procedural:
-    def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
-        self.recipe, self.device = recipe, device
-        self.start: dict[str, str] = {}
-        self.data: dict[str, str] = {}
+class ProceduralObjective(Objective[Draw]):
+    """Starts from no weights and reads no files."""
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator[Draw]:
+    def __init__(self, recipe: Recipe, device: torch.device):
+        self.recipe, self.device = recipe, device
+        self.fingerprints, self.identities = {}, {}
+
+    def batches(self, first_step: int, rank: int, world: int) -> Iterator[Draw]:
         if world > 1:
             raise RecipeError(
                 f"{self.recipe.name}: the {self.recipe.objective} objective trains in one process, found {world}"
             )
-        for step in range(start, self.recipe.steps):
+        for step in range(first_step, self.recipe.steps):
             yield Draw(torch_generator(self.recipe.seed, SAMPLE, step), self.recipe.batch)
 
-    def parts(self, batch: Draw) -> list[Draw]:
-        return [batch]
 
-
-class AutoencoderObjective(_Procedural):
+class AutoencoderObjective(ProceduralObjective):
     """L1 + MSE + a little KL on single frames; no adversary, since the world has no texture to invent."""
 
     KL_WEIGHT = 2e-4
+    model: AutoencoderKL
 
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
-        super().__init__(recipe, cache, device)
+        super().__init__(recipe, device)
         self.model = AutoencoderKL(as_config(AutoencoderConfig, recipe.networks.autoencoder)).to(device)
-        if not isinstance(recipe.data.images, Procedural):
+        source = recipe.data.images
+        if not isinstance(source, Procedural):
             raise RecipeError(
-                f"{recipe.name}: data.images must be procedural for the autoencoder objective, found"
-                f" {recipe.data.images}"
+                f"{recipe.name}: data.images must be procedural for the autoencoder objective, found {source}"
             )
-        self.world = world.World(recipe.data.images.domain, "images", recipe.data.images.count)
+        self.world = source.open("images", cache)
 
     def frames(self, count: int, generator: torch.Generator) -> Tensor:
         """`[count, 3, 64, 64]` in -1..1, drawn from the world."""
         indices = torch.randint(len(self.world), (count,), generator=generator).tolist()
         return torch.cat([self.world.sample(index)[0] for index in indices]).float() / 127.5 - 1
 
-    def loss(self, model: nn.Module, part: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        x = self.frames(part.count, part.generator).to(self.device)
+    def loss(self, model: nn.Module, batch: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.frames(batch.count, batch.generator).to(self.device)
         side = world.SIZE // self.model.config.downsampling
-        noise = torch.randn(len(x), self.model.config.embed_dim, side, side, generator=part.generator).to(self.device)
+        noise = torch.randn(len(x), self.model.config.embed_dim, side, side, generator=batch.generator).to(self.device)
         mean, log_variance = self.model.encode(x).chunk(2, 1)
         out = self.model.decode(mean + (0.5 * log_variance).exp() * noise)
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -92,39 +94,41 @@ class AutoencoderObjective(_Procedural):
         return [checkpoint.save_part(folder / "model.safetensors", checkpoint.VAE, model.state_dict())]
 
 
-class TextObjective(_Procedural):
+class TextObjective(ProceduralObjective):
     """Read colour, shape and direction off every token from the end-of-text token on, as one can with CLIP's: then
     attention finds them anywhere.
     """
 
     TEMPLATES = ("a {} {} moving {}", "{} {} moving {}", "a {} {} that moves {}")
+    ATTRIBUTES = (tuple(world.COLOURS), world.SHAPES, tuple(world.DIRECTIONS))
 
     def __init__(self, recipe: Recipe, cache: Path, device: torch.device):
-        super().__init__(recipe, cache, device)
+        super().__init__(recipe, device)
         self.text = TextEncoder(as_config(TextConfig, recipe.networks.text))
-        self.words = words = (list(world.COLOURS), list(world.SHAPES), list(world.DIRECTIONS))
-        self.heads = nn.ModuleList(nn.Linear(self.text.config.width, len(w)) for w in words)
+        self.heads = nn.ModuleList(nn.Linear(self.text.config.width, len(names)) for names in self.ATTRIBUTES)
         self.model = nn.ModuleDict({"text": self.text, "heads": self.heads}).to(device)
 
-    def loss(self, model: nn.Module, part: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        def draw(count: int) -> int:
+            return int(torch.randint(count, (), generator=batch.generator))
+
         labels, prompts = [], []
-        for _ in range(part.count):
-            ids = [int(torch.randint(len(w), (), generator=part.generator)) for w in self.words]
-            template = self.TEMPLATES[int(torch.randint(len(self.TEMPLATES), (), generator=part.generator))]
-            prompts.append(template.format(*(w[i] for w, i in zip(self.words, ids, strict=True))))
+        for _ in range(batch.count):
+            ids = [draw(len(names)) for names in self.ATTRIBUTES]
+            template = self.TEMPLATES[draw(len(self.TEMPLATES))]
+            prompts.append(template.format(*(names[i] for names, i in zip(self.ATTRIBUTES, ids, strict=True))))
             labels.append(ids)
         tokens = self.text.tokenize(prompts).to(self.device)
-        after = torch.arange(tokens.shape[1], device=self.device) >= tokens.argmax(
-            1, keepdim=True
-        )  # the end-of-text id is the largest
+        end = tokens.argmax(1, keepdim=True)  # the end-of-text id is the largest
+        after = torch.arange(tokens.shape[1], device=self.device) >= end
         features = self.text.encode_tokens(tokens)
-        loss, right = torch.zeros((), device=self.device), []
+        loss, accuracies = torch.zeros((), device=self.device), []
         for head, target in zip(self.heads, torch.tensor(labels, device=self.device).T, strict=True):
             logits = head(features)[after]
             target = target[:, None].expand_as(after)[after]
             loss = loss + F.cross_entropy(logits, target)
-            right.append((logits.argmax(-1) == target).float().mean())
-        return loss, {"accuracy": torch.stack(right).mean()}
+            accuracies.append((logits.argmax(-1) == target).float().mean())
+        return loss, {"accuracy": torch.stack(accuracies).mean()}
 
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         state = {name.removeprefix("text."): t for name, t in weights.items() if name.startswith("text.")}
@@ -138,7 +142,7 @@ def normalise_latents(model: AutoencoderKL, frames: Tensor) -> None:
 
     Decoding is unchanged; the UNet's noise schedule gets the latents that it was made for.
     """
-    mean = torch.cat([model.encode(part) for part in frames.split(64)]).chunk(2, 1)[0]
+    mean = torch.cat([model.encode(chunk) for chunk in frames.split(64)]).chunk(2, 1)[0]
     shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3))
     gain = 1 / (std * SCALE_FACTOR)
     z = len(shift)

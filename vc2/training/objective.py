@@ -1,52 +1,71 @@
 """What is minimised. An objective owns the network that learns, reads the batch of a step, and computes its loss.
 
-Three of them: the diffusion objective of the paper (`diffusion`), and the two that the miniature needs because it has
-no Stable Diffusion to start from (`miniature`).
+There are three: the paper's (`diffusion`), and the two that the miniature needs because it has no Stable Diffusion to
+start from (`miniature`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
-import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .config import Recipe
+
+class AnyBatch(Protocol):
+    """What the loop knows of a process's share of a step."""
+
+    @property
+    def count(self) -> int:
+        """Samples of the whole step, over all processes."""
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Why samples could not be used, in whose place others were read."""
+
+    def content(self) -> dict[str, object]:
+        """All that torch.save takes, to look at where the step fails."""
 
 
-class Objective(Protocol):
+B = TypeVar("B", bound=AnyBatch)
+
+
+class Objective(ABC, Generic[B]):
+    """What the loop asks of an objective. Networks are on their device from the start."""
+
     model: nn.Module  # what learns
-    start: dict[str, str]  # fingerprints of the weights that it begins with, by their key in `init`
-    data: dict[str, str]  # identities of its sources, by medium
+    fingerprints: dict[str, str]  # of the weights that it begins with, by their key in `init`
+    identities: dict[str, str]  # of its sources, by medium
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
-        """This process's share of the batches from step `start` on, each with the `count` of samples in the whole step,
-        what was `skipped`, and `content()`.
-        """
+    @abstractmethod
+    def batches(self, first_step: int, rank: int, world: int) -> Iterator[B]:
+        """This process's share of the batches from a step on."""
 
-    def parts(self, batch: Any) -> list[Any]:
-        """A batch as the parts that are computed one after another."""
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a micro-batch through `model` (the network, perhaps wrapped), and figures to log."""
 
-    def loss(self, model: nn.Module, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of a part through `model` (the network, perhaps wrapped), and figures to log."""
-
+    @abstractmethod
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """Write the trained weights as files that the next recipe, or ComfyUI, loads."""
 
+    def split(self, batch: B) -> list[B]:
+        """The micro-batches that are computed one after another."""
+        return [batch]
 
-def build(recipe: Recipe, cache: Path, device: torch.device) -> Objective:
-    """The recipe's objective, its network on `device`. Raises CheckpointError, SourceError or OSError where what it
-    starts from cannot be read.
-    """
-    from .diffusion import DiffusionObjective
-    from .miniature import AutoencoderObjective, TextObjective
+    def flops(self, batch: B) -> float:
+        """What the network's forward and backward passes of the whole step need; 0 where nobody has counted."""
+        return 0.0
 
-    torch.manual_seed(recipe.seed)
-    kinds: dict[str, type] = {
-        "diffusion": DiffusionObjective,
-        "autoencoder": AutoencoderObjective,
-        "text": TextObjective,
-    }
-    return kinds[recipe.objective](recipe, cache, device)
+    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+        """Losses on held-out samples, empty where there are none: of each medium by its name, and in more detail."""
+        return {}
+
+    def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
+        """Write what the model makes now."""
+
+    def preview(self, batch: B, folder: Path) -> None:
+        """Write a batch as the network gets it, for people to look at."""

@@ -5,6 +5,7 @@ optimizer instead (FSDP).
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from ..networks.unet import Block
-from .config import Recipe, RecipeError
+from .errors import RecipeError
+from .recipe import Recipe
 
 # Others wait while the first process writes a checkpoint or exports; by default they give up after ten minutes.
 PATIENCE = timedelta(minutes=30)
@@ -83,7 +86,7 @@ def distribute(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn
 
 
 def accumulate(model: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
-    """Gradients travel between processes only with the last part of a step."""
+    """Gradients travel between processes only with the last micro-batch of a step."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         return nullcontext()
@@ -93,3 +96,19 @@ def accumulate(model: nn.Module, accelerator: Accelerator, last: bool) -> Abstra
 def autocast(recipe: Recipe, accelerator: Accelerator) -> torch.autocast:
     """The recipe's precision. Ours and not accelerate's, whose setting is one for the life of a process."""
     return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.compute.precision == "bf16")
+
+
+def mean(values: Mapping[str, Tensor | float], accelerator: Accelerator) -> dict[str, float]:
+    """The mean over all processes of each value, in one message; every process must have the same names."""
+    numbers = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values.values()]
+    return dict(zip(values, accelerator.reduce(torch.stack(numbers), "mean").tolist(), strict=True))
+
+
+def gather_numbers(number: int, accelerator: Accelerator) -> list[int]:
+    """Each process's number."""
+    return accelerator.gather(torch.tensor([number], device=accelerator.device)).tolist()
+
+
+def unsharded(tensor: Tensor) -> Tensor:
+    """The whole of a tensor whose parts may lie on several processes; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,6 @@
-"""theta_S and theta_T: which parameters are spatial (in SD 2.1 too) and which temporal (paper section 3.2)."""
+"""theta_S and theta_T: which parameters are spatial (in SD 2.1 too), which temporal, and which of them learn (paper
+section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from torch import nn
 
 from ..networks.layers import TemporalConv, TemporalTransformer
 from ..networks.unet import VideoUNet
+from . import lora
+from .recipe import Recipe
 
 
 def temporal_names(unet: VideoUNet) -> frozenset[str]:
@@ -26,6 +30,18 @@ def is_temporal(module: VideoUNet, name: str) -> bool:
     return name in temporal_names(module)
 
 
+def mark_what_learns(unet: VideoUNet, recipe: Recipe) -> None:
+    """Freeze everything but what the recipe trains, adapters included."""
+    part, temporal = recipe.learn.part, recipe.diffusion.image_temporal
+    if recipe.learn.how == "direct":
+        freeze_except(unet, part, untouched_by_images(unet, temporal) if recipe.image_only else frozenset())
+        return
+    # Adapters go on what will be computed: on images alone not all temporal layers are.
+    no_transformers = recipe.image_only and temporal == "bypass"
+    no_convolutions = recipe.image_only and temporal != "full"
+    lora.inject(unet, part, recipe.learn.rank, no_transformers, no_convolutions)
+
+
 def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()) -> None:
     """Let only `part` learn: "spatial", "temporal" or "all"; and freeze the parameters of `also`. What is frozen has no
     gradient and no optimizer state.
@@ -42,25 +58,21 @@ def untouched_by_images(unet: VideoUNet, image_temporal: str) -> frozenset[str]:
     distance 0 is used): their gradient is zero but for rounding, which Adam would blow up to full steps. Temporal
     convolutions learn under "full" alone, and no temporal transformer under "bypass".
     """
-    silent = [
+    skipped = tuple(
         f"{name}."
         for name, module in unet.named_modules()
-        if isinstance(module, TemporalConv) and image_temporal != "full"
-    ]
-    silent += [
-        f"{name}."
-        for name, module in unet.named_modules()
-        if isinstance(module, TemporalTransformer) and image_temporal == "bypass"
-    ]
-    mute = re.compile(r"\.to_[qk]\.weight$|\.relative_position_[kv]\.")
-    return frozenset(name for name in temporal_names(unet) if mute.search(name) or name.startswith(tuple(silent)))
+        if (isinstance(module, TemporalConv) and image_temporal != "full")
+        or (isinstance(module, TemporalTransformer) and image_temporal == "bypass")
+    )
+    no_gradient = re.compile(r"\.to_[qk]\.weight$|\.relative_position_[kv]\.")
+    return frozenset(name for name in temporal_names(unet) if no_gradient.search(name) or name.startswith(skipped))
 
 
 def train_what_learns(module: nn.Module) -> nn.Module:
     """Training mode, but evaluation mode (no dropout) wherever nothing learns."""
     module.train()
-    for part in module.modules():
-        parameters = list(part.parameters())
+    for child in module.modules():
+        parameters = list(child.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
-            part.eval()
+            child.eval()
     return module

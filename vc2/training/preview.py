@@ -12,30 +12,27 @@ from ..files.video import write_video
 from ..networks.autoencoder import SCALE_FACTOR
 from ..pipeline import to_pixels
 from .data.batches import Batch
-from .diffusion import DiffusionObjective
-from .objective import Objective
+from .encoders import Encoders
 
 log = logging.getLogger(__name__)
-SHOWN = 8
+SAMPLES = 8
 
 
 @torch.no_grad()
-def write(objective: Objective, batch: object, folder: Path) -> None:
+def write(encoders: Encoders, batch: Batch, folder: Path) -> None:
     """`first-batch.mp4` with captions, decoded where it holds latents."""
-    if not isinstance(batch, Batch) or not isinstance(objective, DiffusionObjective):
-        return
     clips = []
-    for frames in batch.frames[:SHOWN]:
+    for frames in batch.frames[:SAMPLES]:
         if frames.dtype == torch.uint8:
             clips.append(frames.permute(0, 2, 3, 1).numpy())
         else:
-            z = frames.chunk(2, 1)[0].float().transpose(0, 1).to(objective.device)
-            clips.append(to_pixels(objective.autoencoder, z * SCALE_FACTOR))
+            z = frames.chunk(2, 1)[0].float().transpose(0, 1).to(encoders.device)
+            clips.append(to_pixels(encoders.autoencoder, z * SCALE_FACTOR))
     zoom = max(1, 256 // clips[0].shape[2])  # captions want room
     clips = [clip.repeat(zoom, 1).repeat(zoom, 2) for clip in clips]
     labels = [
         f"{caption or '(no caption)'} | fps {int(fps)}"
-        for caption, fps in zip(batch.captions[:SHOWN], batch.fps[:SHOWN], strict=True)
+        for caption, fps in zip(batch.captions[:SAMPLES], batch.fps[:SAMPLES], strict=True)
     ]
-    # As a video for pictures too: one name to look for.
+    # As a video for images too: one name to look for.
     log.info("the first batch is in %s", write_video(folder / "first-batch.mp4", side_by_side(clips, labels, 4), 8))

@@ -6,98 +6,108 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from ..files.video import write_video
 from ..networks.unet import VideoUNet
 from ..pipeline import Guided, Settings, to_pixels
 from ..sampling import ddim
-from ..sampling.schedule import TIMESTEPS
-from .data.batches import MEDIA, VALIDATION, Sample, torch_generator
-from .diffusion import DiffusionObjective
+from ..sampling.schedule import TIMESTEPS, NoiseSchedule
+from .data.batches import Batch
+from .data.plan import Step
+from .encoders import Encoders
 from .initialise import sampling_of
 from .parallel import autocast
 from .partition import train_what_learns
+from .recipe import Recipe
+from .rng import VALIDATION, torch_generator
+from .sources.source import MEDIA, Sample
 
 CHUNK = 4  # samples a forward pass
+Errors = Callable[[nn.Module, Batch, Tensor, list[torch.Generator]], Tensor]
 
 
 @torch.no_grad()
 def held_out_loss(
-    objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, samples: dict[str, list[Sample]]
+    errors: Errors, model: nn.Module, recipe: Recipe, accelerator: Accelerator, held_out: dict[str, list[Sample]]
 ) -> dict[str, float]:
-    """Mean squared error of epsilon on the held-out samples of each medium, at each quantile of the timesteps.
+    """The mean of `errors` over the held-out samples of each medium: in all, and at each quantile of the timesteps.
 
-    Noise comes from (seed, sample, quantile), so that every validation of every run of a seed asks the same questions.
+    Noise comes from (seed, sample, quantile), so that every validation of every run with a seed uses the same noise and
+    the same timesteps.
     """
-    quantiles = objective.recipe.validation.quantiles
+    quantiles = recipe.validation.quantiles
     jobs = [
         (medium, q, k)
-        for medium in samples
+        for medium, samples in held_out.items()
         for q in range(len(quantiles))
-        for k in range(0, len(samples[medium]), CHUNK)
+        for k in range(0, len(samples), CHUNK)
     ]
-    totals = torch.zeros(len(MEDIA), len(quantiles), 2, device=accelerator.device)
+    totals = torch.zeros(len(MEDIA), len(quantiles), 2, device=accelerator.device)  # sum of errors, samples
     model.eval()
     for start in range(0, len(jobs), accelerator.num_processes):
         # The last round may have fewer jobs than processes; all the same all of them go through the network, which may
         # be sharded.
         mine = start + accelerator.process_index
         medium, q, k = jobs[min(mine, len(jobs) - 1)]
-        part = samples[medium][k : k + CHUNK]
-        kind = MEDIA.index(medium)
-        generators = [torch_generator(objective.recipe.seed, VALIDATION, kind, k + i, q) for i in range(len(part))]
-        t = torch.full((len(part),), int(quantiles[q] * TIMESTEPS))
-        text = None if part[0].text is None else torch.stack([sample.text for sample in part])  # type: ignore[misc]
-        fps = torch.tensor([round(sample.fps) for sample in part])
-        frames = torch.stack([s.frames for s in part])
-        with autocast(objective.recipe, accelerator):
-            errors = objective.errors(model, frames, [s.caption for s in part], text, fps, t, generators)
+        kind, samples = MEDIA.index(medium), held_out[medium][k : k + CHUNK]
+        step = Step(q, medium, len(samples[0].frames), (1, 1), k, len(samples))
+        batch = Batch.of(samples, step, list(range(k, k + len(samples))))
+        generators = [torch_generator(recipe.seed, VALIDATION, kind, slot, q) for slot in batch.slots]
+        t = torch.full((len(batch),), int(quantiles[q] * TIMESTEPS))
+        with autocast(recipe, accelerator):
+            total = errors(model, batch, t, generators).sum()
         if mine < len(jobs):
-            totals[kind, q] += torch.stack([errors.sum(), torch.tensor(float(len(part)), device=errors.device)])
+            totals[kind, q] += torch.stack([total, torch.tensor(float(len(batch)), device=total.device)])
     train_what_learns(model)
     totals = accelerator.reduce(totals, "sum").cpu()
-    out: dict[str, float] = {}
-    for medium in samples:
+    figures: dict[str, float] = {}
+    for medium in held_out:
         sums, counts = totals[MEDIA.index(medium)].unbind(-1)
-        out |= {
-            f"validation/{medium} t={int(q * TIMESTEPS)}": float(s / n)
-            for q, s, n in zip(quantiles, sums, counts, strict=True)
-            if n
+        figures |= {
+            f"{medium} t={int(q * TIMESTEPS)}": float(s / n) for q, s, n in zip(quantiles, sums, counts, strict=True)
         }
-        out[f"validation/{medium}"] = float((sums / counts).mean())
-    return out
+        figures[medium] = float((sums / counts).mean())
+    return figures
 
 
-def sample_settings(objective: DiffusionObjective) -> Settings:
+def sample_settings(recipe: Recipe, encoders: Encoders) -> Settings:
     """How sample clips are made. Raises ValueError for what cannot be sampled."""
-    settings = Settings.of({"sampling": json.dumps(sampling_of(objective.recipe))})
-    settings.check(objective.autoencoder.config.downsampling)
+    settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
+    settings.check(encoders.autoencoder.config.downsampling)
     return settings
 
 
 @torch.no_grad()
-def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
+def sample_clips(
+    encoders: Encoders,
+    schedule: NoiseSchedule,
+    model: nn.Module,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    folder: Path,
+) -> None:
     """An mp4 of each of the recipe's prompts, seeds 0, 1, ..."""
-    recipe, vae = objective.recipe, objective.autoencoder
-    prompts, settings, factor = recipe.samples.prompts, sample_settings(objective), vae.config.downsampling
+    prompts, settings = recipe.samples.prompts, sample_settings(recipe, encoders)
+    factor = encoders.autoencoder.config.downsampling
+    shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
     model.eval()
     for start in range(0, len(prompts), accelerator.num_processes):
         mine = start + accelerator.process_index
         index = min(mine, len(prompts) - 1)
         generator = torch.Generator().manual_seed(index)
-        shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
 
-        def noise(_: int = 0, shape=shape, generator=generator) -> torch.Tensor:
+        def noise(_: int = 0, generator=generator) -> Tensor:
             return torch.randn(shape, generator=generator).to(accelerator.device)
 
-        context = objective.text([prompts[index], settings.negative]).float()
+        context = encoders.context([prompts[index], settings.negative])
         denoise = Guided(
             cast(VideoUNet, model),
             context[:1],
@@ -107,9 +117,9 @@ def sample_clips(objective: DiffusionObjective, model: nn.Module, accelerator: A
         )
         # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
         denoise.one_batch = not isinstance(model, FSDPModule)
-        with autocast(objective.recipe, accelerator):
-            z = ddim.sample(denoise, noise(), objective.schedule, settings.steps, settings.eta, noise)
-            clip = to_pixels(vae, z[0])
+        with autocast(recipe, accelerator):
+            z = ddim.sample(denoise, noise(), schedule, settings.steps, settings.eta, noise)
+            clip = to_pixels(encoders.autoencoder, z[0])
         if mine < len(prompts):
             name = re.sub(r"[^\w]+", "-", prompts[index])[:60].strip("-")
             write_video(folder / f"{index:02d}-{name}.mp4", list(clip), 10)

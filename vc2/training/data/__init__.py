@@ -1,1 +1,1 @@
-"""Where clips, images and captions come from."""
+"""From samples to batches: what each step reads, in which order, and what was prepared of it."""

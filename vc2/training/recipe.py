@@ -1,31 +1,15 @@
-"""Recipes: typed, nested, read from YAML and checked on construction.
-
-A recipe may name another as its `base` and then shows only what differs. An unknown key is an error that names the
-nearest right one.
-"""
+"""Recipes: what every key means, typed, nested and checked on construction."""
 
 from __future__ import annotations
 
-import difflib
-import re
-import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says what happened and what to do."""
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the file, the key, what was expected and what was found."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from .section import Section
+from .sources.kinds import KINDS, AnySource
+from .sources.source import MEDIA, Source
 
 
 class Init(Section):
@@ -63,70 +47,12 @@ class Networks(Section):
     text: dict[str, Any] = Field(default_factory=dict)
 
 
-class Source(Section):
-    """Where samples come from. `prepared`: read what `python -m vc2.training prepare` has encoded of them, latents or
-    latents and captions.
-    """
-
-    prepared: Literal["no", "moments", "moments and text"] = "no"
-
-
-class Folder(Source):
-    """Clips or images in a folder (and the folders in it), each with its caption in a `.txt` of the same name."""
-
-    kind: Literal["folder"]
-    path: Path
-
-
-class WebVid(Source):
-    """WebVid-10M: a CSV with `videoid`, `page_dir` and `name` (the caption), and `<page_dir>/<videoid>.mp4` below
-    `videos`.
-    """
-
-    kind: Literal["webvid"]
-    csv: Path
-    videos: Path
-
-
-class JourneyDB(Source):
-    """JourneyDB: a JSON object a line with `img_path` (below `images`) and the caption under `caption`, by default the
-    Midjourney prompt.
-    """
-
-    kind: Literal["journeydb"]
-    jsonl: Path
-    images: Path
-    caption: str = "prompt"
-
-
-class Shards(Source):
-    """WebDataset tars as img2dataset and video2dataset write them: `<key>.jpg` or `.mp4` (or another ending) with
-    `<key>.txt` or `caption` in `<key>.json`.
-    """
-
-    kind: Literal["shards"]
-    path: str  # a folder, or a pattern such as laion/{00000..00127}.tar or webvid/*.tar
-
-
-class Procedural(Source):
-    """The miniature's world; see `vc2.training.data.procedural` for what each domain shows. `count`: how many samples
-    (None: every scene once).
-    """
-
-    kind: Literal["procedural"]
-    domain: Literal["clean", "low-quality", "stills", "journeydb", "laion", "everything"] = "clean"
-    count: int | None = Field(None, ge=1)
-
-
-AnySource = Annotated[Folder | WebVid | JourneyDB | Shards | Procedural, Field(discriminator="kind")]
-
-
 class Data(Section):
     """Clips, images or both.
 
     `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride
-    within that and its own length, and is told fps = source fps / stride. All frames of a clip are resized to cover
-    width x height and cropped alike.
+    within that and its own length, and the network is told fps = source fps / stride. All frames of a clip are resized
+    to cover width x height and cropped alike.
     """
 
     clips: AnySource | None = None
@@ -155,19 +81,21 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _sources(self) -> Data:
-        if isinstance(self.images, WebVid):
-            raise ValueError("data.images: webvid lists clips; use folder, shards, journeydb or procedural")
-        if (
-            self.clips
-            and self.clips.prepared != "no"
-            and not isinstance(self.clips, Procedural)
-            and len(self.lengths) > 1
-        ):
+        for medium, source in self.sources.items():
+            if medium not in source.media:
+                others = ", ".join(kind for kind, cls in KINDS.items() if medium in cls.media)
+                raise ValueError(f"data.{medium}: {source.kind} lists {' and '.join(source.media)}; use {others}")
+        if self.clips and self.clips.prepared != "no" and not self.clips.stored_whole and len(self.lengths) > 1:
             raise ValueError(
                 "data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one"
                 " length, or prepared: no"
             )
         return self
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Those that there are, by medium."""
+        return {medium: source for medium in MEDIA if (source := getattr(self, medium))}
 
 
 class Learn(Section):
@@ -234,12 +162,10 @@ class Compute(Section):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    sharding: Literal["none", "full"] = (
-        "none"  # full: weights, gradients and optimizer state are split among the processes (FSDP)
-    )
-    micro_batch: int | None = Field(
-        None, ge=1
-    )  # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
+    # full: weights, gradients and optimizer state are split among the processes (FSDP)
+    sharding: Literal["none", "full"] = "none"
+    # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
+    micro_batch: int | None = Field(None, ge=1)
 
 
 class Validation(Section):
@@ -280,6 +206,19 @@ class Sampling(Section):
     eta: float | None = Field(None, ge=0, le=1)
     fps: float | None = Field(None, ge=0)
     negative: str | None = None
+
+
+DOES_NOT_CHANGE_WHAT_IS_LEARNED = (
+    "about",
+    "save_every",
+    "keep",
+    "log_every",
+    "trackers",
+    "compute",
+    "validation",
+    "samples",
+    "sampling",
+)
 
 
 class Recipe(Section):
@@ -340,8 +279,8 @@ class Recipe(Section):
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
     def differences(self, other: str) -> list[str]:
-        """Keys in which this recipe differs from another's JSON, those aside that do not change what is learned up to a
-        step.
+        """Keys in which this recipe differs from another's JSON; those that do not change what is learned up to a step
+        are not looked at.
         """
         try:
             theirs = Recipe.model_validate_json(other).model_dump()
@@ -349,130 +288,10 @@ class Recipe(Section):
             return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
         mine = self.model_dump()
         for tree in (mine, theirs):
-            for key in (
-                "about",
-                "save_every",
-                "keep",
-                "log_every",
-                "trackers",
-                "compute",
-                "validation",
-                "samples",
-                "sampling",
-            ):
+            for key in DOES_NOT_CHANGE_WHAT_IS_LEARNED:
                 tree.pop(key)
             if self.optimizer.final_lr is None:  # else the learning rate of every step depends on how many there are
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
         return [key for key in mine if mine[key] != theirs[key]]
-
-
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe; `overrides` are `key=value` with dotted keys and YAML values (`optimizer.lr=1e-4`). Raises
-    RecipeError.
-    """
-    path = Path(path)
-    tree = _read(path)
-    for item in overrides or []:
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise RecipeError(f"override {item!r} is not of the form key=value")
-        node: Any = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            below = node.get(parent)
-            node[parent] = {} if below is None else dict(below) if isinstance(below, dict) else below
-            node = node[parent]
-            if not isinstance(node, dict):
-                raise RecipeError(f"override {item!r}: {parent} holds a single value, not a section")
-        try:
-            node[leaf] = yaml.load(value, Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"override {item!r}: the value is not YAML: {error}") from error
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: " + "; ".join(_explain(e) for e in error.errors())) from error
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of numbers and of truth: 5e-5 is a number and `no` a word. To YAML 1.1, which PyYAML follows,
-    5e-5 is a word and `no` is false.
-    """
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
-)
-
-
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe" + (f" (the base of {above[-1]})" if above else ""))
-    if path.resolve() in above:
-        raise RecipeError(f"{path} is its own base, through {', '.join(str(p) for p in above)}")
-    try:
-        tree = yaml.load(path.read_text(), Loader) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{path} holds a {type(tree).__name__}; expected keys and values, such as steps: 1000")
-    base = tree.pop("base", None)
-    return _merge(_read(path.parent / base, (*above, path.resolve())), tree) if base else tree
-
-
-def _merge(below: dict, above: dict) -> dict:
-    """`above` over `below`. A source of another kind replaces, it does not inherit keys that it does not know."""
-    if "kind" in above and above["kind"] != below.get("kind", above["kind"]):
-        return above
-    out = dict(below)
-    for key, value in above.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
-
-
-def _explain(error) -> str:
-    where = [part for part in error["loc"] if part not in _KINDS]
-    key = ".".join(str(part) for part in where)
-    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return (
-            f"{key}.kind: expected one of {', '.join(_KINDS)}, found"
-            f" {error['input'].get('kind') if isinstance(error['input'], dict) else error['input']!r}"
-        )
-    if error["type"] != "extra_forbidden":
-        what = error["msg"].removeprefix("Value error, ")
-        return f"{key + ': ' if key else ''}{what}" + (
-            f", found {error['input']!r}" if key and error["type"] != "value_error" else ""
-        )
-    section: Any = Recipe
-    for part in error["loc"][:-1]:
-        section = _KINDS[part] if part in _KINDS else _sections(section.model_fields[part].annotation)
-    leaf = str(error["loc"][-1])
-    near = difflib.get_close_matches(leaf, section.model_fields, 1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else f"; the keys there are {', '.join(section.model_fields)}"
-    return f"unknown key {key}{hint}"
-
-
-def _sections(annotation: Any) -> Any:
-    """The section in `Section | None`."""
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return next((found for part in get_args(annotation) if (found := _sections(part)) is not None), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-
-
-_KINDS: dict[str, type[Source]] = {
-    "folder": Folder,
-    "webvid": WebVid,
-    "journeydb": JourneyDB,
-    "shards": Shards,
-    "procedural": Procedural,
-}

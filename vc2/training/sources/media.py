@@ -20,14 +20,15 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .sources import BrokenSample, Record
+from .record import Record
+from .source import BrokenSample, Sample, View
 
 MAX_PIXELS = 2**27  # of one picture; a damaged header can ask for any size
 
 
 def fit(frame: np.ndarray, width: int, height: int, place: tuple[float, float]) -> Tensor:
     """A frame uint8 `[H, W, 3]` -> uint8 `[3, height, width]`: resized to cover, then cropped at `place` (0..1 of what
-    is over, across and down).
+    is cut off, across and down).
     """
     h, w = frame.shape[:2]
     scale = max(width / w, height / h)
@@ -74,43 +75,30 @@ def _as_path(record: Record) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def choose_frames(total: int, frames: int, strides: tuple[int, int], uniform: tuple[float, float]) -> tuple[int, int]:
-    """(stride, first frame) of a clip of `frames` from a video of `total`: the stride uniform within `strides` as far
-    as the length allows, then the start.
-
-    `uniform` are two numbers from 0 to below 1. Raises BrokenSample where even the smallest stride needs more frames
-    than there are.
-    """
-    low, high = strides
-    if frames > 1:
-        high = min(high, (total - 1) // (frames - 1))
-    if high < low or total < frames:
-        raise BrokenSample(f"has {total} frames, {frames} at a stride of {low} need {(frames - 1) * low + 1}")
-    stride = low + int(uniform[0] * (high - low + 1))
-    return stride, int(uniform[1] * (total - (frames - 1) * stride))
+def read(record: Record, medium: str, view: View) -> Sample:
+    """A record's clip or image, as `view` says. Raises BrokenSample, or OSError where the disk fails."""
+    if medium == "images":
+        return Sample(fit(read_image(record), view.width, view.height, view.place)[None], record.caption, 0.0)
+    clip, fps = read_clip(record, view)
+    return Sample(clip, record.caption, fps)
 
 
-def read_clip(
-    record: Record,
-    frames: int,
-    strides: tuple[int, int],
-    uniform: tuple[float, float],
-    width: int,
-    height: int,
-    place: tuple[float, float],
-) -> tuple[Tensor, float]:
+def read_clip(record: Record, view: View) -> tuple[Tensor, float]:
     """Frames uint8 `[T, 3, height, width]` of a video, and their rate: source fps / stride. Raises BrokenSample."""
     with _as_path(record) as path:
         try:
             fps, total = probe(path)
-            stride, first = choose_frames(total, frames, strides, uniform)
-            clip = [fit(frame, width, height, place) for frame in _decode(path, fps, first, stride, frames)]
+            frames, (stride, first) = view.frames or total, view.choose(total)
+
+            def decode(first: int) -> list[Tensor]:
+                decoded = _decode(path, fps, first, stride, frames)
+                return [fit(frame, view.width, view.height, view.place) for frame in decoded]
+
+            clip = decode(first)
             # Containers count what they like: the sound may be longer than the picture. Then the clip is the last there
             # is.
             if 0 < len(clip) < frames and first >= (missing := (frames - len(clip)) * stride):
-                clip = [
-                    fit(frame, width, height, place) for frame in _decode(path, fps, first - missing, stride, frames)
-                ]
+                clip = decode(first - missing)
         except BrokenSample as error:
             raise BrokenSample(f"{record.name} {error}") from error
         except (OSError, RuntimeError, ValueError, KeyError, IndexError, ZeroDivisionError, StopIteration) as error:

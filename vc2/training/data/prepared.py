@@ -8,19 +8,20 @@ so that training still draws from them.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Procedural, Recipe
-from .sources import BrokenSample, SourceError, Tars, fingerprint, identity_of, read_range
+from ..recipe import Recipe
+from ..sources.files import fingerprint, identity_of
+from ..sources.record import read_range
+from ..sources.source import BrokenSample, Reader, Sample, SourceError, View
+from ..sources.tars import Tars
 
 SHARD = 512  # samples a tar
 MOMENTS, TEXT, TABLE = ".moments.npy", ".text.npy", ".json"
@@ -38,22 +39,24 @@ class Stored:
     text: Tensor | None
 
 
-class Prepared:
+class Prepared(Reader):
     """What `prepare` has written of one source."""
 
     def __init__(self, folder: Path, index_folder: Path):
         self.tars = Tars(str(folder), ((MOMENTS,), (TEXT,), (TABLE,)), index_folder)
-        self.blocks: Sequence[int] | None = self.tars.blocks
-        self.empty_text = torch.from_numpy(np.load(folder / EMPTY)) if (folder / EMPTY).is_file() else None
+        self.blocks = self.tars.blocks
+        if (folder / EMPTY).is_file():
+            self.empty_text = torch.from_numpy(np.load(folder / EMPTY))
 
     @classmethod
     def find(cls, recipe: Recipe, medium: str, identity: str, cache: Path, networks: dict[str, str]) -> Prepared:
+        """Raises SourceError where it is not finished. Arguments as of `cache_folder`."""
         folder = cache_folder(recipe, medium, identity, cache, networks)
         if not (folder / INDEX).is_file():
-            part = f", of which {len(list(folder.glob('*.tar')))} tars are there" if folder.is_dir() else ""
+            written = f", of which {len(list(folder.glob('*.tar')))} tars are there" if folder.is_dir() else ""
             raise SourceError(
-                f"data.{medium} is to be read from {folder}, which is not finished{part}; run `python -m vc2.training"
-                " prepare` with this recipe first"
+                f"data.{medium} is to be read from {folder}, which is not finished{written}; run `python -m"
+                " vc2.training prepare` with this recipe first"
             )
         return cls(folder, cache / "index")
 
@@ -64,6 +67,8 @@ class Prepared:
         return identity_of(self.tars.shards)
 
     def sample(self, index: int) -> Stored:
+        """All that is stored of a sample. Raises BrokenSample."""
+
         def load(group: int) -> bytes | None:
             place = self.tars.place(index, group)
             return read_range(*place[1]) if place else None
@@ -77,30 +82,24 @@ class Prepared:
             raise BrokenSample(f"{self.tars.place(index, 0)} was not written whole: {error}") from error
         return Stored(frames, about["caption"], about["fps"], about["frozen"], features)
 
+    def read(self, index: int, view: View) -> Sample:
+        stored = self.sample(index)
+        view = replace(view, strides=(1, 1)) if stored.frozen else view
+        stride, first = view.choose(len(stored.frames))
+        frames = stored.frames[first::stride][: view.frames]
+        return Sample(frames, stored.caption, stored.fps / stride, stored.text)
+
 
 def cache_folder(recipe: Recipe, medium: str, identity: str, cache: Path, networks: dict[str, str]) -> Path:
-    """Where the prepared samples of a recipe's source lie. `identity`: the listing's; `networks`: fingerprints of
+    """Where the prepared samples of a recipe's source lie. `identity`: the source's; `networks`: fingerprints of
     "autoencoder" and "text".
     """
-    data, source = recipe.data, getattr(recipe.data, medium)
-    parts = [source.model_dump(mode="json"), identity, data.width, data.height, data.crop, networks["autoencoder"]]
+    data, source = recipe.data, recipe.data.sources[medium]
+    contents = [source.model_dump(mode="json"), identity, data.width, data.height, data.crop, networks["autoencoder"]]
     if source.prepared == "moments and text":
-        parts.append(networks["text"])
-    if medium == "clips" and not isinstance(source, Procedural):
-        parts += [list(data.lengths), recipe.seed]
+        contents.append(networks["text"])
+    if medium == "clips" and not source.stored_whole:
+        contents += [list(data.lengths), recipe.seed]
     elif data.crop == "random":  # drawn once, when it is encoded
-        parts.append(recipe.seed)
-    return cache / f"{source.kind}-{medium}-{fingerprint(*parts)}"
-
-
-def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """Sixteen hexadecimal digits of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if tensor.ndim
-            else str(float(tensor)).encode()
-        )
-    return digest.hexdigest()[:16]
+        contents.append(recipe.seed)
+    return cache / f"{source.kind}-{medium}-{fingerprint(*contents)}"

@@ -13,7 +13,7 @@ Its domains play the parts of the paper's data sets:
 | stills | LAION-COCO, and what SD 2.1 learned from | clean pictures of the seen pairs |
 | journeydb | JourneyDB | clean pictures of all pairs, in new styles too |
 | laion | LAION-Aesthetics V2 | clean pictures of the seen pairs, in new styles too |
-| everything | what an autoencoder has seen | single frames of clean, low-quality and journeydb |
+| everything | what an autoencoder is trained on | single frames of clean, low-quality and journeydb |
 """
 
 from __future__ import annotations
@@ -26,10 +26,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .media import fit
+from .source import Reader, Sample, View
+
 COLOURS = {
-    "red": (228, 52, 48), "yellow": (248, 212, 60), "green": (60, 184, 88),
-    "blue": (58, 112, 240), "purple": (168, 76, 216), "white": (240, 240, 240),
-}  # fmt: skip
+    "red": (228, 52, 48),
+    "yellow": (248, 212, 60),
+    "green": (60, 184, 88),
+    "blue": (58, 112, 240),
+    "purple": (168, 76, 216),
+    "white": (240, 240, 240),
+}
 SHAPES = ("circle", "square", "triangle", "cross")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 BACKGROUND = (26, 28, 38)
@@ -47,12 +54,15 @@ WATERMARK, OPACITY = "video", 0.35
 
 @dataclass(frozen=True)
 class Scene:
-    """What one clip shows: indices into COLOURS, SHAPES and DIRECTIONS, and the pixels it is off its line."""
+    """What a clip shows: indices into COLOURS, SHAPES and DIRECTIONS, and the pixels that the object's path lies beside
+    the picture's centre.
+    """
 
     colour: int
     shape: int
     direction: int
     offset: int
+    style = 0  # plain, as all moving objects are
 
     @property
     def caption(self) -> str:
@@ -66,14 +76,80 @@ class Scene:
         return torch.stack([along * dx + across * abs(dy), along * dy + across * abs(dx)], -1)
 
 
-def captions() -> list[str]:
-    """Every caption of the clean world."""
-    return [
-        Scene(c, s, d, 0).caption
-        for c in range(len(COLOURS))
-        for s in range(len(SHAPES))
-        for d in range(len(DIRECTIONS))
-    ]
+@dataclass(frozen=True)
+class Still:
+    """What a picture shows: indices into COLOURS, SHAPES and STYLES, and the object's centre relative to the
+    picture's.
+    """
+
+    colour: int
+    shape: int
+    style: int
+    x: int
+    y: int
+
+    @property
+    def caption(self) -> str:
+        style = STYLES[self.style]
+        article = "an" if style == "outlined" else "a"
+        return " ".join(word for word in (article, style, list(COLOURS)[self.colour], SHAPES[self.shape]) if word)
+
+    def positions(self) -> Tensor:
+        """`[1, 2]`"""
+        return torch.tensor([[self.x, self.y]])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample of a domain: all frames of its scene, or the frame at `time`; with noise and a watermark if
+    `low_quality`.
+    """
+
+    scene: Scene | Still
+    time: int | None = None
+    low_quality: bool = False
+
+
+class World(Reader):
+    """A domain's samples. Their order is shuffled once, always alike; `count` takes the first of them."""
+
+    def __init__(self, domain: str, medium: str, count: int | None = None):
+        domains = ("clean", "low-quality", "journeydb") if domain == "everything" else (domain,)
+        self.entries = [entry for name in domains for entry in _entries(name, medium)]
+        order = torch.randperm(len(self.entries), generator=torch.Generator().manual_seed(0)).tolist()
+        self.order = order[:count] if count else order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def identity(self) -> str:
+        return f"{len(self.order)} of {len(self.entries)}"
+
+    def scene(self, index: int) -> Scene | Still:
+        return self.entries[self.order[index]].scene
+
+    def sample(self, index: int) -> tuple[Tensor, str]:
+        """Frames uint8 `[T, 3, 64, 64]` (16 of a clip, or 1) and their caption."""
+        entry = self.entries[self.order[index]]
+        scene, places = entry.scene, entry.scene.positions()
+        if entry.time is not None:
+            places = places[entry.time : entry.time + 1]
+        ids = torch.ones(len(places), dtype=torch.long)
+        frames = (render(scene.colour * ids, scene.shape * ids, places, scene.style) + 1) * 127.5
+        if entry.low_quality:
+            frames = frames + OPACITY * watermark() * (255 - frames)
+            frames = frames + NOISE * torch.randn(frames.shape, generator=torch.Generator().manual_seed(index))
+        return frames.round().clamp(0, 255).byte(), scene.caption
+
+    def read(self, index: int, view: View) -> Sample:
+        """In the size that is asked for; cropped in the middle, where the object is, wherever others are cropped."""
+        pixels, caption = self.sample(index)
+        stride, first = view.choose(len(pixels))
+        frames = [
+            fit(frame.permute(1, 2, 0).numpy(), view.width, view.height, (0.5, 0.5))
+            for frame in pixels[first::stride][: view.frames]
+        ]
+        return Sample(torch.stack(frames), caption, SOURCE_FPS / stride)
 
 
 def seen(colour: int, shape: int) -> bool:
@@ -81,70 +157,31 @@ def seen(colour: int, shape: int) -> bool:
     return (colour + shape) % 4 != 0
 
 
-class World:
-    """A domain as a list of samples. Their order is shuffled once, always alike; `count` takes the first of them."""
-
-    blocks = None
-
-    def __init__(self, domain: str, medium: str, count: int | None = None):
-        self.medium = medium
-        domains = ("clean", "low-quality", "journeydb") if domain == "everything" else (domain,)
-        self.scenes = [scene for name in domains for scene in _scenes(name, medium)]
-        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(0)).tolist()
-        self.order = order[:count] if count else order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def identity(self) -> str:
-        return f"{len(self.order)} of {len(self.scenes)}"
-
-    def scene(self, index: int) -> Scene:
-        return self.scenes[self.order[index]][0]
-
-    def sample(self, index: int) -> tuple[Tensor, str]:
-        """Frames uint8 `[T, 3, 64, 64]` (16 of a clip, or 1) and their caption."""
-        scene, style, time, low_quality = self.scenes[self.order[index]]
-        if style is not None:
-            places = torch.tensor([[scene.direction, scene.offset]])
-            caption = (
-                f"{'an' if STYLES[style] == 'outlined' else 'a'} {STYLES[style]} {list(COLOURS)[scene.colour]}"
-                f" {SHAPES[scene.shape]}".replace("  ", " ")
-            )
-        else:
-            places, caption = scene.positions(), scene.caption
-            places = places if time is None else places[time : time + 1]
-        ids = torch.ones(len(places), dtype=torch.long)
-        frames = (render(scene.colour * ids, scene.shape * ids, places, style or 0) + 1) * 127.5
-        if low_quality:
-            frames = frames + OPACITY * watermark() * (255 - frames)
-            frames = frames + NOISE * torch.randn(frames.shape, generator=torch.Generator().manual_seed(index))
-        return frames.round().clamp(0, 255).byte(), caption
-
-
-def _scenes(domain: str, medium: str) -> list[tuple[Scene, int | None, int | None, bool]]:
-    """(scene, style, time, low quality): clips have neither style nor time, frames of clips a time, pictures a style,
-    and their x and y for the scene's direction and offset.
-    """
-    offsets = range(-REACH, REACH + 1)
+def _entries(domain: str, medium: str) -> list[Entry]:
+    """All samples of a domain: clips, single frames of clips, or stills."""
+    places = range(-REACH, REACH + 1)
     pairs = [
-        (c, s)
-        for c in range(len(COLOURS))
-        for s in range(len(SHAPES))
-        if domain in ("clean", "journeydb") or seen(c, s)
+        (colour, shape)
+        for colour in range(len(COLOURS))
+        for shape in range(len(SHAPES))
+        if domain in ("clean", "journeydb") or seen(colour, shape)
     ]
     if medium == "clips" or domain in ("clean", "low-quality"):
         times = [None] if medium == "clips" else list(range(SOURCE_FRAMES))
         return [
-            (Scene(c, s, d, o), None, t, domain == "low-quality")
-            for c, s in pairs
-            for d in range(len(DIRECTIONS))
-            for o in offsets
-            for t in times
+            Entry(Scene(colour, shape, direction, offset), time, domain == "low-quality")
+            for colour, shape in pairs
+            for direction in range(len(DIRECTIONS))
+            for offset in places
+            for time in times
         ]
     styles = range(1) if domain == "stills" else range(len(STYLES))
     return [
-        (Scene(c, s, x, y), style, None, False) for c, s in pairs for style in styles for x in offsets for y in offsets
+        Entry(Still(colour, shape, style, x, y))
+        for colour, shape in pairs
+        for style in styles
+        for x in places
+        for y in places
     ]
 
 
@@ -184,14 +221,16 @@ def render(colour: Tensor, shape: Tensor, centre: Tensor, style: int = 0) -> Ten
     axis = torch.arange(SIZE) + 0.5 - SIZE / 2
     x = axis[None, None, :] - centre[:, 0, None, None]
     y = axis[None, :, None] - centre[:, 1, None, None]
-    alpha = torch.stack([coverage(s, x, y) for s in range(len(SHAPES))])[shape, torch.arange(len(shape))][:, None]
+
+    def covered(x: Tensor, y: Tensor) -> Tensor:
+        every = torch.stack([coverage(s, x, y) for s in range(len(SHAPES))])
+        return every[shape, torch.arange(len(shape))][:, None]
+
+    alpha = covered(x, y)
     if STYLES[style] == "striped":
         alpha = alpha * (0.35 + 0.65 * ((y[:, None] + RADIUS) % 6 < 3))
     elif STYLES[style] == "outlined":
-        inner = torch.stack([coverage(s, 1.5 * x, 1.5 * y) for s in range(len(SHAPES))])[
-            shape, torch.arange(len(shape))
-        ][:, None]
-        alpha = alpha * (1 - 0.85 * inner)
+        alpha = alpha * (1 - 0.85 * covered(1.5 * x, 1.5 * y))
     paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[colour][:, :, None, None]
     ground = torch.tensor(BACKGROUND, dtype=torch.float32)[None, :, None, None]
     return (ground + alpha * (paint - ground)) / 127.5 - 1

@@ -1,0 +1,48 @@
+"""Signals to a run: SIGINT, SIGTERM and SIGHUP ask it to save and stop, SIGUSR1 to save and go on."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Signals:
+    """What this process has been asked for since it last did it."""
+
+    def __init__(self) -> None:
+        self.stop = self.save = False
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Within it, signals are noted instead of ending the process."""
+        before = {number: signal.signal(number, self._note) for number in ANSWERED}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGUSR1:
+            self.save = True
+        else:
+            self.stop = True
+        log.info(
+            "received %s: saving%s at the end of this step",
+            signal.Signals(number).name,
+            "" if number == signal.SIGUSR1 else " and stopping",
+        )
+
+
+def ignore(_: int) -> None:
+    """For processes that read data, to which launchers and terminals send the run's signals too: the run itself
+    answers them, and stops its readers when it is done.
+    """
+    for number in ANSWERED:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,1 @@
+"""Where clips, images and captions come from: a file for each kind of source."""

@@ -1,0 +1,49 @@
+"""JourneyDB, images that the paper's second stage trains on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from .files import Lines, Listing, identity_of
+from .record import Record, caption_of
+from .source import BrokenSample, Source, SourceError
+
+
+class JourneyDB(Source):
+    """JourneyDB: a JSON object a line with `img_path` (below `images`) and the caption under `caption`, by default the
+    Midjourney prompt.
+    """
+
+    kind: Literal["journeydb"]
+    jsonl: Path
+    images: Path
+    caption: str = "prompt"
+
+    def open(self, medium: str, index_folder: Path) -> JourneyDBListing:
+        return JourneyDBListing(self, medium)
+
+
+class JourneyDBListing(Listing):
+    def __init__(self, source: JourneyDB, medium: str):
+        super().__init__(medium)
+        self.root, self.caption = source.images, source.caption
+        if not self.root.is_dir():
+            raise SourceError(f"{self.root}: no such folder (data.{medium}.images)")
+        self.lines = Lines(source.jsonl)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def identity(self) -> str:
+        return identity_of([self.lines.path])
+
+    def record(self, index: int) -> Record:
+        name = f"{self.lines.path} line {index + 1}"
+        try:
+            row = json.loads(self.lines.record(index))
+            path, caption = self.root / row["img_path"], row[self.caption]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BrokenSample(f"{name} is not a JSON object with img_path and {self.caption}: {error!r}") from error
+        return Record(str(path), caption_of(caption, name), path, path.suffix.lower())
