@@ -31,11 +31,7 @@ ROOT = Path(__file__).parent.parent
 SHAPE = {"model_channels": 64, "num_head_channels": 16, "context_dim": 64}
 BATCH, FRAMES, SIDE = 2, 16, 16
 ROUNDS, STEPS, WARM_UP = 3, 6, 2
-REAL = {
-    "F-base": "training/recipes/F-base.yaml",
-    "F-Spa-DIR": "training/recipes/F-Spa-DIR.yaml",
-    "F-Spa-LORA": "training/recipes/F-Spa-LORA.yaml",
-}
+REAL = {"F-base": 32, "F-Spa-DIR": 8, "F-Spa-LORA": 8}  # recipes, and on how many GPUs the paper trains each
 
 
 def plain() -> dict[str, float]:
@@ -46,10 +42,24 @@ def plain() -> dict[str, float]:
 
     torch.manual_seed(0)
     unet = UNetModel(
-        in_channels=4, out_channels=4, num_res_blocks=2, attention_resolutions=[4, 2, 1], channel_mult=[1, 2, 4, 4], transformer_depth=1, use_linear=True,
-        use_checkpoint=False, temporal_conv=True, temporal_attention=True, temporal_selfatt_only=True, use_relative_position=False,
-        use_causal_attention=False, temporal_length=16, addition_attention=True, fps_cond=True, **SHAPE,
-    )  # fmt: skip
+        in_channels=4,
+        out_channels=4,
+        num_res_blocks=2,
+        attention_resolutions=[4, 2, 1],
+        channel_mult=[1, 2, 4, 4],
+        transformer_depth=1,
+        use_linear=True,
+        use_checkpoint=False,
+        temporal_conv=True,
+        temporal_attention=True,
+        temporal_selfatt_only=True,
+        use_relative_position=False,
+        use_causal_attention=False,
+        temporal_length=16,
+        addition_attention=True,
+        fps_cond=True,
+        **SHAPE,
+    )
     optimizer = torch.optim.AdamW(unet.parameters(), 5e-5)
     x, context = torch.randn(BATCH, 4, FRAMES, SIDE, SIDE), torch.randn(BATCH, 77, SHAPE["context_dim"])
     times = []
@@ -67,12 +77,11 @@ def plain() -> dict[str, float]:
 
 def ours(folder: Path, changes: dict) -> dict[str, float]:
     """The trainer on the same shapes."""
-    from vc2.training.config import Recipe
-
     from tests import standin
     from vc2.networks.config import UNetConfig, as_config
     from vc2.training.loop import Trainer
     from vc2.training.prepare import prepare
+    from vc2.training.recipe import Recipe
 
     # A whole checkpoint with weights in every layer: behind a fresh UNet's zero output nothing but that would have a
     # gradient. Written by another process, so that this one's peak is of training alone.
@@ -82,15 +91,16 @@ def ours(folder: Path, changes: dict) -> dict[str, float]:
     )
     writer.start()
     writer.join()
-    recipe = Recipe.model_validate(
-        {
-            "name": "bench", "steps": STEPS, "batch": BATCH, "trackers": [], "validation": {"every": 0}, "save_every": 1000,
-            "init": {"unet": start},
-            "data": {"clips": {"kind": "procedural", "count": 20, "prepared": "moments and text"}, "width": 8 * SIDE, "height": 8 * SIDE,
-                     "lengths": [[FRAMES, 1, 1]], "workers": 0, "held_out": 0},
-            **changes,
-        }
-    )  # fmt: skip
+    data = {
+        "clips": {"kind": "procedural", "count": 20, "prepared": "moments and text"},
+        "width": 8 * SIDE,
+        "height": 8 * SIDE,
+        "lengths": [[FRAMES, 1, 1]],
+        "workers": 0,
+        "held_out": 0,
+    }
+    settings = {"trackers": [], "validation": {"every": 0}, "save_every": 1000, "init": {"unet": start}, "data": data}
+    recipe = Recipe.model_validate({"name": "bench", "steps": STEPS, "batch": BATCH, **settings, **changes})
     prepare(recipe, folder / "cache")
     trainer = Trainer(recipe, folder / "run", folder / "cache")
     batches, times = trainer.objective.batches(0, 0, 1), []
@@ -141,12 +151,12 @@ def main() -> None:
             print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))
         return
     kinds = ["plain", *KINDS]
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    measured: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(ROUNDS):
         for kind in kinds:
-            found[kind].append(measure(kind))
+            measured[kind].append(measure(kind))
     # The least of the rounds: what another program took from the machine can only add.
-    least = {kind: {key: min(row[key] for row in rows) for key in rows[0]} for kind, rows in found.items()}
+    least = {kind: {key: min(row[key] for row in rows) for key in rows[0]} for kind, rows in measured.items()}
     base = least["plain"]
     rows = "\n".join(
         f"| {'official UNet, plain loop' if kind == 'plain' else kind} | {v['parameters'] / 1e6:.1f} M |"
@@ -156,17 +166,20 @@ def main() -> None:
     )
     args.out.write_text(f"""# What a training step takes
 
-Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch {torch.__version__}): {BATCH} clips of {FRAMES}
-frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
+Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch
+{torch.__version__}): {BATCH} clips of {FRAMES} frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its
+width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
 
 | | parameters | step | | peak memory | |
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no average of the weights; the trainer reads
-latents and captions from disk, averages (one more copy of what learns), and checks loss and gradient before each step.
+The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no
+average of the weights; the trainer reads latents and captions from disk, averages (one more copy of what learns), and
+checks loss and gradient before each step.
 
-At real sizes, counted on the network (`python -m vc2.training check`) and not measured; `make bench-training-gpu` measures them where there is a GPU.
+At real sizes, counted on the network (`python -m vc2.training check`) and not measured; `make bench-training-gpu`
+measures them where there is a GPU.
 
 {real_sizes()}
 """)
@@ -174,17 +187,16 @@ At real sizes, counted on the network (`python -m vc2.training check`) and not m
 
 
 def real_sizes() -> str:
-    from vc2.training.config import load_recipe
-
-    from vc2.training.cost import estimate, memory
+    from vc2.training.estimate import estimate, memory
+    from vc2.training.recipe_files import load_recipe
 
     header = "| recipe | TFLOP a sample | with what checkpointing computes again | A100-hours | memory a GPU, about |"
     lines = [header, "| --- | --- | --- | --- | --- |"]
-    for name, path in REAL.items():
-        recipe = load_recipe(ROOT / path)
-        cost, gpus = estimate(recipe), 32 if name.endswith("base") else 8
-        work = f"{cost.model_flops / 1e12:.1f} | {cost.flops / 1e12:.1f} | {cost.a100_hours:,.0f}"
-        lines.append(f"| {name} on {gpus} | {work} | {memory(recipe, cost, gpus) / 1e9:.0f} GB |")
+    for name, gpus in REAL.items():
+        recipe = load_recipe(name)
+        needs = estimate(recipe)
+        work = f"{needs.model_flops / 1e12:.1f} | {needs.flops / 1e12:.1f} | {needs.a100_hours:,.0f}"
+        lines.append(f"| {name} on {gpus} | {work} | {memory(recipe, needs, gpus) / 1e9:.0f} GB |")
     return "\n".join(lines)
 
 

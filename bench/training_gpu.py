@@ -25,18 +25,18 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
-from vc2.training.config import Recipe, load_recipe
 
 from bench.full_size import write_checkpoint
 from tests import standin
 from vc2.files.video import write_video
-from vc2.training.cost import estimate, memory
+from vc2.training.estimate import estimate, memory
 from vc2.training.loop import Trainer
 from vc2.training.meter import Meter
 from vc2.training.prepare import prepare
+from vc2.training.recipe import Recipe
+from vc2.training.recipe_files import load_recipe
 
 ROOT = Path(__file__).parent.parent
-RECIPES = ROOT / "training" / "recipes"
 # On how many GPUs the paper trains each (section 4.1), and what a person with one card would run.
 GPUS = {"F-base": 32, "F-Spa-DIR": 8, "F-Spa-LORA": 8, "your-images": 1}
 WARM_UP, STEPS = 8, 48  # steps; at P(image) = 1/16 both kinds of F-base's are among 48
@@ -81,15 +81,20 @@ def write_data(folder: Path, miniature: bool) -> None:
 
 def recipe_of(name: str, folder: Path, miniature: bool, changes: list[str]) -> Recipe:
     """The recipe as it is written, on the files in `folder`, with one GPU's share of the batch."""
-    path = RECIPES / f"{name}.yaml"
-    written = load_recipe(path)
+    written = load_recipe(name)
     overrides = [
-        f"init={{unet: {folder / 'model.safetensors'}}}", "trackers=[]", f"steps={STEPS}", "save_every=1000000", "data.held_out=0",
-        "validation.every=0", "samples.every=0", f"batch={written.batch // GPUS[name]}",
-    ]  # fmt: skip
-    for medium, place in (("clips", "clips"), ("images", "pictures")):
-        if source := getattr(written.data, medium):
-            overrides.append(f"data.{medium}={{kind: folder, path: {folder / place}, prepared: {source.prepared}}}")
+        f"init={{unet: {folder / 'model.safetensors'}}}",
+        "trackers=[]",
+        f"steps={STEPS}",
+        "save_every=1000000",
+        "data.held_out=0",
+        "validation.every=0",
+        "samples.every=0",
+        f"batch={written.batch // GPUS[name]}",
+    ]
+    for medium, source in written.data.sources.items():
+        files = folder / ("clips" if medium == "clips" else "pictures")
+        overrides.append(f"data.{medium}={{kind: folder, path: {files}, prepared: {source.prepared}}}")
     if miniature:
         overrides += [
             "data.width=64",
@@ -100,20 +105,17 @@ def recipe_of(name: str, folder: Path, miniature: bool, changes: list[str]) -> R
             "data.lengths=[[4, 1, 2]]",
             "data.workers=1",
         ]
-    return load_recipe(path, overrides + changes)
+    return load_recipe(name, overrides + changes)
 
 
 def measure(recipe: Recipe, folder: Path) -> Result:
     """Steps of the trainer, after some to warm up."""
     cache = folder / "cache"
-    if any(source and source.prepared != "no" for source in (recipe.data.clips, recipe.data.images)):
+    if any(source.prepared != "no" for source in recipe.data.sources.values()):
         prepare(recipe, cache)
     trainer = Trainer(recipe, folder / "runs" / recipe.name, cache)
-    meter, batches, warm_up = (
-        Meter(recipe, trainer.network, trainer.accelerator),
-        trainer.objective.batches(0, 0, 1),
-        min(WARM_UP, recipe.steps // 2),
-    )
+    meter = Meter(recipe, trainer.objective, trainer.accelerator)
+    batches, warm_up = trainer.objective.batches(0, 0, 1), min(WARM_UP, recipe.steps // 2)
     cuda = torch.cuda.is_available()
     for step in tqdm(range(recipe.steps), desc=recipe.name):
         if step == warm_up:
@@ -124,22 +126,20 @@ def measure(recipe: Recipe, folder: Path) -> Result:
         batch = next(batches)
         meter.compute(batch)
         meter.done(trainer.train_step(batch))
-    found = meter.averages()
+    means = meter.averages()
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0
     return Result(
-        recipe.batch / found["clips/s"],
-        found["clips/s"],
-        found.get("mfu", 0.0),
-        found["data_wait"],
+        recipe.batch / means["clips/s"],
+        means["clips/s"],
+        means.get("mfu", 0.0),
+        means["data_wait"],
         peak,
         memory(recipe, estimate(recipe)) / 1e9,
     )
 
 
 def run(name: str, folder: Path, args: argparse.Namespace) -> Result | str:
-    """In a process of its own, so that one that runs out of memory leaves the others theirs; or the last words of one
-    that failed.
-    """
+    """In a process of its own, so that one that runs out of memory leaves the others theirs; or how one failed."""
     command = [sys.executable, "-m", "bench.training_gpu", "--only", name, "--folder", str(folder), "--set", *args.set]
     result = subprocess.run(
         command + ["--miniature"] * args.miniature,
@@ -152,7 +152,7 @@ def run(name: str, folder: Path, args: argparse.Namespace) -> Result | str:
     return (
         Result(**json.loads(result.stdout.splitlines()[-1]))
         if result.returncode == 0
-        else f"failed with status {result.returncode}; its words are above"
+        else f"failed with status {result.returncode}; its messages are above"
     )
 
 
@@ -167,23 +167,22 @@ def report(results: dict[str, Result | str], changes: list[str], device: str) ->
             f"| {name} | {r.step:.2f} s | {r.samples:.2f} | {r.mfu:.1%} | {r.peak:.1f} GB{goal} | {r.estimated:.1f} GB"
             f" | {r.waited:.1%} |"
         )
-    where = f"{device}, {os.cpu_count()} CPU cores, torch {torch.__version__}" + (
-        f", with {' '.join(changes)}" if changes else ""
-    )
+    where = f"{device}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
+    where += f", with {' '.join(changes)}" if changes else ""
     table = "\n".join(rows)
     return f"""# Training at full size on one GPU
 
 Made by `make bench-training-gpu` on {where}.
-Each recipe as it is written, with the share of its batch that one of its GPUs has; {STEPS - WARM_UP} steps through the trainer after {WARM_UP} to warm up.
-Weights are random; clips are mp4 of 596x336, pictures jpg of 1024x1024, read and decoded as any others. Goals: 45 % MFU in bf16, less than 2 % of the time
-waiting for data.
+Each recipe as it is written, with the share of its batch that one of its GPUs has; {STEPS - WARM_UP} steps through the
+trainer after {WARM_UP} to warm up. Weights are random; clips are mp4 of 596x336, pictures jpg of 1024x1024, read and
+decoded as any others. Goals: 45 % MFU in bf16, less than 2 % of the time waiting for data.
 
 | recipe | step | samples a second | MFU | peak memory | estimated by `check` | waiting for data |
 | --- | --- | --- | --- | --- | --- | --- |
 {table}
 
-MFU counts the UNet's own forward and backward pass. What gradient checkpointing computes again, and the work of the autoencoder and the text encoder, are not
-in it.
+MFU counts the UNet's own forward and backward pass. What gradient checkpointing computes again, and the work of the
+autoencoder and the text encoder, are not in it.
 """
 
 

@@ -59,7 +59,8 @@ def test_full_size_targets():
 def test_trained_saved_merged_and_patched_are_one(unet, part, tmp_path):
     plain = unet(*inputs())
     state = {name: t.clone() for name, t in unet.state_dict().items()}
-    names = lora.inject(unet, part, rank=4)
+    names = lora.targets(unet, part)
+    lora.inject(unet, part, rank=4)
     assert relative_rms(unet(*inputs()), plain) < 1e-5  # B is zero; what is added to has another layout in memory
     learning = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     assert len(learning) == 2 * len(names)

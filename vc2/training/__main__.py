@@ -65,7 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     merge.add_argument("--overwrite", action="store_true", help=overwrite)
     # argparse gives up on overrides that stand behind an option; they are overrides all the same.
     args, rest = parser.parse_known_args(argv)
-    if rest and (not hasattr(args, "overrides") or any(item.startswith("-") for item in rest)):
+    if rest and ("overrides" not in args or any(item.startswith("-") for item in rest)):
         parser.error(
             f"unrecognized arguments: {' '.join(rest)} (changes to a recipe are written key=value, such as steps=20)"
         )

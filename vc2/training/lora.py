@@ -1,8 +1,7 @@
-"""LoRA while it is trained: small matrices beside frozen layers. Their files are `vc2.lora`'s, which stock ComfyUI
-loads.
+"""LoRA while it is trained: small matrices beside frozen layers, and how a file names them (as stock ComfyUI does).
 
-Adapters hang on the layers that they adapt and add to what comes out of them, so the network's own parameters keep
-their names.
+An adapter is a child of the layer that it adapts and adds to its output, so the network's own parameters keep their
+names.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ class Adapter(nn.Module):
 def targets(unet: VideoUNet, part: str, no_transformers: bool = False, no_convolutions: bool = False) -> list[str]:
     """Names of the layers that get an adapter.
 
-    theta_S: q, k, v and out of the spatial transformers (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters).
-    theta_T: v, out, feed-forward and the projections of the temporal transformers, and the temporal convolutions; not q
-    and k, whose gradient on single images is exactly zero. `no_transformers` and `no_convolutions` leave out temporal
-    ones that training will pass by.
+    Spatial: q, k, v and out of attention (VideoCrafter2: 128 Linears, at rank 16 3.32 M parameters). Temporal: v and
+    out of attention, feed-forward and projections of the transformers, and the convolutions; not q and k, whose
+    gradient on single images is exactly zero. `no_transformers` and `no_convolutions` leave out temporal layers that
+    training does not compute.
     """
     out = []
     for name, module in unet.named_modules():
@@ -63,17 +62,13 @@ def targets(unet: VideoUNet, part: str, no_transformers: bool = False, no_convol
     return out
 
 
-def inject(
-    unet: VideoUNet, part: str, rank: int, no_transformers: bool = False, no_convolutions: bool = False
-) -> list[str]:
-    """Freeze the UNet and hang adapters on its `targets`; returns their names."""
+def inject(unet: VideoUNet, part: str, rank: int, no_transformers: bool = False, no_convolutions: bool = False) -> None:
+    """Freeze the UNet and give each of its `targets` an adapter."""
     unet.requires_grad_(False)
-    names = targets(unet, part, no_transformers, no_convolutions)
-    for name in names:
+    for name in targets(unet, part, no_transformers, no_convolutions):
         layer = unet.get_submodule(name)
         layer.adapter = Adapter(layer, rank)
         layer.register_forward_hook(_add)
-    return names
 
 
 def _add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

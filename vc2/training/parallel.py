@@ -51,7 +51,7 @@ def require(recipe: Recipe, processes: int) -> None:
 
 def start(recipe: Recipe, folder: Path) -> Accelerator:
     """Joins the other processes, if any. Raises RecipeError as `require` does."""
-    # On a step of images the temporal layers that they pass by have no gradient, nor have q and k in time.
+    # In a step of images, temporal layers that they skip have no gradient, nor have the temporal q and k.
     some_unused = recipe.data.clips is not None and recipe.data.images is not None and recipe.learn.part != "spatial"
     ddp = DistributedDataParallelKwargs(
         find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True

@@ -14,7 +14,7 @@ from .sources.source import MEDIA, Source
 
 class Init(Section):
     """Checkpoints to start from. Without `unet` and `sd` the UNet is fresh; `autoencoder` and `text` default to the
-    file that it comes from, and must be somewhere.
+    file that it comes from, and must be named where it is fresh.
     """
 
     unet: Path | None = None  # a VideoCrafter checkpoint, whole or its UNet alone
@@ -112,10 +112,13 @@ class Diffusion(Section):
     """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are
     both, so that clips and images are about one to one in count; an image step takes batch x frames images).
 
+    `image_temporal` is how an image passes the temporal layers. identity: as one frame, which attends only to itself,
+    and convolutions are skipped; full: as one frame through all of them; bypass: past all of them.
+
     The paper's objective is plain MSE on epsilon with t uniform: `noisy_share` 0 and `max_weight` 1. But at the
-    noisiest steps, which decide where things are and which way they go, a wrong x0 hardly shows in epsilon, and a small
-    model trained for a short time never attends to it. `noisy_share` of the samples then draw t from `noisy_from`..999,
-    and a sample of signal-to-noise ratio r weighs 1 / r, within 1..max_weight.
+    noisiest timesteps, which decide where things are and which way they go, a wrong x0 hardly changes epsilon, and a
+    small model trained for a short time does not learn them. `noisy_share` of the samples then draw t from
+    `noisy_from`..999, and a sample of signal-to-noise ratio r weighs 1 / r, within 1..max_weight.
     """
 
     scale_end: float | None = 0.7
@@ -169,8 +172,8 @@ class Compute(Section):
 
 
 class Validation(Section):
-    """Every `every` steps (0: never) the loss on the held-out samples, at fixed quantiles of the timesteps and with its
-    own random numbers.
+    """Every `every` steps (0: never) the loss on the held-out samples, each time at the same quantiles of the timesteps
+    and with the same noise.
     """
 
     every: int = Field(1000, ge=0)
