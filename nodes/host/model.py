@@ -79,7 +79,8 @@ class HostUNet(VideoUNet):
         """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
         frames = num_video_frames or x.shape[0]
         options = transformer_options or {}
-        hooks = HostHooks(control, options, self.config.model_channels, x.shape)
+        inputs = {"x": x, "timesteps": timesteps, "context": context}
+        hooks = HostHooks(control, options, self.config.model_channels, inputs)
         # Patches of the text attention expect a context for every frame, as image models have it.
         if shared_context and not hooks.patches_text:
             context = context[::frames]
