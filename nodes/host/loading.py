@@ -30,6 +30,7 @@ from ...vc2.files import checkpoint, lora
 from ...vc2.files.checkpoint import Checkpoint
 from ...vc2.files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ...vc2.networks.config import AutoencoderConfig, TextConfig
+from .checks import check_when_sampled
 from .flags import wants_float32_unet
 from .model import ModelConfig
 from .windows import support_windows
@@ -65,6 +66,7 @@ def load_model(
     # With dynamic VRAM the host's Linear takes over the file's own tensors, in the file's precision.
     model.diffusion_model.to(offload_device, dtype)
     patcher.cached_patcher_init = (_reload_model, (loaded.path, dtype))
+    check_when_sampled(patcher)
     support_windows(patcher)
     return patcher
 
