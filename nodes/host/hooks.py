@@ -53,8 +53,7 @@ class HostHooks(Hooks):
     def middle(self, h):
         h = self._controlled(h, "middle")
         for patch in self.patches.get("middle_block_after_patch", ()):
-            emb = self.inputs["emb"].repeat_interleave(len(h) // len(self.inputs["emb"]), 0)  # a clip's, for each frame
-            h = patch(self.inputs | {"h": h, "emb": emb, "y": None, "transformer_options": self.options})["h"]
+            h = patch(self.inputs | {"h": h, "y": None, "transformer_options": self.options})["h"]
         return h
 
     def output(self, index, h, skip):
