@@ -64,7 +64,10 @@ class VC2Sampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Below 1 the latent's frames are noised only so far and then denoised.",
+                    tooltip=(
+                        "Below 1 the latent's frames are noised only so far and then denoised. An empty latent starts"
+                        " from pure noise at any value."
+                    ),
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],

@@ -17,7 +17,7 @@ FREE = {*sys.stdlib_module_names, "comfy_api.latest", "folder_paths", "torch", "
 # Each file of a storey may import those of the storeys before it.
 STOREYS = [
     {"flags", "hooks", "space"},
-    {"model"},
+    {"checks", "model"},
     {"windows"},
     {"guidance", "loading", "run", "samplers"},
 ]

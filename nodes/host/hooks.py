@@ -7,8 +7,6 @@ which its own UNet runs patches: follow `comfy/ldm/modules/diffusionmodules/open
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from ...vc2.networks.attention import Attention
@@ -16,13 +14,16 @@ from ...vc2.networks.hooks import Hooks
 
 
 class HostHooks(Hooks):
-    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: transformer_options."""
+    """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: transformer_options.
 
-    def __init__(self, control: dict | None, options: dict, model_channels: int, shape: Sequence[int]):
-        self.control, self.options, self.channels = control, options, model_channels
+    `inputs`: what the host gave the UNet, every frame in the batch (x, timesteps, context).
+    """
+
+    def __init__(self, control: dict | None, options: dict, model_channels: int, inputs: dict[str, Tensor]):
+        self.control, self.options, self.channels, self.inputs = control, options, model_channels, dict(inputs)
         self.patches: dict = options.get("patches", {})
         self.replacements: dict = options.get("patches_replace", {})
-        self.options |= {"transformer_index": 0, "original_shape": list(shape)}
+        self.options |= {"transformer_index": 0, "original_shape": list(inputs["x"].shape)}
 
     @property
     def patches_text(self) -> bool:
@@ -34,6 +35,7 @@ class HostHooks(Hooks):
     def embedding(self, emb):
         for patch in self.patches.get("emb_patch", ()):
             emb = patch(emb, self.channels, self.options)
+        self.inputs["emb"] = emb
         return emb
 
     def enter(self, place, index):
@@ -49,7 +51,10 @@ class HostHooks(Hooks):
         return h, skip
 
     def middle(self, h):
-        return self._controlled(h, "middle")
+        h = self._controlled(h, "middle")
+        for patch in self.patches.get("middle_block_after_patch", ()):
+            h = patch(self.inputs | {"h": h, "y": None, "transformer_options": self.options})["h"]
+        return h
 
     def output(self, index, h, skip):
         skip = self._controlled(skip, "output")

@@ -4,6 +4,8 @@ Uses, and follows when they change:
 
 - `comfy.model_patcher.ModelPatcher`, `comfy.model_management`, `comfy.utils`: devices and precision, in the order of
   `comfy/sd.py`, `load_diffusion_model_state_dict`.
+- `CoreModelPatcher`, `is_dynamic` and `cached_patcher_init` of `comfy.model_patcher` (not before ComfyUI 0.28): dynamic
+  VRAM, and how hooks, TorchCompileModel and further GPUs load a second copy.
 - `comfy.sd.CLIP`, `comfy.sd.VAE`, `comfy.sd1_clip`: text encoder and autoencoder, as SD 2.1's are loaded.
 - `comfy.sd.load_lora_for_models`; `comfy.lora.calculate_weight`: whether patches make a model a T2V-Turbo one.
 """
@@ -11,6 +13,7 @@ Uses, and follows when they change:
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import comfy.lora
 import comfy.model_management
@@ -23,18 +26,24 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...vc2.files import lora
+from ...vc2.files import checkpoint, lora
 from ...vc2.files.checkpoint import Checkpoint
 from ...vc2.files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ...vc2.networks.config import AutoencoderConfig, TextConfig
+from .checks import check_when_sampled
 from .flags import wants_float32_unet
 from .model import ModelConfig
 from .windows import support_windows
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comfy.model_patcher.ModelPatcher:
-    """The checkpoint's UNet as a MODEL; `dtype` is the weights' (None: the host decides by file, device and flags)."""
-    network, state = checkpoint.config, dict(checkpoint.unet)
+def load_model(
+    loaded: Checkpoint, dtype: torch.dtype | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The checkpoint's UNet as a MODEL; `dtype` is the weights' (None: the host decides by file, device and flags).
+
+    `disable_dynamic` keeps the host's dynamic VRAM out: hooks and torch.compile need weights that stay where they are.
+    """
+    network, state = loaded.config, dict(loaded.unet)
     distilled = network.time_cond_proj_dim is not None
     if not distilled:
         # T2V-Turbo's LoRA adapts a layer that VideoCrafter2 lacks. Its release has no base weight for it: zeros.
@@ -42,7 +51,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
         state[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(
             network.model_channels, GUIDANCE_WIDTH, dtype=state["time_embed.0.weight"].dtype
         )
-    config = ModelConfig(network, checkpoint.schedule, distilled)
+    config = ModelConfig(network, loaded.schedule, distilled)
     management = comfy.model_management
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     dtype = dtype or _weight_dtype(state, config)
@@ -50,12 +59,32 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
         dtype, management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     )
     model = config.get_model(state).to(offload_device)
+    patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
     # Strict, as the host's own load_model_weights is not: names and shapes were checked when the file was read, and are
     # again here.
-    model.diffusion_model.load_state_dict(state, strict=True)
-    patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    model.diffusion_model.load_state_dict(state, strict=True, assign=_is_dynamic(patcher))
+    # With dynamic VRAM the host's Linear takes over the file's own tensors, in the file's precision.
+    model.diffusion_model.to(offload_device, dtype)
+    patcher.cached_patcher_init = (_reload_model, (loaded.path, dtype))
+    check_when_sampled(patcher)
     support_windows(patcher)
     return patcher
+
+
+def _reload_model(path: Path, dtype: torch.dtype, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_model(checkpoint.load(path), dtype, disable_dynamic)
+
+
+def _patcher_class(disable_dynamic: bool) -> type[comfy.model_patcher.ModelPatcher]:
+    """The host's choice, made when it started; before ComfyUI 0.28 there is one class."""
+    plain = comfy.model_patcher.ModelPatcher
+    return plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+
+
+def _is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the host fetches weights from the file as they are used, so that they are not to be copied from it."""
+    asked = getattr(patcher, "is_dynamic", None)
+    return asked is not None and asked()
 
 
 def _weight_dtype(state: dict[str, Tensor], config: ModelConfig) -> torch.dtype:
@@ -94,13 +123,14 @@ def is_turbo(model: comfy.model_patcher.ModelPatcher) -> bool:
     return bool(comfy.lora.calculate_weight(patches, base, name).any())
 
 
-def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
+def load_clip(loaded: Checkpoint, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The checkpoint's text tower as a CLIP: SD 2.1's tokenizer (pad with 0) and its second-to-last layer.
 
-    The tower may have any width. Raises ValueError where it is not the file's.
+    The tower may have any width; `disable_dynamic` as in `load_model`. Raises ValueError where the host's tower is not
+    the file's.
     """
-    tower = checkpoint.text_config
-    state = comfy.utils.clip_text_transformers_convert(dict(checkpoint.text), "", "")
+    tower = loaded.text_config
+    state = comfy.utils.clip_text_transformers_convert(dict(loaded.text), "", "")
 
     class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data=None):
@@ -135,15 +165,21 @@ def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
         comfy.supported_models_base.ClipTarget(Tokenizer, Encoder),
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=comfy.utils.calculate_parameters(state),
+        **({"disable_dynamic": True} if disable_dynamic else {}),  # asked only by hosts that know it
     )
     missing, unexpected = clip.load_sd(state)
     unexpected = [name for name in unexpected if name != "logit_scale"]
     if missing or unexpected:
         raise ValueError(
-            f"{checkpoint.path}: the host's text encoder does not fit the file: missing {missing[:3]}, unexpected"
+            f"{loaded.path}: the host's text encoder does not fit the file: missing {missing[:3]}, unexpected"
             f" {unexpected[:3]}"
         )
+    clip.patcher.cached_patcher_init = (_reload_clip, (loaded.path,))
     return clip
+
+
+def _reload_clip(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_clip(checkpoint.load(path), disable_dynamic).patcher
 
 
 def _tower_json(tower: TextConfig) -> dict:
@@ -161,9 +197,9 @@ def _tower_json(tower: TextConfig) -> dict:
     }
 
 
-def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
-    """The checkpoint's autoencoder as a VAE, of any width."""
-    config: AutoencoderConfig = checkpoint.vae_config
+def load_vae(loaded: Checkpoint) -> comfy.sd.VAE:
+    """The checkpoint's autoencoder as a VAE, of any width. Raises ValueError where the host's is not the file's."""
+    config: AutoencoderConfig = loaded.vae_config
     ddconfig = {
         "double_z": True,
         "z_channels": config.z_channels,
@@ -176,8 +212,18 @@ def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    vae = comfy.sd.VAE(
-        sd=dict(checkpoint.vae), config={"params": {"ddconfig": ddconfig, "embed_dim": config.embed_dim}}
-    )
-    vae.first_stage_model.load_state_dict(checkpoint.vae, strict=True)  # the host's own loading is not strict
+    vae = comfy.sd.VAE(sd=dict(loaded.vae), config={"params": {"ddconfig": ddconfig, "embed_dim": config.embed_dim}})
+    vae.first_stage_model.to(vae.vae_dtype)  # as the UNet's: with dynamic VRAM it has the file's precision
+    # The host only logs names that do not fit.
+    if different := sorted(vae.first_stage_model.state_dict().keys() ^ loaded.vae.keys()):
+        raise ValueError(
+            f"{loaded.path}: the host's autoencoder does not fit the file: {len(different)} tensors are only in one of"
+            f" them, {different[:3]} among them"
+        )
+    vae.patcher.cached_patcher_init = (_reload_vae, (loaded.path,))
     return vae
+
+
+def _reload_vae(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    # The host's VAE decides by itself, and its own factory ignores the wish too.
+    return load_vae(checkpoint.load(path)).patcher

@@ -79,7 +79,8 @@ class HostUNet(VideoUNet):
         """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
         frames = num_video_frames or x.shape[0]
         options = transformer_options or {}
-        hooks = HostHooks(control, options, self.config.model_channels, x.shape)
+        inputs = {"x": x, "timesteps": timesteps, "context": context}
+        hooks = HostHooks(control, options, self.config.model_channels, inputs)
         # Patches of the text attention expect a context for every frame, as image models have it.
         if shared_context and not hooks.patches_text:
             context = context[::frames]
@@ -123,7 +124,8 @@ class HostModel(comfy.model_base.BaseModel):
         """
         state = super().state_dict_for_saving(*args, **kwargs)
         added = f"{UNET}{GUIDANCE_LAYER}.weight"
-        if not self.model_config.distilled and not state[added].float().any():  # else T2V-Turbo's LoRA gave it weights
+        # Else T2V-Turbo's LoRA gave it weights. From ComfyUI 0.28 on only `.to` shows what patches make of a weight.
+        if not self.model_config.distilled and not state[added].to("cpu").float().any():
             del state[added]
         return {**state, **schedule_buffers(self.model_config.schedule)}
 
@@ -184,8 +186,9 @@ class ModelConfig(comfy.supported_models_base.BASE):
         return HostModel(self, device=device)
 
     def process_clip_state_dict_for_saving(self, state_dict):
+        # As above; and what is not patched yet cannot be put together (queries, keys and values become one tensor).
         return comfy.diffusers_convert.convert_text_enc_state_dict_v20(
-            {TEXT + name.removeprefix("clip_h."): t for name, t in state_dict.items()}
+            {TEXT + name.removeprefix("clip_h."): t.to("cpu") for name, t in state_dict.items()}
         )
 
 

@@ -16,6 +16,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from .checks import check_latent, check_sampling
 from .model import HostModel
 from .space import RescaledSampling
 
@@ -26,17 +27,11 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     Raises ValueError where it is no VideoCrafter model, or where another node replaced its space and so dropped the
     rescale.
     """
-    sampling = model.get_model_object("model_sampling")
     if not isinstance(model.model, HostModel):
         raise ValueError(
             f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint"
         )
-    if not isinstance(sampling, RescaledSampling):
-        raise ValueError(
-            f"{asked_by}: a node before this one replaced the model's sampling by {type(sampling).__name__}, which"
-            " drops the dynamic rescale; take it out"
-        )
-    return sampling
+    return check_sampling(model.get_model_object("model_sampling"), asked_by)
 
 
 def empty_latent(frames: int, height: int, width: int) -> Tensor:
@@ -61,11 +56,7 @@ def run_sampler(
 ) -> dict:
     """The new LATENT: noise from the seed, sampled with progress, previews and interrupt."""
     samples = latent["samples"]
-    if samples.ndim != 4 or samples.shape[1] != 4:
-        raise ValueError(
-            f"the latent must be [frames, 4, height / 8, width / 8], found {list(samples.shape)}; make it with"
-            " VC2EmptyLatentVideo or VAEEncode"
-        )
+    check_latent(samples.shape)
     samples = comfy.sample.sample_custom(
         model,
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),

@@ -30,6 +30,10 @@ from .model import WINDOW, clip_length, frames_per_clip
 
 log = logging.getLogger(__name__)
 
+# Of the stock windows node, by its inputs' names.
+RETAINED = ("cond_retain_index_list", "latent_retain_index_list")
+STOCK_OPTIONS = (*RETAINED, "freenoise", "split_conds_to_windows", "causal_window_fix")
+
 
 def select_frames(conds: Sequence[list | None], index: Tensor, frames: int) -> list[list | None]:
     """Groups of conditions for the frames `index` of one or several clips of `frames`.
@@ -87,16 +91,24 @@ def _select_control(control: Any, index: Tensor, selected: dict[int, Any]) -> An
 class ContextWindows:
     """A context handler: what the model says of a frame is averaged over the windows that the frame is in.
 
-    Conditions in memory at a time are those of one window.
+    Conditions in memory at a time are those of one window. `split_conds`: of several prompts for one clip each window
+    reads the one whose share of the clip its middle is in. Clones of a model share their handler, so that it holds
+    nothing of a run.
     """
 
     dim = 0  # where the frames are
 
-    def __init__(self, length: int, stride: int, looped: bool, freenoise: bool = False):
-        self.context_length, self.stride, self.looped = length, stride, looped
+    def __init__(self, length: int, stride: int, looped: bool, freenoise: bool = False, split_conds: bool = False):
+        self.context_length, self.stride, self.looped, self.split_conds = length, stride, looped, split_conds
         # What the stock node's wrapper asks of the handler that stands in its place (ComfyUI 0.8.0): whether to shuffle
         # the noise, and for which windows.
         self.freenoise, self.context_overlap = freenoise, length - stride
+
+    def _apply_freenoise(self, noise: Tensor, conds: list, seed: int) -> Tensor:
+        """The initial noise `[clips * T, 4, h, w]`, which the wrapper leaves to the handler from ComfyUI 0.28 on."""
+        clips = noise.split(clip_length(conds, noise))
+        window = self.context_length, self.stride
+        return torch.cat([reschedule_noise(clip, *window, torch.Generator().manual_seed(seed)) for clip in clips])
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         return clip_length(conds, x_in) > self.context_length
@@ -114,11 +126,19 @@ class ContextWindows:
             index = (starts[:, None] + window).flatten()
             weight = weights(len(window)).repeat(len(starts)).to(x_in)[:, None, None, None]
             at = index.to(x_in.device)
-            seen = calc_cond_batch(model, select_frames(conds, index, frames), x_in[at], timestep[at], model_options)
+            read = select_frames(self._read_in(window, conds, frames), index, frames)
+            seen = calc_cond_batch(model, read, x_in[at], timestep[at], model_options)
             for out, x0 in zip(sums, seen, strict=True):
                 out[at] += weight * x0
             total[at] += weight
         return [out / total for out in sums]
+
+    def _read_in(self, window: Tensor, conds: list, frames: int) -> list:
+        """The conditions that a window of a clip's `frames` frames reads."""
+        if not self.split_conds:
+            return conds
+        middle = int(window.min() + window.max()) / (2 * frames)
+        return [group and [group[min(int(middle * len(group)), len(group) - 1)]] for group in conds]
 
 
 class ChosenFrames:
@@ -184,21 +204,36 @@ def support_windows(model: comfy.model_patcher.ModelPatcher) -> None:
 
 
 def _adopt_stock_windows(executor, *args, **kwargs):
-    """Ours in the place of the stock node's windows, with their length, overlap and loop."""
+    """Ours in the place of the stock node's windows.
+
+    With their length, overlap, loop, FreeNoise and split prompts. Raises ValueError for what only models that continue
+    an image can do. Where `causal_window_fix` is on, and by default it is, the log says that it is left out.
+    """
     options = executor.class_obj.model_options  # this run's own copy
     stock = options.get("context_handler")
     if isinstance(stock, comfy.context_windows.IndexListContextHandler):
+        # Before ComfyUI 0.8.0 or 0.28 the node does not ask for these.
+        asked = {name: getattr(stock, name, False) for name in STOCK_OPTIONS}
+        if retained := [name for name in RETAINED if asked[name]]:
+            raise ValueError(
+                f"Context Windows: {' and '.join(retained)} would keep an image in every window, which this"
+                " text-to-video model has none of; leave it empty"
+            )
         schedule, schedules = stock.context_schedule.name, comfy.context_windows.ContextSchedules
         overlap = 0 if schedule == schedules.BATCHED else min(stock.context_overlap, stock.context_length - 1)
         log.info(
-            "context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows",
+            "context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows%s",
             stock.context_length,
             overlap,
+            "; no causal_window_fix, which is for models that compress time" if asked["causal_window_fix"] else "",
         )
         looped = stock.closed_loop and schedule == schedules.UNIFORM_LOOPED
-        freenoise = getattr(stock, "freenoise", False)  # not before ComfyUI 0.8.0
         options["context_handler"] = ContextWindows(
-            stock.context_length, stock.context_length - overlap, looped, freenoise
+            stock.context_length,
+            stock.context_length - overlap,
+            looped,
+            freenoise=asked["freenoise"],
+            split_conds=asked["split_conds_to_windows"],
         )
     return executor(*args, **kwargs)
 

@@ -1,16 +1,31 @@
-"""A program for `test_inside`: runs nodes in a process with ComfyUI's modules, without its server.
+"""Code of the tests in a process with ComfyUI's modules, without its server.
 
-`python inside.py COMFYUI PACK CHECKPOINT` prints one line of JSON: what was reserved and what was left behind.
+`python -m tests.host.inside COMFYUI PACK MODULE ARGUMENT` prints one line of JSON: what `tests.host.MODULE` observes.
 """
 
 from __future__ import annotations
 
-import gc
+import importlib
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+
+from scripts.comfyui import ROOT, comfyui_tree
+
+
+def observed_inside(module: str, argument: Path) -> dict:
+    """`tests.host.<module>.observe(argument)`, whose module may import ComfyUI and the pack, as `pack`."""
+    result = subprocess.run(
+        [sys.executable, "-m", __name__, str(comfyui_tree()), str(ROOT), module, str(argument)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def import_pack(comfyui: str, root: str) -> None:
@@ -24,92 +39,7 @@ def import_pack(comfyui: str, root: str) -> None:
     spec.loader.exec_module(sys.modules["pack"])
 
 
-def observe(path: str) -> dict:
-    import comfy.context_windows as stock
-    import comfy.controlnet
-    import comfy.sampler_helpers
-    import folder_paths
-    import torch
-    from pack.nodes.host.loading import load_model
-    from pack.nodes.long import VC2ContextWindows, VC2FIFOSampler
-    from pack.nodes.sample import VC2Sampler
-    from pack.nodes.video import VC2SaveVideo
-    from pack.vc2.files import checkpoint
-
-    folder_paths.set_output_directory(str(Path(path).parent))
-    reserved, observed = [], {}
-    estimate = comfy.sampler_helpers.estimate_memory
-
-    def spy(model, shape, conds):
-        reserved.append(shape[0])
-        return estimate(model, shape, conds)
-
-    comfy.sampler_helpers.estimate_memory = spy
-    model = load_model(checkpoint.load(path))
-
-    def cond(**values):
-        return [[torch.zeros(1, 77, 64), values]]
-
-    def run(name, model, frames=12, clips=1, fifo=False, **values):
-        latent = {"samples": torch.zeros(clips * frames, 4, 4, 4)}
-        values |= {"frames_per_clip": frames}
-        how = {"partitions": 2, "window": 4} if fifo else {"steps": 1, "denoise": 1.0}
-        sampler = VC2FIFOSampler if fifo else VC2Sampler
-        sampler.execute(model, cond(**values), cond(**values), latent, seed=0, guidance=2.0, eta=0.0, **how)
-        observed[name] = reserved.pop()
-
-    def windows(mode):
-        return VC2ContextWindows.execute(model, mode, 4, 2).result[0]
-
-    run("all frames", model, clips=2)
-    run("FreeNoise", windows("FreeNoise"), clips=2)
-    run("windows", windows("overlap"))
-    run("windows of two clips", windows("overlap"), clips=2)
-    run("windows longer than the clips", windows("overlap"), frames=3, clips=2)
-    patched = model.clone()
-    patched.model_options["context_handler"] = stock.IndexListContextHandler(
-        stock.get_matching_context_schedule("standard_static"),
-        stock.get_matching_fuse_method("pyramid"),
-        context_length=4,
-        context_overlap=2,
-    )
-    stock.create_prepare_sampling_wrapper(patched)
-    run("stock windows of two clips", patched, clips=2)
-    run("FIFO", model, fifo=True)
-    run("FIFO of less than a window", model, frames=3, fifo=True)
-    observed["left on the network"] = list(model.model.diffusion_model._options)
-    observed["left on the model"] = "context_handler" in model.model_options
-
-    class Control(comfy.controlnet.ControlBase):
-        seen = []
-
-        def get_control(self, x, *rest):
-            self.seen.append(len(x))
-
-    one, other = Control().set_cond_hint(torch.zeros(12, 3, 32, 32)), Control().set_cond_hint(torch.zeros(1, 3, 32, 32))
-    run("controlled", windows("overlap"), control=one.set_previous_controlnet(other))
-    observed["controlled batches"] = sorted(set(Control.seen))
-
-    class Save(VC2SaveVideo):
-        hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
-
-    def every_way():
-        for patched in (model, windows("overlap"), windows("FreeNoise")):
-            run("again", patched)
-        run("again", model, fifo=True)
-        Save.execute(torch.rand(8, 64, 64, 3), 8.0, "clip", "mp4")
-
-    def tensors():
-        gc.collect()
-        return sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
-
-    every_way()
-    before = tensors()
-    every_way()
-    observed["more tensors after more runs"] = tensors() - before
-    return observed
-
-
 if __name__ == "__main__":
-    import_pack(*sys.argv[1:3])
-    json.dump(observe(sys.argv[3]), sys.stdout)
+    tree, root, name, given = sys.argv[1:]
+    import_pack(tree, root)
+    json.dump(importlib.import_module(f"tests.host.{name}").observe(Path(given)), sys.stdout)

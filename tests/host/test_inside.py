@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from scripts.comfyui import ROOT, comfyui_tree
 from tests import standin
-from tests.host import inside
+from tests.host.inside import observed_inside
 
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory) -> dict:
     path = standin.write(tmp_path_factory.mktemp("inside") / "standin.safetensors")
-    result = subprocess.run(
-        [sys.executable, inside.__file__, str(comfyui_tree()), str(ROOT), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return observed_inside("leftovers", path)
 
 
 @pytest.mark.parametrize(

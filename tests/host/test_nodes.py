@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from scripts.client import PromptError, PromptInterruptedError
 from scripts.workflow import ui_to_api
@@ -201,12 +202,31 @@ def test_latents_of_other_models_are_refused(client, models, kind, inputs):
         run_for_latent(client, graph)
 
 
-def test_a_replaced_model_sampling_is_noticed(client, models):
-    """Stock ModelSamplingDiscrete drops the rescale; our sampler says so instead of sampling wrongly."""
-    graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
-    graph["other"] = node("ModelSamplingDiscrete", model=["load", 0], sampling="eps", zsnr=False)
-    graph["sampler"] = vc2_sampler(steps=1, model=["other", 0])
-    with pytest.raises(PromptError, match="drops the dynamic rescale"):
+@pytest.mark.parametrize("shape", [[4, 16, 8, 8], [1, 16, 4, 8, 8]])
+def test_the_stock_sampler_refuses_latents_of_other_models(client, server, models, shape):
+    """In the words of ours. An empty latent of 16 channels it makes one of ours, as for every model."""
+    name = f"other_model_{len(shape)}.latent"
+    save_file(
+        {"latent_tensor": torch.ones(shape), "latent_format_version_0": torch.ones(1)}, server.base / "input" / name
+    )
+    graph = base("nodes.safetensors") | {"sampler": ksampler(steps=1)}
+    graph["latent"] = node("LoadLatent", latent=name)
+    with pytest.raises(PromptError, match=rf"must be \[frames, 4, .* found \[{shape[0]}, 16, .*VC2EmptyLatentVideo"):
+        run_for_latent(client, graph)
+    graph["latent"] = node("EmptySD3LatentImage", width=64, height=64, batch_size=4)
+    assert run_for_latent(client, graph).shape == (4, 4, 8, 8)
+
+
+@pytest.mark.parametrize("sampler", [vc2_sampler, ksampler])
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [("ModelSamplingDiscrete", {"sampling": "eps", "zsnr": False}), ("ModelSamplingSD3", {"shift": 3.0})],
+)
+def test_a_replaced_model_sampling_is_noticed(client, models, sampler, kind, inputs):
+    """It drops the rescale; our sampler says so instead of sampling wrongly, and so does the stock one."""
+    graph = base("nodes.safetensors") | {"other": node(kind, model=["load", 0], **inputs)}
+    graph["sampler"] = sampler(steps=1, model=["other", 0])
+    with pytest.raises(PromptError, match=r"replaced the model.*, which drops the dynamic rescale"):
         run_for_latent(client, graph)
 
 

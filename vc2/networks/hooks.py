@@ -27,8 +27,8 @@ class Hooks:
         """After the middle block."""
         return h
 
-    def output(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """Before output block `index`: its two inputs."""
+    def output(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Before output block `index`: its two inputs; without the second, the first has the channels of both."""
         return h, skip
 
     def attention(self, name: str, depth: int, layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:

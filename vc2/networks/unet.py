@@ -202,9 +202,9 @@ class VideoUNet(nn.Module):
         h = hooks.middle(self.middle_block(h, pass_))
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
-            h, skip = hooks.output(index, h, skips.pop())
+            h, encoded = hooks.output(index, h, skips.pop())
             skip_size = skips[-1].shape[-2:] if skips else None
-            h = block(torch.cat([h, skip], 1), replace(pass_, skip_size=skip_size))
+            h = block(h if encoded is None else torch.cat([h, encoded], 1), replace(pass_, skip_size=skip_size))
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=t)
 
     def _first(self, x: Tensor, pass_: Pass) -> Tensor:

@@ -1,0 +1,93 @@
+"""For `test_inside`, in a process of ComfyUI's: what is reserved for a run, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.context_windows as stock
+import comfy.controlnet
+import comfy.sampler_helpers
+import folder_paths
+import torch
+from pack.nodes.host.loading import load_model
+from pack.nodes.long import VC2ContextWindows, VC2FIFOSampler
+from pack.nodes.sample import VC2Sampler
+from pack.nodes.video import VC2SaveVideo
+from pack.vc2.files import checkpoint
+
+
+def observe(path: Path) -> dict:
+    folder_paths.set_output_directory(str(path.parent))
+    reserved, observed = [], {}
+    estimate = comfy.sampler_helpers.estimate_memory
+
+    def spy(model, shape, conds):
+        reserved.append(shape[0])
+        return estimate(model, shape, conds)
+
+    comfy.sampler_helpers.estimate_memory = spy
+    model = load_model(checkpoint.load(path))
+
+    def cond(**values):
+        return [[torch.zeros(1, 77, 64), values]]
+
+    def run(name, model, frames=12, clips=1, fifo=False, **values):
+        latent = {"samples": torch.zeros(clips * frames, 4, 4, 4)}
+        values |= {"frames_per_clip": frames}
+        how = {"partitions": 2, "window": 4} if fifo else {"steps": 1, "denoise": 1.0}
+        sampler = VC2FIFOSampler if fifo else VC2Sampler
+        sampler.execute(model, cond(**values), cond(**values), latent, seed=0, guidance=2.0, eta=0.0, **how)
+        observed[name] = reserved.pop()
+
+    def windows(mode):
+        return VC2ContextWindows.execute(model, mode, 4, 2).result[0]
+
+    run("all frames", model, clips=2)
+    run("FreeNoise", windows("FreeNoise"), clips=2)
+    run("windows", windows("overlap"))
+    run("windows of two clips", windows("overlap"), clips=2)
+    run("windows longer than the clips", windows("overlap"), frames=3, clips=2)
+    patched = model.clone()
+    patched.model_options["context_handler"] = stock.IndexListContextHandler(
+        stock.get_matching_context_schedule("standard_static"),
+        stock.get_matching_fuse_method("pyramid"),
+        context_length=4,
+        context_overlap=2,
+    )
+    stock.create_prepare_sampling_wrapper(patched)
+    run("stock windows of two clips", patched, clips=2)
+    run("FIFO", model, fifo=True)
+    run("FIFO of less than a window", model, frames=3, fifo=True)
+    observed["left on the network"] = list(model.model.diffusion_model._options)
+    observed["left on the model"] = "context_handler" in model.model_options
+
+    class Control(comfy.controlnet.ControlBase):
+        seen = []
+
+        def get_control(self, x, *rest):
+            self.seen.append(len(x))
+
+    one, other = Control().set_cond_hint(torch.zeros(12, 3, 32, 32)), Control().set_cond_hint(torch.zeros(1, 3, 32, 32))
+    run("controlled", windows("overlap"), control=one.set_previous_controlnet(other))
+    observed["controlled batches"] = sorted(set(Control.seen))
+
+    class Save(VC2SaveVideo):
+        hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
+
+    def every_way():
+        for patched in (model, windows("overlap"), windows("FreeNoise")):
+            run("again", patched)
+        run("again", model, fifo=True)
+        Save.execute(torch.rand(8, 64, 64, 3), 8.0, "clip", "mp4")
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
+
+    every_way()
+    before = tensors()
+    every_way()
+    observed["more tensors after more runs"] = tensors() - before
+    return observed
