@@ -57,8 +57,9 @@ def test_the_source_archive_is_the_repository(sdist):
 
 def test_the_wheel_holds_vc2_and_nothing_else(wheel):
     modules = {f"vc2/{name}" for name in files(ROOT / "vc2", "*.py")}
+    recipes = {f"vc2/training/recipes/{name}" for name in files(ROOT / "training" / "recipes")}
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert modules <= found
+    assert modules | recipes <= found
     assert {name.split("/")[0] for name in found} == {"vc2"}
 
 
