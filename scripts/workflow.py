@@ -16,6 +16,7 @@ WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
 NOTES = {"Note", "MarkdownNote"}
 REROUTE, PRIMITIVE = "Reroute", "PrimitiveNode"
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 MUTED, BYPASSED = 2, 4
 
 
@@ -75,7 +76,8 @@ def typed_widgets(node: Node, object_info: ObjectInfo) -> list[str]:
     if node["type"] not in object_info:
         return []
     linked = {socket["name"] for socket in node.get("inputs") or [] if socket.get("link") is not None}
-    return [name for name in widget_slots(object_info[node["type"]]) if name and name not in linked]
+    slots = widget_slots(object_info[node["type"]], node.get("widgets_values"))
+    return [name for name in slots if name and name not in linked]
 
 
 def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) -> None:
@@ -90,7 +92,7 @@ def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) ->
     if isinstance(values, dict):
         values[name] = value
         return
-    place = widget_slots(object_info[node["type"]]).index(name)
+    place = widget_slots(object_info[node["type"]], values).index(name)
     if place >= len(values):
         raise WorkflowError(
             f"{where}: its saved values end before {name!r}; open the workflow in ComfyUI and save it again"
@@ -175,28 +177,45 @@ def input_specs(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def _is_widget(kind: Any, options: dict[str, Any]) -> bool:
-    if options.get("forceInput"):
+    if options.get("forceInput") or options.get("hidden"):
         return False
-    return isinstance(kind, list) or options.get("widgetType", kind) in WIDGET_TYPES
+    return isinstance(kind, list) or options.get("widgetType", kind) in WIDGET_TYPES | {DYNAMIC_COMBO}
 
 
-def widget_slots(info: dict[str, Any]) -> list[str | None]:
+def widget_slots(info: dict[str, Any], values: list | dict | None = None) -> list[str | None]:
     """Whose value each place of `widgets_values` holds.
 
-    None stands for the browser's own controls, which the server never sees.
+    None stands for the browser's own controls, which the server never sees. A dynamic combo is followed by the inputs
+    that its choice in `values` brings, as "combo.input"; without values, by those of its first.
     """
-    slots: list[str | None] = []
-    uploads = False
-    for name, (kind, options) in input_specs(info).items():
-        if not _is_widget(kind, options):
-            continue
-        slots.append(name)
-        if options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed")):
-            slots.append(None)  # fixed | increment | randomize
-            if kind == "COMBO" or isinstance(kind, list):
-                slots.append(None)  # a filter over the choices
-        uploads = uploads or any(options.get(flag) for flag in UPLOADS)
-    return [*slots, None] if uploads else slots
+    return [name for name, _ in _widgets(info, values)]
+
+
+def _widgets(info: dict[str, Any], values: list | dict | None) -> list[tuple[str | None, tuple[Any, dict[str, Any]]]]:
+    """The name, or None, and the (type, options) of each place of `widgets_values`."""
+    widgets: list[tuple[str | None, tuple[Any, dict[str, Any]]]] = []
+    saved = values or []
+
+    def lay_out(info: dict[str, Any], prefix: str) -> None:
+        for name, (kind, options) in input_specs(info).items():
+            if not _is_widget(kind, options):
+                continue
+            key: Any = prefix + name if isinstance(saved, dict) else len(widgets)
+            widgets.append((prefix + name, (kind, options)))
+            if options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed")):
+                widgets.append((None, (kind, options)))  # fixed | increment | randomize
+                if kind == "COMBO" or isinstance(kind, list):
+                    widgets.append((None, (kind, options)))  # a filter over the choices
+            if kind == DYNAMIC_COMBO:
+                known = key in saved if isinstance(saved, dict) else key < len(saved)
+                chosen = saved[key] if known else default_value(kind, options)
+                for option in options["options"]:
+                    if option["key"] == chosen:
+                        lay_out({"input": option["inputs"]}, f"{prefix}{name}.")
+
+    lay_out(info, "")
+    uploads = any(options.get(flag) for _, (_, options) in widgets for flag in UPLOADS)
+    return [*widgets, (None, ("STRING", {}))] if uploads else widgets
 
 
 def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
@@ -205,14 +224,10 @@ def _widget_values(node: Node, info: dict[str, Any]) -> dict[str, Any]:
     A graph saved before the node gained an input lacks that input's value: its default stands in, as in the browser. A
     choice among nothing is left out, so that ComfyUI names it.
     """
-    slots = widget_slots(info)
     saved = node.get("widgets_values") or []
-    named = saved if isinstance(saved, dict) else dict(zip(slots, saved, strict=False))
-    values = {
-        name: named[name] if name in named else default_value(*spec)
-        for name, spec in input_specs(info).items()
-        if name in slots
-    }
+    widgets = _widgets(info, saved)
+    named = saved if isinstance(saved, dict) else dict(zip([name for name, _ in widgets], saved, strict=False))
+    values = {name: named[name] if name in named else default_value(*spec) for name, spec in widgets if name}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -223,6 +238,8 @@ def default_value(kind: Any, options: dict[str, Any]) -> Any:
     if isinstance(kind, list) or kind == "COMBO":
         choices = kind if isinstance(kind, list) else options.get("options")
         return choices[0] if choices else None
+    if kind == DYNAMIC_COMBO:
+        return options["options"][0]["key"]
     return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[options.get("widgetType", kind)]
 
 

@@ -5,6 +5,7 @@ A few lines of Python stand in for ComfyUI.
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -29,14 +30,21 @@ ANSWERS = """
 """
 
 
+HELPS = """
+    import sys
+    if "--help" in sys.argv:
+        sys.exit(print({options!r}))
+"""
+
+
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes a stand-in for ComfyUI's tree whose main.py is the code given."""
+    """Makes a stand-in for ComfyUI's tree whose main.py is the code given, with its options."""
 
-    def make(code: str) -> Path:
+    def make(code: str, options: str = "[--disable-api-nodes]") -> Path:
         tree = tmp_path / "tree"
         (tree / "comfy").mkdir(parents=True)
-        (tree / "main.py").write_text(textwrap.dedent(code))
+        (tree / "main.py").write_text(textwrap.dedent(HELPS.format(options=options)) + textwrap.dedent(code))
         monkeypatch.setenv("COMFYUI_PATH", str(tree))
         return tree
 
@@ -85,6 +93,34 @@ def test_your_own_folder_stays(comfyui, tmp_path: Path) -> None:
             assert "--cpu" in psutil.Process(server.pid).cmdline()
     assert (tmp_path / "videos").is_dir()
     assert (tmp_path / "base" / "comfyui.log").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ("[--disable-api-nodes]", {"--disable-api-nodes"}),
+        ("[--disable-api-nodes] [--enable-assets]", {"--disable-api-nodes"}),
+        ("[--offline] [--disable-api-nodes] [--disable-assets]", {"--offline", "--disable-assets"}),
+        ("[--port PORT]", set()),
+    ],
+)
+def test_options_are_those_that_this_comfyui_has(comfyui, options: str, used: set[str]) -> None:
+    comfyui(ANSWERS, options)
+    with Server(cpu=True) as server:
+        given = psutil.Process(server.pid).cmdline()
+    assert {"--offline", "--disable-api-nodes", "--disable-assets"} & set(given) == used
+    assert "--front-end-root" not in given
+
+
+def test_another_front_end_is_served(comfyui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comfyui(ANSWERS)
+    (tmp_path / "front-end-1.2.3").mkdir()
+    monkeypatch.setattr("scripts.comfyui.front_end", lambda: tmp_path / "front-end-1.2.3")
+    with Server(cpu=True) as server:
+        given = psutil.Process(server.pid).cmdline()
+        settings = json.loads((server.base / "user" / "default" / "comfy.settings.json").read_text())
+    assert given[given.index("--front-end-root") + 1] == str(tmp_path / "front-end-1.2.3")
+    assert settings["Comfy.InstalledVersion"] == "1.2.3"
 
 
 def test_a_death_at_start_shows_the_log(comfyui) -> None:

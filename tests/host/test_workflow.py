@@ -140,6 +140,51 @@ def test_a_list_is_wrapped_so_that_it_is_no_link() -> None:
     }
 
 
+def dynamic(**options: dict) -> list:
+    return ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": key, "inputs": own} for key, own in options.items()]}]
+
+
+# As stock Save Video of ComfyUI 0.33.
+QUALITY = {"required": {"crf": ["FLOAT", {"default": 23.0}]}}
+CODECS = {"required": {"codec": dynamic(auto={}, h264={"optional": {"encoding": dynamic(auto={}, again=QUALITY)}})}}
+HIDDEN = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "auto", "inputs": {}}], "hidden": True}]
+SAVE = {
+    "Save": {
+        "input": {
+            "required": {"prefix": ["STRING", {"default": "clip"}], "format": dynamic(auto=CODECS, gif={})},
+            "optional": {"loops": ["INT", {"default": 0}], "codec": HIDDEN},
+        }
+    }
+}
+
+
+H264 = {"prefix": "a", "format": "auto", "format.codec": "h264"}
+
+
+@pytest.mark.parametrize(
+    ("values", "inputs"),
+    [
+        (["a", "gif", 3], {"prefix": "a", "format": "gif", "loops": 3}),
+        (
+            ["a", "auto", "h264", "again", 18.0, 3],
+            H264 | {"format.codec.encoding": "again", "format.codec.encoding.crf": 18.0, "loops": 3},
+        ),
+        (["a"], {"prefix": "a", "format": "auto", "format.codec": "auto", "loops": 0}),
+        (H264, H264 | {"format.codec.encoding": "auto", "loops": 0}),
+    ],
+)
+def test_a_choice_brings_its_own_inputs(values: list | dict, inputs: dict) -> None:
+    """They follow it among the saved values, and are named after it."""
+    assert ui_to_api(graph(node(1, "Save", values), links=[]), SAVE)["1"]["inputs"] == inputs
+
+
+def test_what_a_choice_brings_can_be_set() -> None:
+    save = node(1, "Save", ["a", "auto", "h264", "again", 18.0, 3])
+    set_widget(save, "format.codec.encoding.crf", 30.0, SAVE)
+    set_widget(save, "loops", 4, SAVE)
+    assert save["widgets_values"] == ["a", "auto", "h264", "again", 30.0, 4]
+
+
 @pytest.mark.parametrize(
     ("workflow", "message"),
     [
