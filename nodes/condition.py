@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..vc2.sampling.travel import blend, keyframes
 from .host.model import DEFAULT_FPS, with_video_conditions
 from .inputs import choose
+from .schema import ADVANCED, search
 
 
 class VC2VideoConditioning(io.ComfyNode):
@@ -19,6 +20,7 @@ class VC2VideoConditioning(io.ComfyNode):
             node_id="VC2VideoConditioning",
             display_name="VideoCrafter Video Conditioning",
             category="VideoCrafter2/conditioning",
+            **search("vc2", "motion", "frame rate", "fps"),
             description=(
                 "Adds the frame rate that the model imagines, and the length of a clip where a batch holds several."
             ),
@@ -47,6 +49,7 @@ class VC2VideoConditioning(io.ComfyNode):
                         "Frames in each clip where the latent batch holds more than one. 0: the whole batch is one"
                         " clip."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
@@ -64,6 +67,7 @@ class VC2PromptTravel(io.ComfyNode):
             node_id="VC2PromptTravel",
             display_name="VideoCrafter Prompt Travel",
             category="VideoCrafter2/conditioning",
+            **search("vc2", "prompt schedule", "prompt scheduling", "prompt keyframes", "batch prompt schedule"),
             description="A prompt that changes over the clip: every frame gets its own. Works with context windows.",
             inputs=[
                 io.Clip.Input("clip", tooltip="From VC2LoadCheckpoint."),

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from .host.guidance import add_guidance_rescale, add_temporal_guidance
 from .host.run import sampling_of
+from .schema import search
 
 
 class VC2TemporalGuidance(io.ComfyNode):
@@ -15,6 +16,7 @@ class VC2TemporalGuidance(io.ComfyNode):
             node_id="VC2TemporalGuidance",
             display_name="VideoCrafter Temporal Guidance",
             category="VideoCrafter2/guidance",
+            **search("vc2", "flicker", "temporal consistency", "steady video"),
             description=(
                 "Guides away from what the model would show without temporal attention, so that frames agree more."
                 " Costs one more pass a step."
@@ -49,6 +51,7 @@ class VC2GuidanceRescale(io.ComfyNode):
             node_id="VC2GuidanceRescale",
             display_name="VideoCrafter Guidance Rescale",
             category="VideoCrafter2/guidance",
+            **search("vc2", "rescale cfg", "burnt colours", "contrast"),
             description=(
                 "Takes back the contrast that a high guidance scale adds, by one factor a clip. Stock RescaleCFG does"
                 " not know this model's scaling."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.run import empty_latent
+from .schema import ADVANCED, search
 
 
 class VC2EmptyLatentVideo(io.ComfyNode):
@@ -14,6 +15,7 @@ class VC2EmptyLatentVideo(io.ComfyNode):
             node_id="VC2EmptyLatentVideo",
             display_name="Empty VideoCrafter Latent",
             category="VideoCrafter2/latent",
+            **search("vc2", "text to video", "t2v", "txt2vid", "empty latent", "video size", "frames"),
             description="Latents for one or several clips; the frames are the batch.",
             inputs=[
                 io.Int.Input(
@@ -37,6 +39,7 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                         "Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to"
                         " frames."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Latent.Output()],

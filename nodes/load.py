@@ -10,6 +10,7 @@ from ..vc2.files import checkpoint
 from .host.loading import apply_lora, load_clip, load_model, load_vae
 from .host.run import sampling_of
 from .inputs import choose, choose_file
+from .schema import ADVANCED, search
 
 DTYPES = {
     "default": None,
@@ -28,6 +29,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
             node_id="VC2LoadCheckpoint",
             display_name="Load VideoCrafter Checkpoint",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "text to video model", "t2v", "load video model"),
             description=(
                 "Loads a VideoCrafter2 (or VideoCrafter1 text-to-video) checkpoint. The model family is told from the"
                 " file itself."
@@ -49,6 +51,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
                         "Precision that the UNet's weights are kept in. default: the file's, where the device can"
                         " compute with it. fp8: half of fp16."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[
@@ -80,6 +83,7 @@ class VC2LoadDiffusionModel(io.ComfyNode):
             node_id="VC2LoadDiffusionModel",
             display_name="Load VideoCrafter Diffusion Model",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "load unet", "t2v"),
             description=(
                 "Loads only the UNet, for weights that were finetuned. Take CLIP and VAE from a whole checkpoint."
             ),
@@ -94,6 +98,7 @@ class VC2LoadDiffusionModel(io.ComfyNode):
                     options=list(DTYPES),
                     default="default",
                     tooltip="Precision that the weights are kept in.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The denoiser.")],
@@ -114,6 +119,7 @@ class VC2LoadLoRA(io.ComfyNode):
             node_id="VC2LoadLoRA",
             display_name="Load VideoCrafter LoRA",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "video lora", "t2v-turbo", "motion lora", "vader"),
             description=(
                 "Applies a LoRA of any layout made for VideoCrafter2: T2V-Turbo's unet_lora.pt, VADER and other PEFT"
                 " files, kohya, ComfyUI's own."

@@ -9,6 +9,7 @@ from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_fifo
 from .host.windows import choose_frames, has_windows, set_context_windows, set_free_noise
 from .inputs import ETA, GUIDANCE, choose, sampler_inputs
+from .schema import ADVANCED, search
 
 FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
 
@@ -20,6 +21,7 @@ class VC2ContextWindows(io.ComfyNode):
             node_id="VC2ContextWindows",
             display_name="VideoCrafter Context Windows",
             category="VideoCrafter2/long",
+            **search("vc2", "long video", "freenoise", "sliding window", "loop", "endless video", "context options"),
             description=(
                 "Clips longer than the model was trained on: it looks at windows of frames. Clips no longer than a"
                 " window stay as they are."
@@ -42,6 +44,7 @@ class VC2ContextWindows(io.ComfyNode):
                     min=1,
                     max=512,
                     tooltip="Frames in a window: what the model was trained on, 16.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "overlap",
@@ -81,6 +84,7 @@ class VC2FIFOSampler(io.ComfyNode):
             node_id="VC2FIFOSampler",
             display_name="VideoCrafter FIFO Sampler",
             category="VideoCrafter2/long",
+            **search("vc2", "long video", "endless video", "fifo-diffusion", "text to video", "t2v"),
             description=(
                 "Clips of any length, one frame after another, from a queue of frames of rising noise. Memory stays"
                 " that of a short clip."
@@ -97,6 +101,7 @@ class VC2FIFOSampler(io.ComfyNode):
                         "Windows in the queue. The number of steps is partitions x window: 4 x 16 = 64. More: finer"
                         " steps, slower."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "window",
@@ -105,8 +110,9 @@ class VC2FIFOSampler(io.ComfyNode):
                     max=128,
                     step=2,
                     tooltip="Frames that the model sees at a time: what it was trained on, 16.",
+                    **ADVANCED,
                 ),
-                io.Float.Input("eta", **ETA),
+                io.Float.Input("eta", **ETA, **ADVANCED),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
         )

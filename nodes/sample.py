@@ -12,6 +12,7 @@ from .host.loading import is_turbo
 from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_ddim
 from .inputs import ETA, GUIDANCE, sampler_inputs
+from .schema import ADVANCED, search
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,16 @@ class VC2Sampler(io.ComfyNode):
             node_id="VC2Sampler",
             display_name="VideoCrafter Sampler",
             category="VideoCrafter2/sampling",
+            **search(
+                "vc2",
+                "text to video",
+                "t2v",
+                "txt2vid",
+                "video to video",
+                "vid2vid",
+                "ksampler",
+                essentials="Video Generation",
+            ),
             description="The official DDIM sampler, with the dynamic rescale; the defaults are the official ones.",
             inputs=[
                 *sampler_inputs(
@@ -57,7 +68,7 @@ class VC2Sampler(io.ComfyNode):
                 ),
                 io.Int.Input("steps", **STEPS),
                 io.Float.Input("guidance", **GUIDANCE),
-                io.Float.Input("eta", **ETA),
+                io.Float.Input("eta", **ETA, **ADVANCED),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -65,6 +76,7 @@ class VC2Sampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="Below 1 the latent's frames are noised only so far and then denoised.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
@@ -84,6 +96,7 @@ class VC2DDIM(io.ComfyNode):
             node_id="VC2DDIM",
             display_name="VideoCrafter DDIM",
             category="VideoCrafter2/sampling",
+            **search("vc2", "ddim", "sampler select"),
             description="The official sampling step as a SAMPLER, for SamplerCustomAdvanced. Use it with VC2Schedule.",
             inputs=[io.Float.Input("eta", **ETA)],
             outputs=[io.Sampler.Output()],
@@ -101,6 +114,7 @@ class VC2Schedule(io.ComfyNode):
             node_id="VC2Schedule",
             display_name="VideoCrafter Schedule",
             category="VideoCrafter2/sampling",
+            **search("vc2", "ddim", "sigmas", "scheduler"),
             description=(
                 "The official timesteps as SIGMAS. The last one is timestep 0, not zero noise: use it with VC2DDIM."
             ),
@@ -114,6 +128,7 @@ class VC2Schedule(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="Below 1: only the last share of the steps.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Sigmas.Output()],

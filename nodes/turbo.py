@@ -9,6 +9,7 @@ from .host.loading import is_turbo
 from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_turbo
 from .inputs import SEED
+from .schema import ADVANCED, search
 
 
 class VC2TurboSampler(io.ComfyNode):
@@ -18,6 +19,7 @@ class VC2TurboSampler(io.ComfyNode):
             node_id="VC2TurboSampler",
             display_name="VideoCrafter Turbo Sampler",
             category="VideoCrafter2/sampling",
+            **search("vc2", "t2v-turbo", "text to video", "t2v", "fast video", "lcm", "few steps"),
             description=(
                 "T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its"
                 " v2 UNet."
@@ -52,6 +54,7 @@ class VC2TurboSampler(io.ComfyNode):
                     min=1,
                     max=1000,
                     tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code.",
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "motion_guidance",
@@ -60,6 +63,7 @@ class VC2TurboSampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="How much motion, while noise is high; only a v2 UNet made with it reads it.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],

@@ -15,6 +15,7 @@ from ..vc2.files.grid import side_by_side
 from ..vc2.files.video import FORMATS, write_video
 from .host.flags import wants_metadata
 from .inputs import choose
+from .schema import search
 
 
 def pixels(frame: torch.Tensor) -> np.ndarray:
@@ -29,6 +30,17 @@ class VC2SaveVideo(io.ComfyNode):
             node_id="VC2SaveVideo",
             display_name="Save Video (VideoCrafter)",
             category="VideoCrafter2/video",
+            **search(
+                "vc2",
+                "mp4",
+                "webm",
+                "gif",
+                "webp",
+                "png sequence",
+                "export video",
+                "video combine",
+                essentials="Video Tools",
+            ),
             description=(
                 "Writes frames to the output folder. An mp4 or webm carries the workflow: drop it on the canvas to get"
                 " the graph back."
@@ -97,6 +109,7 @@ class VC2CompareVideos(io.ComfyNode):
             node_id="VC2CompareVideos",
             display_name="Compare Videos",
             category="VideoCrafter2/video",
+            **search("vc2", "video grid", "side by side", "xy plot", essentials="Video Tools"),
             description=(
                 "Up to nine clips side by side in one, with a label below each: strategies, seeds or prompts, as in the"
                 " paper's Figures 2 to 6."
