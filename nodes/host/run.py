@@ -29,7 +29,8 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     sampling = model.get_model_object("model_sampling")
     if not isinstance(model.model, HostModel):
         raise ValueError(
-            f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint"
+            f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with Load VideoCrafter"
+            " Checkpoint"
         )
     if not isinstance(sampling, RescaledSampling):
         raise ValueError(
@@ -64,7 +65,7 @@ def run_sampler(
     if samples.ndim != 4 or samples.shape[1] != 4:
         raise ValueError(
             f"the latent must be [frames, 4, height / 8, width / 8], found {list(samples.shape)}; make it with"
-            " VC2EmptyLatentVideo or VAEEncode"
+            " Empty VideoCrafter Latent or VAE Encode"
         )
     samples = comfy.sample.sample_custom(
         model,
