@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..vc2.sampling.travel import blend, keyframes
 from .host.model import DEFAULT_FPS, with_video_conditions
 from .inputs import choose
+from .schema import ADVANCED, search
 
 
 class VC2VideoConditioning(io.ComfyNode):
@@ -19,23 +20,27 @@ class VC2VideoConditioning(io.ComfyNode):
             node_id="VC2VideoConditioning",
             display_name="VideoCrafter Video Conditioning",
             category="VideoCrafter2/conditioning",
+            **search("vc2", "motion", "frame rate", "fps"),
             description=(
-                "Adds the frame rate that the model imagines, and the length of a clip where a batch holds several."
+                "Sets how much moves from frame to frame, and how long each clip is where several are made at once."
             ),
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The encoded prompt."),
                 io.Conditioning.Input(
-                    "negative", tooltip="The encoded negative prompt; the official sampler encodes an empty one."
+                    "positive", tooltip="The prompt, from CLIP Text Encode or VideoCrafter Prompt Travel."
+                ),
+                io.Conditioning.Input(
+                    "negative", tooltip="What to keep out, from CLIP Text Encode; its text may be empty."
                 ),
                 io.Float.Input(
                     "fps",
+                    display_name="motion fps",
                     default=DEFAULT_FPS,
                     min=1,
                     max=120,
                     step=1,
                     tooltip=(
-                        "The frame rate as a condition, not the playback rate: higher means less motion from frame to"
-                        " frame. The official script uses 28. The miniature knows 8 and 16."
+                        "Motion, not playback: lower moves more from frame to frame, higher less. VideoCrafter2 is"
+                        " used with 28; the miniature knows 8 and 16. Playback speed is set where the video is saved."
                     ),
                 ),
                 io.Int.Input(
@@ -44,12 +49,16 @@ class VC2VideoConditioning(io.ComfyNode):
                     min=0,
                     max=4096,
                     tooltip=(
-                        "Frames in each clip where the latent batch holds more than one. 0: the whole batch is one"
-                        " clip."
+                        "With several clips in one batch: how many frames each has, so that they do not influence one"
+                        " another. 0: all frames are one clip."
                     ),
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="For a sampler's positive."),
+                io.Conditioning.Output(display_name="negative", tooltip="For a sampler's negative."),
+            ],
         )
 
     @classmethod
@@ -64,30 +73,43 @@ class VC2PromptTravel(io.ComfyNode):
             node_id="VC2PromptTravel",
             display_name="VideoCrafter Prompt Travel",
             category="VideoCrafter2/conditioning",
-            description="A prompt that changes over the clip: every frame gets its own. Works with context windows.",
+            **search("vc2", "prompt schedule", "prompt scheduling", "prompt keyframes", "batch prompt schedule"),
+            description=(
+                "A prompt that changes in the course of a clip: each line names a frame and what to show from there."
+                " For long clips above all."
+            ),
             inputs=[
-                io.Clip.Input("clip", tooltip="From VC2LoadCheckpoint."),
+                io.Clip.Input("clip", tooltip="From Load VideoCrafter Checkpoint."),
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     dynamic_prompts=True,
                     default="0: a blue circle moving right\n15: a red circle moving right",
                     tooltip=(
-                        "One a line, as `frame: prompt`, counted from 0. The first keyframe's also holds before it, the"
-                        " last one's after it."
+                        "One prompt a line, as `frame: prompt`; frames count from 0. The first line's prompt holds"
+                        " before its frame too, the last line's after it."
                     ),
                 ),
                 io.Int.Input(
-                    "frames", default=16, min=1, max=4096, tooltip="Frames of the clip: as in VC2EmptyLatentVideo."
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=4096,
+                    tooltip="How many frames the clip has, as in Empty VideoCrafter Latent.",
                 ),
                 io.Combo.Input(
                     "between",
                     options=["blend", "hold"],
                     default="blend",
-                    tooltip="blend: from keyframe to keyframe. hold: until the next keyframe.",
+                    tooltip=(
+                        "blend: changes gradually from line to line. hold: each prompt stays until the next one's"
+                        " frame."
+                    ),
                 ),
             ],
-            outputs=[io.Conditioning.Output(tooltip="For VC2VideoConditioning.")],
+            outputs=[
+                io.Conditioning.Output(tooltip="Instead of CLIP Text Encode's: for VideoCrafter Video Conditioning.")
+            ],
         )
 
     @classmethod

@@ -12,30 +12,36 @@ ETA = {
     "min": 0.0,
     "max": 1.0,
     "step": 0.01,
-    "tooltip": "Share of fresh noise added at each step. Official: 1; 0 makes sampling deterministic.",
+    "tooltip": "Fresh noise in each step. 1 is usual; 0 adds none. The same seed gives the same clip with any eta.",
 }
 GUIDANCE = {
     "default": 12.0,
     "min": 0.0,
     "max": 100.0,
     "step": 0.1,
-    "tooltip": "Guidance scale. Official: 12. 1 leaves the negative prompt out.",
+    "tooltip": (
+        "How closely the prompt is followed. 12 is usual; lower is freer, much higher burns the colours. 1 ignores the"
+        " negative prompt and halves the time."
+    ),
 }
 SEED = {
     "default": 0,
     "min": 0,
     "max": 0xFFFFFFFFFFFFFFFF,
     "control_after_generate": True,
-    "tooltip": "Decides all noise.",
+    "tooltip": "Another number, another clip; the same number, the same clip again.",
 }
 
 
 def sampler_inputs(latent: str) -> list:
     """What a guided sampler starts with; `latent` is that input's tooltip."""
     return [
-        io.Model.Input("model", tooltip="From VC2LoadCheckpoint or VC2LoadDiffusionModel, with or without LoRAs."),
-        io.Conditioning.Input("positive", tooltip="The prompt, through VC2VideoConditioning."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt, through VC2VideoConditioning."),
+        io.Model.Input(
+            "model",
+            tooltip="From Load VideoCrafter Checkpoint or Load VideoCrafter Diffusion Model, with or without LoRAs.",
+        ),
+        io.Conditioning.Input("positive", tooltip="The prompt, through VideoCrafter Video Conditioning."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt, through VideoCrafter Video Conditioning."),
         io.Latent.Input("latent", tooltip=latent),
         io.Int.Input("seed", **SEED),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.run import empty_latent
+from .schema import ADVANCED, search
 
 
 class VC2EmptyLatentVideo(io.ComfyNode):
@@ -14,7 +15,8 @@ class VC2EmptyLatentVideo(io.ComfyNode):
             node_id="VC2EmptyLatentVideo",
             display_name="Empty VideoCrafter Latent",
             category="VideoCrafter2/latent",
-            description="Latents for one or several clips; the frames are the batch.",
+            **search("vc2", "text to video", "t2v", "txt2vid", "empty latent", "video size", "frames"),
+            description="Width, height and number of frames of the clip to make.",
             inputs=[
                 io.Int.Input(
                     "width",
@@ -22,11 +24,18 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                     min=8,
                     max=4096,
                     step=8,
-                    tooltip="Pixels, divisible by 8. VideoCrafter2 was trained at 512x320.",
+                    tooltip="Pixels, a multiple of 8. VideoCrafter2 looks best at 512x320, the miniature at 64x64.",
                 ),
-                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Pixels, divisible by 8."),
+                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Pixels, a multiple of 8."),
                 io.Int.Input(
-                    "frames", default=16, min=1, max=4096, tooltip="Frames of a clip. VideoCrafter2 was trained on 16."
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=4096,
+                    tooltip=(
+                        "Frames in a clip. The models are made for 16; for more put VideoCrafter Context Windows"
+                        " before the sampler."
+                    ),
                 ),
                 io.Int.Input(
                     "clips",
@@ -34,12 +43,13 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip=(
-                        "Clips sampled together. With more than one set frames_per_clip in VC2VideoConditioning to"
-                        " frames."
+                        "Clips made together in one run. With more than one, set frames_per_clip to the number of"
+                        " frames in VideoCrafter Video Conditioning."
                     ),
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[io.Latent.Output(tooltip="For a sampler.")],
         )
 
     @classmethod

@@ -10,6 +10,7 @@ from ..vc2.files import checkpoint
 from .host.loading import apply_lora, load_clip, load_model, load_vae
 from .host.run import sampling_of
 from .inputs import choose, choose_file
+from .schema import ADVANCED, search
 
 DTYPES = {
     "default": None,
@@ -28,17 +29,18 @@ class VC2LoadCheckpoint(io.ComfyNode):
             node_id="VC2LoadCheckpoint",
             display_name="Load VideoCrafter Checkpoint",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "text to video model", "t2v", "load video model"),
             description=(
-                "Loads a VideoCrafter2 (or VideoCrafter1 text-to-video) checkpoint. The model family is told from the"
-                " file itself."
+                "Loads a VideoCrafter2 or VideoCrafter1 text-to-video checkpoint: model, text encoder and VAE. The"
+                " version is detected."
             ),
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=folder_paths.get_filename_list("checkpoints"),
                     tooltip=(
-                        "A file in models/checkpoints: the official model.ckpt, a .safetensors, or the bundled"
-                        " miniature vc2-tiny.safetensors."
+                        "A file in models/checkpoints: VideoCrafter2's model.ckpt, a .safetensors of it, or the"
+                        " miniature vc2-tiny.safetensors that comes with this pack."
                     ),
                 ),
                 io.Combo.Input(
@@ -46,15 +48,16 @@ class VC2LoadCheckpoint(io.ComfyNode):
                     options=list(DTYPES),
                     default="default",
                     tooltip=(
-                        "Precision that the UNet's weights are kept in. default: the file's, where the device can"
-                        " compute with it. fp8: half of fp16."
+                        "How precisely the model's weights are kept. default: as in the file, where the device can"
+                        " compute with it. fp8: half the memory of fp16, a little less exact."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The denoiser."),
+                io.Model.Output(tooltip="The model, for a sampler."),
                 io.Clip.Output(tooltip="The text encoder, for CLIP Text Encode."),
-                io.Vae.Output(tooltip="The autoencoder, for VAE Decode and VAE Encode."),
+                io.Vae.Output(tooltip="Turns latents into pictures and back, in VAE Decode and VAE Encode."),
             ],
         )
 
@@ -68,7 +71,8 @@ class VC2LoadCheckpoint(io.ComfyNode):
         ):
             if part is None:
                 raise ValueError(
-                    f"{ckpt_name} has no {kind}; load a file that holds only a UNet with VC2LoadDiffusionModel"
+                    f"{ckpt_name} has no {kind}; load a file that holds only a UNet with Load VideoCrafter Diffusion"
+                    " Model"
                 )
         return io.NodeOutput(load_model(loaded, dtype), load_clip(loaded), load_vae(loaded))
 
@@ -80,8 +84,10 @@ class VC2LoadDiffusionModel(io.ComfyNode):
             node_id="VC2LoadDiffusionModel",
             display_name="Load VideoCrafter Diffusion Model",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "load unet", "t2v"),
             description=(
-                "Loads only the UNet, for weights that were finetuned. Take CLIP and VAE from a whole checkpoint."
+                "Loads only the model (UNet), such as finetuned weights or T2V-Turbo v2. Take CLIP and VAE from Load"
+                " VideoCrafter Checkpoint."
             ),
             inputs=[
                 io.Combo.Input(
@@ -93,10 +99,14 @@ class VC2LoadDiffusionModel(io.ComfyNode):
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
-                    tooltip="Precision that the weights are kept in.",
+                    tooltip=(
+                        "How precisely the weights are kept. default: as in the file, where the device can compute"
+                        " with it. fp8: half the memory of fp16, a little less exact."
+                    ),
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The denoiser.")],
+            outputs=[io.Model.Output(tooltip="The model, for a sampler.")],
         )
 
     @classmethod
@@ -114,12 +124,13 @@ class VC2LoadLoRA(io.ComfyNode):
             node_id="VC2LoadLoRA",
             display_name="Load VideoCrafter LoRA",
             category="VideoCrafter2/load",
+            **search("videocrafter2", "vc2", "video lora", "t2v-turbo", "motion lora", "vader"),
             description=(
-                "Applies a LoRA of any layout made for VideoCrafter2: T2V-Turbo's unet_lora.pt, VADER and other PEFT"
-                " files, kohya, ComfyUI's own."
+                "Adds a LoRA to a VideoCrafter model: T2V-Turbo's unet_lora.pt, VADER and other PEFT files, kohya's,"
+                " or ComfyUI's own."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
+                io.Model.Input("model", tooltip="The model to change; the incoming one stays as it is."),
                 io.Combo.Input(
                     "lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file in models/loras."
                 ),
@@ -129,13 +140,13 @@ class VC2LoadLoRA(io.ComfyNode):
                     min=-20.0,
                     max=20.0,
                     step=0.05,
-                    tooltip="How much of it. 1: as it was trained.",
+                    tooltip="How strongly it acts. 1: as trained; 0: not at all.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="For any sampler; with T2V-Turbo's for VC2TurboSampler.")],
+            outputs=[io.Model.Output(tooltip="For any sampler; with T2V-Turbo's LoRA for VideoCrafter Turbo Sampler.")],
         )
 
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
-        sampling_of(model, "VC2LoadLoRA")
+        sampling_of(model, "Load VideoCrafter LoRA")
         return io.NodeOutput(apply_lora(model, choose_file("loras", lora_name, "lora_name"), strength))

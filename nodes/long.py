@@ -9,6 +9,7 @@ from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_fifo
 from .host.windows import choose_frames, has_windows, set_context_windows, set_free_noise
 from .inputs import ETA, GUIDANCE, choose, sampler_inputs
+from .schema import ADVANCED, search
 
 FREE_NOISE, OVERLAP, LOOPED = "FreeNoise", "overlap", "looped"
 
@@ -20,20 +21,21 @@ class VC2ContextWindows(io.ComfyNode):
             node_id="VC2ContextWindows",
             display_name="VideoCrafter Context Windows",
             category="VideoCrafter2/long",
+            **search("vc2", "long video", "freenoise", "sliding window", "loop", "endless video", "context options"),
             description=(
-                "Clips longer than the model was trained on: it looks at windows of frames. Clips no longer than a"
-                " window stay as they are."
+                "For clips longer than 16 frames: the model works on windows of frames that overlap. Shorter clips"
+                " stay as they are."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model to patch; the incoming one is not changed."),
+                io.Model.Input("model", tooltip="The model to change; the incoming one stays as it is."),
                 io.Combo.Input(
                     "mode",
                     options=[FREE_NOISE, OVERLAP, LOOPED],
                     default=FREE_NOISE,
                     tooltip=(
-                        "FreeNoise: all frames in one pass, windows only in temporal attention, and noise that repeats,"
-                        " so that the subject stays; needs memory for all frames. overlap: one window at a time, memory"
-                        " as for a short clip. looped: as overlap, and the end meets the start."
+                        "FreeNoise: keeps one subject best; needs memory for all frames. overlap: the memory of a"
+                        " short clip; the subject can drift. looped: as overlap, and the end runs into the start, for"
+                        " endless playback."
                     ),
                 ),
                 io.Int.Input(
@@ -41,7 +43,8 @@ class VC2ContextWindows(io.ComfyNode):
                     default=16,
                     min=1,
                     max=512,
-                    tooltip="Frames in a window: what the model was trained on, 16.",
+                    tooltip="Frames in a window. Leave at 16, for which the models are made.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "overlap",
@@ -49,12 +52,14 @@ class VC2ContextWindows(io.ComfyNode):
                     min=0,
                     max=511,
                     tooltip=(
-                        "Frames that neighbouring windows share. FreeNoise: 12. More is smoother; with overlap and"
-                        " looped it is slower too."
+                        "Frames that neighbouring windows share. More is smoother; in overlap and looped it also takes"
+                        " longer."
                     ),
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="For any sampler but VC2FIFOSampler, which has windows of its own.")],
+            outputs=[
+                io.Model.Output(tooltip="For any sampler but VideoCrafter FIFO Sampler, which has windows of its own.")
+            ],
         )
 
     @classmethod
@@ -65,7 +70,7 @@ class VC2ContextWindows(io.ComfyNode):
                 f"overlap must be smaller than length, found overlap {overlap} and length {length}; 16 and 12 are a"
                 " good start"
             )
-        sampling_of(model, "VC2ContextWindows")
+        sampling_of(model, "VideoCrafter Context Windows")
         model = model.clone()
         if mode == FREE_NOISE:
             set_free_noise(model, length, length - overlap)
@@ -81,22 +86,21 @@ class VC2FIFOSampler(io.ComfyNode):
             node_id="VC2FIFOSampler",
             display_name="VideoCrafter FIFO Sampler",
             category="VideoCrafter2/long",
+            **search("vc2", "long video", "endless video", "fifo-diffusion", "text to video", "t2v"),
             description=(
-                "Clips of any length, one frame after another, from a queue of frames of rising noise. Memory stays"
-                " that of a short clip."
+                "Clips of any length, frame after frame: slow, but the model sees only a window at a time, in the"
+                " memory of a short clip."
             ),
             inputs=[
-                *sampler_inputs("From VC2EmptyLatentVideo: one clip, of any length."),
+                *sampler_inputs("From Empty VideoCrafter Latent: one clip, as long as you like."),
                 io.Float.Input("guidance", **GUIDANCE),
                 io.Int.Input(
                     "partitions",
                     default=4,
                     min=1,
                     max=16,
-                    tooltip=(
-                        "Windows in the queue. The number of steps is partitions x window: 4 x 16 = 64. More: finer"
-                        " steps, slower."
-                    ),
+                    tooltip="More: finer steps, and slower. The number of steps is partitions x window, 4 x 16 = 64.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "window",
@@ -104,28 +108,36 @@ class VC2FIFOSampler(io.ComfyNode):
                     min=2,
                     max=128,
                     step=2,
-                    tooltip="Frames that the model sees at a time: what it was trained on, 16.",
+                    tooltip=(
+                        "Frames that the model sees at a time, an even number. Leave at 16, for which the models are"
+                        " made."
+                    ),
+                    **ADVANCED,
                 ),
-                io.Float.Input("eta", **ETA),
+                io.Float.Input("eta", **ETA, **ADVANCED),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+            outputs=[io.Latent.Output(tooltip="The finished frames, for VAE Decode.")],
         )
 
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, guidance, partitions, window, eta) -> io.NodeOutput:
-        sampling = sampling_of(model, "VC2FIFOSampler")
+        sampling = sampling_of(model, "VideoCrafter FIFO Sampler")
         if window % 2:
-            raise ValueError(f"VC2FIFOSampler: window must be even, found {window}")
+            raise ValueError(f"VideoCrafter FIFO Sampler: window must be even, found {window}")
         if has_windows(model):
-            raise ValueError("VC2FIFOSampler has windows of its own: take VC2ContextWindows out from before it")
+            raise ValueError(
+                "VideoCrafter FIFO Sampler has windows of its own: take the context windows out from before it"
+            )
         per_clip = {values.get("frames_per_clip") or len(latent["samples"]) for _, values in positive}
         if per_clip != {len(latent["samples"])}:
             raise ValueError(
-                "VC2FIFOSampler samples one clip: set clips to 1 and frames_per_clip to 0; found"
+                "VideoCrafter FIFO Sampler samples one clip: set clips to 1 and frames_per_clip to 0; found"
                 f" {len(latent['samples'])} frames, {per_clip} a clip"
             )
         if latent["samples"].any() or latent.get("noise_mask") is not None:
-            raise ValueError("VC2FIFOSampler starts from noise alone: connect VC2EmptyLatentVideo, without a mask")
+            raise ValueError(
+                "VideoCrafter FIFO Sampler starts from noise alone: connect Empty VideoCrafter Latent, without a mask"
+            )
         model = choose_frames(model, len(latent["samples"]), window)
         method = sampler(sample_fifo, window=window, partitions=partitions, eta=eta)
         sigmas = sampling.sigmas_of(fifo.levels(window, partitions)[::-1])

@@ -12,6 +12,7 @@ from .host.loading import is_turbo
 from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_ddim
 from .inputs import ETA, GUIDANCE, sampler_inputs
+from .schema import ADVANCED, search
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +20,7 @@ STEPS = {
     "default": 50,
     "min": 1,
     "max": 1000,
-    "tooltip": (
-        "Official: 50. The number of steps run can be one or a few more (30 gives 31), as in the official sampler."
-    ),
+    "tooltip": ("25 for a draft, 50 for the best. Some numbers run one or a few more (30 runs 31)."),
 }
 
 
@@ -35,7 +34,8 @@ def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tenso
         raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
     if is_turbo(model):
         log.warning(
-            "%s: this model was distilled (T2V-Turbo) for few steps without guidance; VC2TurboSampler is its sampler",
+            "%s: this model was distilled (T2V-Turbo) for few steps without guidance; its sampler is VideoCrafter Turbo"
+            " Sampler",
             asked_by,
         )
     timesteps = ddim_timesteps(steps)
@@ -50,14 +50,26 @@ class VC2Sampler(io.ComfyNode):
             node_id="VC2Sampler",
             display_name="VideoCrafter Sampler",
             category="VideoCrafter2/sampling",
-            description="The official DDIM sampler, with the dynamic rescale; the defaults are the official ones.",
+            **search(
+                "vc2",
+                "text to video",
+                "t2v",
+                "txt2vid",
+                "video to video",
+                "vid2vid",
+                "ksampler",
+                essentials="Video Generation",
+            ),
+            description=(
+                "Makes a clip from noise, or changes one. The defaults are those of VideoCrafter2's own script."
+            ),
             inputs=[
                 *sampler_inputs(
-                    "From VC2EmptyLatentVideo; or encoded frames, with denoise below 1, for video to video."
+                    "From Empty VideoCrafter Latent; or from VAE Encode, with denoise below 1, to change a video."
                 ),
                 io.Int.Input("steps", **STEPS),
                 io.Float.Input("guidance", **GUIDANCE),
-                io.Float.Input("eta", **ETA),
+                io.Float.Input("eta", **ETA, **ADVANCED),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -65,17 +77,18 @@ class VC2Sampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip=(
-                        "Below 1 the latent's frames are noised only so far and then denoised. An empty latent starts"
-                        " from pure noise at any value."
+                        "1: a new clip. Below 1: keeps more of the clip that is connected as latent, the lower the"
+                        " more. An empty latent starts from pure noise at any value."
                     ),
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+            outputs=[io.Latent.Output(tooltip="The finished frames, for VAE Decode.")],
         )
 
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, steps, guidance, eta, denoise) -> io.NodeOutput:
-        sigmas = ddim_sigmas(model, steps, denoise, "VC2Sampler")
+        sigmas = ddim_sigmas(model, steps, denoise, "VideoCrafter Sampler")
         method = sampler(sample_ddim, eta=eta)
         return io.NodeOutput(run_sampler(model, method, sigmas, latent, seed, guidance, positive, negative))
 
@@ -87,9 +100,12 @@ class VC2DDIM(io.ComfyNode):
             node_id="VC2DDIM",
             display_name="VideoCrafter DDIM",
             category="VideoCrafter2/sampling",
-            description="The official sampling step as a SAMPLER, for SamplerCustomAdvanced. Use it with VC2Schedule.",
+            **search("vc2", "ddim", "sampler select"),
+            description=(
+                "VideoCrafter2's own sampling step, for SamplerCustomAdvanced. Use it with VideoCrafter Schedule."
+            ),
             inputs=[io.Float.Input("eta", **ETA)],
-            outputs=[io.Sampler.Output()],
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
@@ -104,11 +120,13 @@ class VC2Schedule(io.ComfyNode):
             node_id="VC2Schedule",
             display_name="VideoCrafter Schedule",
             category="VideoCrafter2/sampling",
+            **search("vc2", "ddim", "sigmas", "scheduler"),
             description=(
-                "The official timesteps as SIGMAS. The last one is timestep 0, not zero noise: use it with VC2DDIM."
+                "The noise levels of VideoCrafter2's own sampler, for SamplerCustomAdvanced. They end a little above"
+                " no noise, where VideoCrafter DDIM ends: use it with that."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model whose noise schedule is meant."),
+                io.Model.Input("model", tooltip="The model to sample."),
                 io.Int.Input("steps", **STEPS),
                 io.Float.Input(
                     "denoise",
@@ -116,12 +134,13 @@ class VC2Schedule(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Below 1: only the last share of the steps.",
+                    tooltip="Below 1: only that share of the steps, the last ones.",
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Sigmas.Output()],
+            outputs=[io.Sigmas.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
     def execute(cls, model, steps, denoise) -> io.NodeOutput:
-        return io.NodeOutput(ddim_sigmas(model, steps, denoise, "VC2Schedule"))
+        return io.NodeOutput(ddim_sigmas(model, steps, denoise, "VideoCrafter Schedule"))

@@ -9,6 +9,7 @@ from .host.loading import is_turbo
 from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_turbo
 from .inputs import SEED
+from .schema import ADVANCED, search
 
 
 class VC2TurboSampler(io.ComfyNode):
@@ -18,40 +19,50 @@ class VC2TurboSampler(io.ComfyNode):
             node_id="VC2TurboSampler",
             display_name="VideoCrafter Turbo Sampler",
             category="VideoCrafter2/sampling",
+            **search("vc2", "t2v-turbo", "text to video", "t2v", "fast video", "lcm", "few steps"),
             description=(
-                "T2V-Turbo: 4 to 8 steps, one pass each, no negative prompt. For a model with T2V-Turbo's LoRA, or its"
-                " v2 UNet."
+                "A clip in 4 passes of the model instead of 100, without a negative prompt. Needs T2V-Turbo's LoRA or"
+                " its v2 model."
             ),
             inputs=[
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "With T2V-Turbo's LoRA from VC2LoadLoRA, or a T2V-Turbo v2 UNet from VC2LoadDiffusionModel."
+                        "With T2V-Turbo's LoRA from Load VideoCrafter LoRA, or T2V-Turbo v2 from Load VideoCrafter"
+                        " Diffusion Model."
                     ),
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The prompt, through VC2VideoConditioning with fps 16 (v2: 8); connect it there twice.",
+                    tooltip=(
+                        "The prompt, through VideoCrafter Video Conditioning with motion fps 16 (v2: 8). Connect the"
+                        " prompt to both inputs there."
+                    ),
                 ),
-                io.Latent.Input("latent", tooltip="From VC2EmptyLatentVideo."),
+                io.Latent.Input("latent", tooltip="From Empty VideoCrafter Latent."),
                 io.Int.Input("seed", **SEED),
-                io.Int.Input(
-                    "steps", default=4, min=1, max=50, tooltip="4 is what it was made for; 8 and 16 are better still."
-                ),
+                io.Int.Input("steps", default=4, min=1, max=50, tooltip="4 for a draft; 8 and 16 look better."),
                 io.Float.Input(
                     "guidance",
                     default=7.5,
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="As a condition, at no cost. Trained from 5 to 15; 7.5 equals a guidance of 8.5.",
+                    tooltip=(
+                        "How closely the prompt is followed, at no extra time. Stay between 5 and 15; 7.5 behaves like"
+                        " 8.5 in VideoCrafter Sampler."
+                    ),
                 ),
                 io.Int.Input(
                     "original_steps",
                     default=200,
                     min=1,
                     max=1000,
-                    tooltip="Steps that it was distilled on: 200, or 50 as in v1's released code.",
+                    tooltip=(
+                        "Steps of the model that this one was distilled from. Leave at 200; T2V-Turbo v1's released"
+                        " code has 50."
+                    ),
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "motion_guidance",
@@ -59,19 +70,21 @@ class VC2TurboSampler(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much motion, while noise is high; only a v2 UNet made with it reads it.",
+                    tooltip="More for more motion. Only some T2V-Turbo v2 models read it.",
+                    **ADVANCED,
                 ),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised frames, for VAE Decode.")],
+            outputs=[io.Latent.Output(tooltip="The finished frames, for VAE Decode.")],
         )
 
     @classmethod
     def execute(cls, model, positive, latent, seed, steps, guidance, original_steps, motion_guidance) -> io.NodeOutput:
-        sampling = sampling_of(model, "VC2TurboSampler")
+        sampling = sampling_of(model, "VideoCrafter Turbo Sampler")
         if not is_turbo(model):
             raise ValueError(
-                "VC2TurboSampler needs a model that was distilled for few steps: put VC2LoadLoRA with T2V-Turbo's"
-                " unet_lora.pt before it, or load a T2V-Turbo UNet with VC2LoadDiffusionModel"
+                "VideoCrafter Turbo Sampler needs a model that was distilled for few steps: put Load VideoCrafter LoRA"
+                " with T2V-Turbo's unet_lora.pt before it, or load a T2V-Turbo UNet with Load VideoCrafter Diffusion"
+                " Model"
             )
         method = sampler(
             sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance

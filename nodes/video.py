@@ -15,6 +15,7 @@ from ..vc2.files.grid import side_by_side
 from ..vc2.files.video import FORMATS, write_video
 from .host.flags import wants_metadata
 from .inputs import choose
+from .schema import search
 
 
 def pixels(frame: torch.Tensor) -> np.ndarray:
@@ -29,19 +30,34 @@ class VC2SaveVideo(io.ComfyNode):
             node_id="VC2SaveVideo",
             display_name="Save Video (VideoCrafter)",
             category="VideoCrafter2/video",
+            **search(
+                "vc2",
+                "mp4",
+                "webm",
+                "gif",
+                "webp",
+                "png sequence",
+                "export video",
+                "video combine",
+                essentials="Video Tools",
+            ),
             description=(
-                "Writes frames to the output folder. An mp4 or webm carries the workflow: drop it on the canvas to get"
-                " the graph back."
+                "Saves frames as a video, an animation or single pictures. Drop an mp4 or webm on the canvas to get"
+                " its workflow back."
             ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VAE Decode."),
                 io.Float.Input(
                     "fps",
+                    display_name="playback fps",
                     default=10.0,
                     min=0.1,
                     max=240.0,
                     step=0.1,
-                    tooltip="Playback rate. The official script saves at 10; the fps condition is another thing.",
+                    tooltip=(
+                        "Playback: frames shown a second. 10 suits VideoCrafter2. Motion is set in VideoCrafter Video"
+                        " Conditioning."
+                    ),
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -52,7 +68,10 @@ class VC2SaveVideo(io.ComfyNode):
                     "format",
                     options=list(FORMATS),
                     default="mp4",
-                    tooltip="mp4 (H.264), webm (VP9), gif, animated webp, or one png a frame.",
+                    tooltip=(
+                        "mp4 plays everywhere; webm in browsers; gif and animated webp anywhere that shows pictures;"
+                        " png is one picture a frame."
+                    ),
                 ),
             ],
             outputs=[io.Video.Output(tooltip="The same frames as a VIDEO, for nodes that take one.")],
@@ -97,12 +116,12 @@ class VC2CompareVideos(io.ComfyNode):
             node_id="VC2CompareVideos",
             display_name="Compare Videos",
             category="VideoCrafter2/video",
+            **search("vc2", "video grid", "side by side", "xy plot", essentials="Video Tools"),
             description=(
-                "Up to nine clips side by side in one, with a label below each: strategies, seeds or prompts, as in the"
-                " paper's Figures 2 to 6."
+                "Up to nine clips side by side in one, each with a label: to compare seeds, prompts or settings."
             ),
             inputs=[
-                io.Image.Input("clip_1", tooltip="The first clip; the others are stretched to its size."),
+                io.Image.Input("clip_1", tooltip="The first clip; the others are scaled to its size."),
                 *(
                     io.Image.Input(
                         f"clip_{i}", optional=True, tooltip="Another clip. A shorter one holds its last frame."
@@ -116,10 +135,14 @@ class VC2CompareVideos(io.ComfyNode):
                     tooltip="One a line, in the order of the clips. Empty: no labels.",
                 ),
                 io.Int.Input(
-                    "columns", default=0, min=0, max=cls.CLIPS, tooltip="Clips in a row. 0: as near a square as can be."
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=cls.CLIPS,
+                    tooltip="Clips in a row. 0: as near to a square as can be.",
                 ),
             ],
-            outputs=[io.Image.Output(tooltip="The grid's frames, for VC2SaveVideo.")],
+            outputs=[io.Image.Output(tooltip="The grid's frames, for Save Video (VideoCrafter).")],
         )
 
     @classmethod

@@ -21,7 +21,10 @@ def words_of(nodes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         out[name] = {
             "display_name": info["display_name"],
             "description": info["description"],
-            "inputs": {key: {"name": key, "tooltip": spec[1]["tooltip"]} for key, spec in specs.items()},
+            "inputs": {
+                key: {"name": spec[1].get("display_name", key), "tooltip": spec[1]["tooltip"]}
+                for key, spec in specs.items()
+            },
             "outputs": {
                 str(i): {"name": output} | ({"tooltip": tooltip} if tooltip else {})
                 for i, (output, tooltip) in enumerate(zip(info["output_name"], tooltips, strict=True))

@@ -137,7 +137,8 @@ class HostModel(comfy.model_base.BaseModel):
         if total % frames:
             raise ValueError(
                 f"the latent holds {total} frames, which are not whole clips of {frames}; "
-                "set frames_per_clip in VC2VideoConditioning to a divisor of the number of frames, or to 0 for one clip"
+                "set frames_per_clip in VideoCrafter Video Conditioning to a divisor of the number of frames, or to 0"
+                " for one clip"
             )
         out["num_video_frames"] = comfy.conds.CONDConstant(frames)
         out["fps"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("fps", DEFAULT_FPS))]))
@@ -152,7 +153,7 @@ class HostModel(comfy.model_base.BaseModel):
             if text.shape[-1] != width:
                 raise ValueError(
                     f"the prompt was encoded to a width of {text.shape[-1]} but this model reads {width}; "
-                    "connect the CLIP output of VC2LoadCheckpoint (OpenCLIP ViT-H for VideoCrafter2)"
+                    "connect the CLIP of Load VideoCrafter Checkpoint (OpenCLIP ViT-H for VideoCrafter2)"
                 )
             # One prompt for the whole clip: its keys and values are computed once, not once a frame.
             out["shared_context"] = comfy.conds.CONDConstant(text.shape[0] == 1)

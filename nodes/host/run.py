@@ -29,7 +29,8 @@ def sampling_of(model: comfy.model_patcher.ModelPatcher, asked_by: str) -> Resca
     """
     if not isinstance(model.model, HostModel):
         raise ValueError(
-            f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with VC2LoadCheckpoint"
+            f"{asked_by} needs a VideoCrafter MODEL; found {type(model.model).__name__}. Load it with Load VideoCrafter"
+            " Checkpoint"
         )
     return check_sampling(model.get_model_object("model_sampling"), asked_by)
 

@@ -197,7 +197,7 @@ def test_latents_of_other_models_are_refused(client, models, kind, inputs):
     graph = base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}
     graph["latent"] = node(kind, width=64, height=64, **inputs)
     with pytest.raises(
-        PromptError, match=r"must be \[frames, 4, height / 8, width / 8\], found \[.*16.*VC2EmptyLatentVideo"
+        PromptError, match=r"must be \[frames, 4, height / 8, width / 8\], found \[.*16.*Empty VideoCrafter Latent"
     ):
         run_for_latent(client, graph)
 

@@ -121,7 +121,7 @@ def test_a_turbo_model_in_another_sampler_is_warned_of(client, server, model, tu
 
 
 def test_a_model_that_was_not_distilled_is_refused(client, model):
-    with pytest.raises(PromptError, match="put VC2LoadLoRA with T2V-Turbo's"):
+    with pytest.raises(PromptError, match="put Load VideoCrafter LoRA with T2V-Turbo's"):
         graphs.run_for_latent(client, graph_with(model))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,33 @@ def test_every_node_has_a_help_page(ours):
         pages = ROOT / "web" / "docs"
         assert (pages / f"{name}.md").read_text().startswith(f"# {ours[name]['display_name']}")
         assert (pages / name / "zh.md").read_text().startswith("# ")
+
+
+def test_words_name_nodes_as_the_canvas_does(ours):
+    """By the titles that people see: ids are nowhere on the canvas."""
+    texts = {
+        f"{name}, {key}": options["tooltip"] for name, info in ours.items() for key, options in inputs(info).items()
+    }
+    texts |= {name: info["description"] for name, info in ours.items()}
+    texts |= {f"{name}, output": text or "" for name, info in ours.items() for text in info["output_tooltips"] or []}
+    pages = ROOT / "web" / "docs"
+    texts |= {str(page): page.read_text(encoding="utf-8") for page in pages.rglob("*.md")}
+    named = {where: re.findall(r"VC2[A-Z]\w+", text) for where, text in texts.items()}
+    assert {where: ids for where, ids in named.items() if ids} == {}
+
+
+def test_a_name_in_italics_is_a_node_s(client, ours):
+    """Help pages name our nodes by titles that exist."""
+    titles = {info["display_name"] for info in ours.values()}
+    for page in (ROOT / "web" / "docs").glob("*.md"):
+        named = set(re.findall(r"\*((?:Load |Empty |Save |Compare )?[\w ]*Video[\w() ]*)\*", page.read_text()))
+        assert named <= titles, page.name
+
+
+def test_the_two_rates_have_two_labels(ours):
+    """What moves, and how fast it is played."""
+    motion, playback = (inputs(ours[name])["fps"]["display_name"] for name in ("VC2VideoConditioning", "VC2SaveVideo"))
+    assert (motion, playback) == ("motion fps", "playback fps")
 
 
 def test_the_english_words_are_the_nodes_own(ours):
