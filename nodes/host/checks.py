@@ -28,7 +28,7 @@ def check_latent(shape: Sequence[int]) -> None:
     if len(shape) != 4 or shape[1] != 4:
         raise ValueError(
             f"the latent must be [frames, 4, height / 8, width / 8], found {list(shape)}; make it with"
-            " VC2EmptyLatentVideo or VAEEncode"
+            " Empty VideoCrafter Latent or VAE Encode"
         )
 
 
