@@ -116,7 +116,7 @@ def test_a_turbo_model_in_another_sampler_is_warned_of(client, server, model, tu
     assert "VideoCrafter Turbo Sampler" not in server.log[before:]
     graph["sampler"]["inputs"]["model"] = ["lora", 0]
     graphs.run_for_latent(client, graph)
-    assert "VC2Sampler: this model was distilled" in server.log[before:]
+    assert "VideoCrafter Sampler: this model was distilled" in server.log[before:]
     assert "VideoCrafter Turbo Sampler" in server.log[before:]
 
 
