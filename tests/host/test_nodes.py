@@ -211,7 +211,8 @@ def test_the_stock_sampler_refuses_latents_of_other_models(client, server, model
     )
     graph = base("nodes.safetensors") | {"sampler": ksampler(steps=1)}
     graph["latent"] = node("LoadLatent", latent=name)
-    with pytest.raises(PromptError, match=rf"must be \[frames, 4, .* found \[{shape[0]}, 16, .*Empty VideoCrafter Latent"):
+    refusal = rf"must be \[frames, 4, .* found \[{shape[0]}, 16, .*Empty VideoCrafter Latent"
+    with pytest.raises(PromptError, match=refusal):
         run_for_latent(client, graph)
     graph["latent"] = node("EmptySD3LatentImage", width=64, height=64, batch_size=4)
     assert run_for_latent(client, graph).shape == (4, 4, 8, 8)
