@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from scripts.client import Client
+from scripts.comfyui import COMFYUI_VERSION
 from scripts.graphs import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS
 from scripts.layout import to_ui
 from scripts.workflow import set_widget, typed_widgets, ui_to_api, widget_slots
@@ -64,7 +65,9 @@ def test_nothing_is_forgotten():
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_the_file_is_what_its_description_makes(name, object_info):
+def test_the_file_is_what_its_description_makes(name, client, object_info):
+    if ".".join(map(str, client.comfyui_version)) != COMFYUI_VERSION:
+        pytest.skip(f"the files were laid out for the stock nodes of ComfyUI {COMFYUI_VERSION}")
     assert saved(name) == to_ui(name, WORKFLOWS[name](), object_info), "run `make workflows`"
 
 
