@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,16 +11,27 @@ import numpy as np
 import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 
+from ..vc2.files.codecs import CODECS
 from ..vc2.files.grid import side_by_side
-from ..vc2.files.video import FORMATS, write_video
+from ..vc2.files.video import FORMATS, Sound, clip_files, write_video
 from .host.flags import wants_metadata
 from .inputs import choose
-from .schema import search
+from .schema import ADVANCED, search
+
+log = logging.getLogger(__name__)
+
+USUAL = "auto"  # the codec that a format has where none is asked for
 
 
 def pixels(frame: torch.Tensor) -> np.ndarray:
     """uint8 `[H, W, 3]` of an image `[H, W, C]` in 0..1."""
     return (frame[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def sound_of(audio: dict, clip: int) -> Sound:
+    """An AUDIO's track for the clip of that number; where it has fewer, its last."""
+    waveform = audio["waveform"]  # [tracks, channels, samples]
+    return Sound(waveform[min(clip, len(waveform) - 1)].T.float().cpu().numpy(), audio["sample_rate"])
 
 
 class VC2SaveVideo(io.ComfyNode):
@@ -42,8 +53,8 @@ class VC2SaveVideo(io.ComfyNode):
                 essentials="Video Tools",
             ),
             description=(
-                "Saves frames as a video, an animation or single pictures. Drop an mp4 or webm on the canvas to get"
-                " its workflow back."
+                "Saves frames as a video, an animation or single pictures. Drop the file on the canvas to get its"
+                " workflow back; only a gif cannot hold it."
             ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VAE Decode."),
@@ -69,19 +80,104 @@ class VC2SaveVideo(io.ComfyNode):
                     options=list(FORMATS),
                     default="mp4",
                     tooltip=(
-                        "mp4 plays everywhere; webm in browsers; gif and animated webp anywhere that shows pictures;"
-                        " png is one picture a frame."
+                        "mp4 plays everywhere, webm in browsers; gif and animated webp are shown wherever pictures"
+                        " are; png is one picture a frame."
                     ),
                 ),
+                io.Combo.Input(
+                    "codec",
+                    options=[USUAL, *CODECS],
+                    default=USUAL,
+                    optional=True,
+                    tooltip=(
+                        "For mp4 and webm. h265 and av1 make smaller files, which fewer players show. auto: h264 in"
+                        " mp4, vp9 in webm."
+                    ),
+                    **ADVANCED,
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=-1,
+                    min=-1,
+                    max=63,
+                    optional=True,
+                    tooltip=(
+                        "Quality of mp4 and webm: 0 is best, more makes smaller files. -1: hard to tell from the"
+                        " original."
+                    ),
+                    **ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "ping_pong",
+                    default=False,
+                    optional=True,
+                    tooltip="Plays forwards, then backwards: a loop without a jump.",
+                    **ADVANCED,
+                ),
+                io.Int.Input(
+                    "plays",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    tooltip="How often a gif or webp plays. 0: for ever.",
+                    **ADVANCED,
+                ),
+                io.Int.Input(
+                    "frames_per_clip",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip=(
+                        "With several clips in one batch: how many frames each has, and each becomes a file of its"
+                        " own. 0: all frames in one file."
+                    ),
+                    **ADVANCED,
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Sound for mp4 and webm; it is cut, or silent, where the frames end later or sooner.",
+                ),
             ],
-            outputs=[io.Video.Output(tooltip="The same frames as a VIDEO, for nodes that take one.")],
+            outputs=[
+                io.Video.Output(
+                    is_output_list=True,
+                    tooltip="What was saved, for nodes that take a VIDEO; with frames_per_clip one for each clip.",
+                )
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, images, fps, filename_prefix, format) -> io.NodeOutput:
+    def execute(
+        cls,
+        images,
+        fps,
+        filename_prefix,
+        format,
+        codec=USUAL,
+        crf=-1,
+        ping_pong=False,
+        plays=0,
+        frames_per_clip=0,
+        audio=None,
+    ) -> io.NodeOutput:
         choose(format, FORMATS, "format")
+        choose(codec, (USUAL, *CODECS), "codec")
+        each = frames_per_clip or len(images)
+        if len(images) % each:
+            raise ValueError(
+                f"frames_per_clip: {len(images)} frames are not whole clips of {each}; choose a divisor, or 0 for one"
+                " clip"
+            )
+        if audio is not None and FORMATS[format].sound is None:
+            log.warning(
+                "Save Video (VideoCrafter): a %s has no sound, so the audio is left out; mp4 and webm do", format
+            )
+            audio = None
         height, width = images.shape[1:3]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height
@@ -89,22 +185,30 @@ class VC2SaveVideo(io.ComfyNode):
         metadata = None
         if wants_metadata():
             metadata = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
-        # One frame at a time: the batch is never held as uint8 as well.
-        path = write_video(
-            Path(folder) / f"{name}_{counter:05}_{FORMATS[format].suffix}", map(pixels, images), fps, metadata
-        )
-        video = InputImpl.VideoFromComponents(
-            Types.VideoComponents(images=images, frame_rate=Fraction(fps).limit_denominator(1000))
-        )
-        if format in ("mp4", "webm"):
-            return io.NodeOutput(
-                video, ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        order = [*range(each), *(range(each - 2, 0, -1) if ping_pong else ())]
+        files, videos = [], []
+        for number, clip in enumerate(images.split(each)):
+            path = Path(folder) / f"{name}_{counter + number:05}_{FORMATS[format].suffix}"
+            write_video(
+                path,
+                map(pixels, (clip[index] for index in order)),  # the batch is never held as uint8 as well
+                fps,
+                metadata,
+                codec=None if codec == USUAL else codec,
+                crf=None if crf < 0 else crf,
+                plays=plays,
+                sound=sound_of(audio, number).lasting(len(order) / fps) if audio is not None else None,
             )
-        # The front end plays these as pictures, not in a video player.
-        written = sorted(path.parent.glob(glob.escape(path.stem[:-5]) + "?????.png")) if format == "png" else [path]
-        return io.NodeOutput(
-            video, ui={"images": [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in written]}
-        )
+            files += clip_files(path, len(order))
+            if FORMATS[format].codecs:
+                videos.append(InputImpl.VideoFromFile(str(path)))  # the frames need not stay in memory for it
+            else:
+                frames = clip[order] if ping_pong else clip
+                components = Types.VideoComponents(images=frames, frame_rate=Fraction(fps).limit_denominator(1000))
+                videos.append(InputImpl.VideoFromComponents(components))
+        results = [ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files]
+        # The front end plays gif, webp and png as pictures, not in a video player.
+        return io.NodeOutput(videos, ui=ui.PreviewVideo(results) if FORMATS[format].codecs else {"images": results})
 
 
 class VC2CompareVideos(io.ComfyNode):

@@ -16,16 +16,37 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
+from . import tags
+from .codecs import compression
 from .output import already_there, check_target, listed, scratch_folder
 
 
 @dataclass(frozen=True)
 class Format:
-    """How ffmpeg's command line asks for a file format. `metadata`: whether the container keeps free text."""
+    """How ffmpeg's command line asks for a file format. `metadata`: whether the container keeps free text.
+
+    `codecs`: what may be in it, the usual one first. `sound`: ffmpeg's arguments for a sound track, where it has one.
+    """
 
     suffix: str
     arguments: str
     metadata: bool = False
+    codecs: tuple[str, ...] = ()
+    sound: str | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound track: float32 samples `[T, channels]` in -1..1, `rate` of them a second."""
+
+    samples: np.ndarray
+    rate: int
+
+    def lasting(self, seconds: float) -> Sound:
+        """The same, cut or followed by silence, so that it is as long as a clip."""
+        samples = self.samples[: round(seconds * self.rate)]
+        silence = np.zeros((round(seconds * self.rate) - len(samples), samples.shape[1]), np.float32)
+        return Sound(np.concatenate([samples, silence]), self.rate)
 
 
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
@@ -33,12 +54,20 @@ _PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither
 FORMATS = {
     "mp4": Format(
         ".mp4",
-        f"-vf {_EVEN} -c:v libx264 -crf 14 -pix_fmt yuv420p -movflags +faststart+use_metadata_tags",
+        f"-vf {_EVEN} -pix_fmt yuv420p -movflags +faststart+use_metadata_tags",
         metadata=True,
+        codecs=("h264", "h265", "av1", "vp9"),
+        sound="-c:a aac -b:a 192k",
     ),
-    "webm": Format(".webm", f"-vf {_EVEN} -c:v libvpx-vp9 -crf 18 -b:v 0 -pix_fmt yuv420p", metadata=True),
-    "gif": Format(".gif", f"-vf {_PALETTE} -loop 0"),
-    "webp": Format(".webp", "-c:v libwebp_anim -lossless 0 -quality 90 -loop 0"),
+    "webm": Format(
+        ".webm",
+        f"-vf {_EVEN} -pix_fmt yuv420p",
+        metadata=True,
+        codecs=("vp9", "av1"),
+        sound="-c:a libopus -b:a 160k",
+    ),
+    "gif": Format(".gif", f"-vf {_PALETTE}"),
+    "webp": Format(".webp", "-c:v libwebp_anim -lossless 0 -quality 90"),
     "png": Format(".png", "-start_number 0"),
 }
 
@@ -101,17 +130,27 @@ def write_video(
     metadata: Mapping[str, object] | None = None,
     *,
     overwrite: bool = True,
+    codec: str | None = None,
+    crf: int | None = None,
+    plays: int = 0,
+    sound: Sound | None = None,
 ) -> Path:
     """Encode uint8 frames `[H, W, 3]` into `path`, whose ending decides the format. Returns the path written.
 
-    `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON
-    where the container can (mp4, webm). The file is written under a temporary name and renamed: an error or an
-    interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different sizes or an unknown
-    ending, OSError where `check_clips` does, RuntimeError with ffmpeg's own message where encoding fails.
+    `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON,
+    with null for NaN and infinity, in all formats but gif, which has no place for them. `codec` and `crf` (0 is best)
+    are for mp4 and webm, None being the format's own; `plays` is for gif and webp, 0 being for ever. `sound` is
+    written as long as it is, see `Sound.lasting`. The file is written under a temporary name and renamed: an error
+    or an interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different sizes, an unknown
+    ending or what the format cannot hold, OSError where `check_clips` does, RuntimeError with ffmpeg's own message
+    where encoding fails.
     """
     path, format = Path(path), FORMATS[format_of(path)]
     if fps <= 0:
         raise ValueError(f"fps must be positive, found {fps}")
+    if sound is not None and format.sound is None:
+        raise ValueError(f"{path}: a {format.suffix} holds no sound; choose .mp4 or .webm")
+    compressed = _compression(path, format, codec, crf, plays)
     iterator = iter(frames)
     try:
         first = next(iterator)
@@ -121,18 +160,40 @@ def write_video(
     with scratch_folder(path) as folder:
         size = f"{first.shape[1]}x{first.shape[0]}"
         inputs = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i pipe:0".split()
+        outputs = ["-map", "0:v"]
         if metadata and format.metadata:
             (folder / "metadata.txt").write_text(_ffmetadata(metadata), encoding="utf-8")
-            inputs += ["-f", "ffmetadata", "-i", "metadata.txt", "-map_metadata", "1", "-map", "0:v"]
+            inputs += ["-f", "ffmetadata", "-i", "metadata.txt"]
+            outputs += ["-map_metadata", "1"]
+        if sound is not None and format.sound:
+            np.ascontiguousarray(sound.samples, np.float32).tofile(folder / "sound.raw")
+            outputs += ["-map", f"{inputs.count('-i')}:a", *format.sound.split()]
+            inputs += f"-f f32le -ar {sound.rate} -ac {sound.samples.shape[1]} -i sound.raw".split()
         # ffmpeg sees only plain names in its own folder: a % in the user's name would be taken for a pattern.
         name = "clip_%05d.png" if format.suffix == ".png" else f"clip{format.suffix}"
-        _encode([*inputs, *format.arguments.split(), name], chain([first], iterator), first.shape, path, folder)
+        arguments = [*inputs, *outputs, *compressed, *format.arguments.split(), name]
+        _encode(arguments, chain([first], iterator), first.shape, path, folder)
         count = len(list(folder.glob("clip*")))
         check_clips([path], overwrite, count)
         written, targets = clip_files(folder / f"clip{format.suffix}", count), clip_files(path, count)
+        if metadata and format.suffix in tags.WRITERS:
+            texts = {key: _json(value) for key, value in metadata.items()}
+            for file in written:
+                tags.WRITERS[format.suffix](file, texts)
         for file, target in zip(written, targets, strict=True):
             file.replace(target)
     return targets[0]
+
+
+def _compression(path: Path, format: Format, codec: str | None, crf: int | None, plays: int) -> list[str]:
+    if format.codecs:
+        codec = codec or format.codecs[0]
+        if codec not in format.codecs:
+            raise ValueError(f"{path}: a {format.suffix} holds {' or '.join(format.codecs)}, not {codec}")
+        return compression(codec, crf)
+    if format.suffix == ".gif":  # it counts how often it starts again, and has 0 for ever and -1 for once
+        return ["-loop", str(plays - 1 or -1) if plays else "0"]
+    return ["-loop", str(plays)] if format.suffix == ".webp" else []
 
 
 def _ffmpeg(*arguments: str) -> list[str]:
@@ -175,8 +236,14 @@ def _ffmetadata(metadata: Mapping[str, object]) -> str:
     def escape(text: str) -> str:
         return "".join("\\" + c if c in "=;#\\\n" else c for c in text)
 
-    lines = (f"{escape(key)}={escape(json.dumps(value))}" for key, value in metadata.items())
+    lines = (f"{escape(key)}={escape(_json(value))}" for key, value in metadata.items())
     return "\n".join([";FFMETADATA1", *lines]) + "\n"
+
+
+def _json(value: object) -> str:
+    """As a browser reads and writes it: NaN and infinity, which it refuses to read, are null."""
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(plain, allow_nan=False)
 
 
 def read_video(path: str | os.PathLike) -> np.ndarray:
@@ -188,17 +255,15 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
     """The free text that `write_video` stored, decoded; empty where there is none."""
+    if Path(path).suffix.lower() in tags.WRITERS:
+        return tags.decoded(tags.read(Path(path)))
     command = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-")
     text, metadata = subprocess.run(command, check=True, capture_output=True).stdout.decode(), {}
     for line in text.replace("\\\n", "\n").splitlines()[1:]:
         key, separator, value = line.partition("=")
-        value = _unescape(value)
-        if separator and value[:1] in '{["':
-            try:
-                metadata[key.lower()] = json.loads(value)
-            except json.JSONDecodeError:
-                continue  # some other program's tag that merely looks like JSON
-    return metadata
+        if separator:
+            metadata[key.lower()] = _unescape(value)
+    return tags.decoded(metadata)
 
 
 def _unescape(text: str) -> str:
