@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,14 @@ from vc2.files.video import read_video, write_video
 from vc2.sampling import fifo, windows
 from vc2.sampling.schedule import NoiseSchedule
 
-PROMPTS = ("a red circle moving right", "a blue square moving up")
+PROMPTS = (
+    "a red circle moving right",
+    "a blue square moving up",
+    "a yellow circle moving left",
+    "a green cross moving down",
+    "a purple triangle moving right",
+    "a white square moving up",
+)
 METHODS = ("FreeNoise", "overlap", "looped", "FIFO")
 # Overlapping windows start from unrelated noise: each shows its own movement, and where one movement ends and the next
 # begins there is a larger step.
@@ -130,9 +139,9 @@ class Measured:
     decoding: float
 
 
-def measure(server: Server, method: str, frames: int) -> Measured:
+def measure(server: Server, method: str, frames: int, prompts: Sequence[str]) -> Measured:
     client, clips, samplings, decodings = Client(server.url), [], [], []
-    for seed, prompt in enumerate(PROMPTS):
+    for seed, prompt in enumerate(prompts):
         graph = sampling(method, frames, prompt, seed)
         with Usage(server.pid) as usage:
             client.run(graph, timeout=3600)
@@ -150,6 +159,21 @@ def measure(server: Server, method: str, frames: int) -> Measured:
         sampling=max(usage.memory for usage in samplings),
         decoding=max(usage.memory for usage in decodings),
     )
+
+
+def measure_once(server: Server, method: str, frames: int, prompts: Sequence[str], folder: Path) -> Measured:
+    """As `measure`; what an interrupted bench measured on this machine is read again."""
+    path = folder / f"{method}-{frames}-{len(prompts)}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            figures = {name: stored[name] for name in stored.files}
+            return Measured(list(figures.pop("clips")), **{name: float(value) for name, value in figures.items()})
+    measured = measure(server, method, frames, prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        np.savez_compressed(file, **vars(measured))
+    path.with_suffix(".tmp").replace(path)
+    return measured
 
 
 def row(method: str, frames: int, found: Measured, yard: Measured) -> str:
@@ -186,19 +210,26 @@ def shortfalls(results: dict[tuple[str, int], Measured]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser = argparse.ArgumentParser(prog="python -m bench.long_video", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder to write into (default: docs)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="(default: all)")
+    parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="frames (default: 64 128)")
+    parser.add_argument("--prompts", type=int, default=2, choices=range(1, len(PROMPTS) + 1), help="(default: 2)")
+    parser.add_argument("--again", action="store_true", help="measure what an interrupted bench has measured, too")
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT)
-    every = [("plain", WINDOW), *((method, frames) for method in METHODS for frames in LENGTHS)]
+    folder, prompts = ROOT / ".cache" / "bench-long", PROMPTS[: args.prompts]
+    if args.again:
+        shutil.rmtree(folder, ignore_errors=True)
+    every = [("plain", WINDOW), *((method, frames) for method in args.methods for frames in args.lengths)]
     with Server(cpu=True) as server:
         Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
-        results = {(method, frames): measure(server, method, frames) for method, frames in tqdm(every, unit="setting")}
+        results = {setting: measure_once(server, *setting, prompts, folder) for setting in tqdm(every, unit="setting")}
     yard = results["plain", WINDOW]
     table = "\n".join(row(method, frames, found, yard) for (method, frames), found in results.items())
     (args.out / "long.md").write_text(f"""# Long clips: smoothness and cost
 
-Made by `make bench-long` ({platform.machine()}, a CPU, one thread): the miniature through ComfyUI, {len(PROMPTS)}
+Made by `make bench-long` ({platform.machine()}, a CPU, one thread): the miniature through ComfyUI, {len(prompts)}
 prompts, 64x64 pixels, guidance {SETTINGS["guidance"]:g} and eta {SETTINGS["eta"]:g} for every method, {STEPS} steps
 (FIFO: {PARTITIONS} x {WINDOW} noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as a ratio
 to the plain sampler's {WINDOW}-frame clips of the same prompts and seeds.
@@ -221,13 +252,15 @@ to the plain sampler's {WINDOW}-frame clips of the same prompts and seeds.
 `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and where one ends
 and the next begins the object jumps. They are for models and loops that need them; for one long take use FreeNoise.
 
-{LENGTHS[0]} frames each, {len(PROMPTS)} prompts a method ({", ".join(METHODS)}):
+{args.lengths[0]} frames each, {len(prompts)} prompts a method ({", ".join(args.methods)}):
 
 ![clips](long.gif)
 """)
-    shown = [clip.repeat(2, 1).repeat(2, 2) for method in METHODS for clip in results[method, LENGTHS[0]].clips]
-    labels = [method for method in METHODS for _ in PROMPTS]
-    write_video(args.out / "long.gif", side_by_side(shown, labels, 2 * len(PROMPTS)), 10)
+    shown = [
+        clip.repeat(2, 1).repeat(2, 2) for method in args.methods for clip in results[method, args.lengths[0]].clips
+    ]
+    labels = [method for method in args.methods for _ in prompts]
+    write_video(args.out / "long.gif", side_by_side(shown, labels, 2 * len(prompts)), 10)
     print(table)
     if failed := shortfalls(results):
         sys.exit("\n".join(failed))

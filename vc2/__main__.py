@@ -145,11 +145,11 @@ def run(args: argparse.Namespace) -> None:
     )
     settings.check()
     check_clips(paths, args.overwrite, settings.frames)
-    warn_of_cut([settings.negative, *(prompt for prompt, _, _ in share)])
-    recorded = {**vars(settings), "steps": model.steps_run(settings)}
-    if recorded["steps"] != settings.steps:
-        recorded["steps_asked"] = settings.steps
-        log.info("%d steps do not divide 1000: DDIM runs %d", settings.steps, recorded["steps"])
+    warn_of_cut([settings.negative, *(prompt for prompt, _, _ in share)], model.text.config.context_length)
+    recorded = dict(vars(settings))
+    if (steps_run := model.steps_run(settings)) != settings.steps:
+        recorded["steps_run"] = steps_run
+        log.info("%d steps do not divide 1000: DDIM runs %d", settings.steps, steps_run)
     for prompt, path, seed in share:
         with tqdm(desc=prompt[:40], unit="step", position=rank) as bar:
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from .files import checkpoint
 from .files.checkpoint import CheckpointError
 from .networks.autoencoder import SCALE_FACTOR, AutoencoderKL
-from .networks.config import TextConfig
 from .networks.text import TextEncoder
 from .networks.unet import VideoUNet
 from .sampling import ddim, turbo
@@ -216,11 +215,11 @@ def override(settings: Settings, **changes) -> Settings:
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def warn_of_cut(prompts: Iterable[str]) -> None:
-    """Name every prompt that is longer than the text encoder's 77 tokens, and what of it is not read."""
+def warn_of_cut(prompts: Iterable[str], length: int) -> None:
+    """Name every prompt that is longer than the text encoder's `length` tokens (77), and what of it is not read."""
     from open_clip import SimpleTokenizer
 
-    tokenizer, length = SimpleTokenizer(), TextConfig.context_length
+    tokenizer = SimpleTokenizer()
     for prompt in dict.fromkeys(prompts):
         # Two of the tokens mark start and end.
         if rest := tokenizer.encode(prompt)[length - 2 :]:

@@ -222,7 +222,8 @@ def _adopt_stock_windows(executor, *args, **kwargs):
         schedule, schedules = stock.context_schedule.name, comfy.context_windows.ContextSchedules
         overlap = 0 if schedule == schedules.BATCHED else min(stock.context_overlap, stock.context_length - 1)
         log.info(
-            "context windows of %d frames, %d of them shared with the next, blended as by VC2ContextWindows%s",
+            "context windows of %d frames, %d of them shared with the next, blended as by VideoCrafter Context"
+            " Windows%s",
             stock.context_length,
             overlap,
             "; no causal_window_fix, which is for models that compress time" if asked["causal_window_fix"] else "",

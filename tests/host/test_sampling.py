@@ -1,4 +1,4 @@
-"""Sampling through a real ComfyUI against `vc2.ddim` with the same weights and the same noise."""
+"""Sampling through a real ComfyUI against `vc2.sampling.ddim` with the same weights and the same noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ours(checkpoint):
 
 
 def expected(ours, steps, eta, guidance=12.0, seed=7, schedule=None, fps=28, clips=1):
-    """What `vc2.ddim` gives with the noise that the host draws from `seed`; `[clips * T, 4, h, w]`."""
+    """What `vc2.sampling.ddim` gives with the noise that the host draws from `seed`; `[clips * T, 4, h, w]`."""
 
     def clip(frames):
         return frames.unflatten(0, (clips, FRAMES)).transpose(1, 2)

@@ -260,6 +260,17 @@ def test_check_fails_where_too_much_is_broken(recipe_file, folder, tmp_path, cap
         assert f"{path} is not a picture that can be read" in report
 
 
+@pytest.mark.parametrize(("bad", "fails"), [(9, False), (40, True)])
+def test_a_few_broken_samples_of_a_large_source_are_told_and_no_reason_to_fail(
+    recipe_file, folder, tmp_path, capsys, bad, fails
+):
+    """The run judges by its own count, from two hundred samples on."""
+    data = {"clips": None, "images": {"kind": "folder", "path": str(broken_folder(tmp_path, 60 - bad, bad))}}
+    code, out, err = say(capsys, "check", recipe_file(data=data), "--runs", folder.parent)
+    assert code == (2 if fails else 0)
+    assert "of the 20 samples that were tried cannot be used" in (err if fails else out)
+
+
 def test_check_tries_no_more_of_a_large_source_than_it_needs(recipe_file, folder, tmp_path, capsys):
     photos = broken_folder(tmp_path, 50, 0)
     data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}}

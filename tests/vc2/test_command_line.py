@@ -171,7 +171,7 @@ def test_the_steps_that_ran_are_recorded(checkpoint, tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert main([*command, "--size", "32x24", "--steps", "7"]) == 0
     recorded = read_metadata(tmp_path / "clip.mp4")["prompt_text"]
-    assert (recorded["steps"], recorded["steps_asked"]) == (8, 7)
+    assert (recorded["steps"], recorded["steps_run"]) == (7, 8)
     assert "7 steps do not divide 1000: DDIM runs 8" in caplog.text
 
 

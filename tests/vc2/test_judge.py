@@ -17,7 +17,7 @@ def clip(scene: world.Scene, frames: int = 8) -> np.ndarray:
 
 def some_scenes():
     scenes = world.World("clean", "clips")
-    return [scenes.scene(i) for i in range(24)]
+    return [scenes.entries[index].scene for index in scenes.order[:24]]
 
 
 def test_ground_truth_is_right_even_with_noise():

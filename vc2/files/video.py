@@ -95,7 +95,7 @@ def existing_files(path: Path) -> list[Path]:
     """What is there under a clip's name, whoever made it; for `.png` frames of any number."""
     if format_of(path) != "png":
         return [path] if os.path.lexists(path) else []
-    frame = re.compile(re.escape(path.stem) + r"_\d{5,}\.png")
+    frame = re.compile(re.escape(path.stem) + r"_\d{5}\.png")
     return sorted(file for file in path.parent.glob("*.png") if frame.fullmatch(file.name))
 
 

@@ -172,10 +172,3 @@ class AutoencoderKL(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Unscaled latents `[N, 4, h, w]` -> frames `[N, 3, 8h, 8w]`, about -1..1, not clamped."""
         return self.decoder(self.post_quant_conv(z))
-
-
-def sample_posterior(moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A sample of the posterior, scaled for the UNet: moments `[N, 8, h, w]` -> `[N, 4, h, w]`."""
-    mean, log_variance = moments.chunk(2, 1)
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return SCALE_FACTOR * (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise)

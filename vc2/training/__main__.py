@@ -129,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
         from .export import export
 
         target = args.output or folder / f"{args.form}.safetensors"
-        check_target(target, args.overwrite)
+        # Under its default name it is the run's own file, made of its checkpoints, and may be made again.
+        check_target(target, args.overwrite or args.output is None)
         print(export(recipe, folder, target, args.form, args.dtype, args.raw))
         return 0
     from .loop import Trainer

@@ -76,8 +76,9 @@ def _weights(recipe: Recipe) -> Iterator[str]:
     autoencoder = load_autoencoder(init.autoencoder_file)
     load_text(init.text_file)
     start_unet(recipe)
+    settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
     if recipe.samples.every:
-        Settings.of({"sampling": json.dumps(sampling_of(recipe))}).check(autoencoder.config.downsampling)
+        settings.check(autoencoder.config.downsampling)
     yield (
         f"weights: UNet from {init.unet or init.sd or 'nothing'}, autoencoder from {init.autoencoder_file}, text"
         f" encoder from {init.text_file}"
@@ -98,8 +99,8 @@ def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
 
 
 def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
-    """Reads some samples of a source, spread over it. Raises SourceError where more of them than `data.broken_share`
-    cannot be used.
+    """Reads some samples of a source, spread over it. Raises SourceError where too many of them cannot be used: more
+    than `data.broken_share` of a source that was tried whole, more than half of what was tried of a larger one.
     """
     stream = Stream(recipe, medium, cache)
     frames, low, high = stream.lengths[0]
@@ -114,6 +115,11 @@ def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
     yield f"data.{medium}: {count} {stream.section.kind} samples, {held_out} of them held out"
     unusable = f"data.{medium}: {len(broken)} of the {tried} samples that were tried cannot be used"
     reasons = "".join(f"\n  {reason}" for reason in broken)
-    if len(broken) > recipe.data.broken_share * tried:
-        raise SourceError(f"{unusable}, more than data.broken_share ({recipe.data.broken_share:.0%}) allows:{reasons}")
+    if tried < len(stream.order):  # a few of many: their share says little, unless it is most of them
+        allowed, limit = 0.5, "half of what was tried"
+    else:
+        allowed = recipe.data.broken_share
+        limit = f"data.broken_share ({allowed:.0%}) allows"
+    if len(broken) > allowed * tried:
+        raise SourceError(f"{unusable}, more than {limit}:{reasons}")
     yield f"{unusable}:{reasons}" if broken else f"data.{medium}: {tried} samples were tried, all can be used"

@@ -20,7 +20,7 @@ from .data.batches import Batch, load_batches
 from .data.stream import Stream
 from .encoders import Encoders
 from .export import write_full, write_lora
-from .initialise import fingerprint_of, start_unet
+from .initialise import fingerprint_of, sampling_of, start_unet
 from .objective import Objective
 from .partition import mark_what_learns
 from .recipe import Recipe
@@ -45,7 +45,9 @@ class DiffusionObjective(Objective[Batch]):
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
         mark_what_learns(self.model, recipe)
         self._prepare_network()
-        if recipe.samples.every:  # what cannot be sampled is told now, and not when the first sample is due
+        # Now, and not when the first sample is due, or the export after the last step.
+        sampling_of(recipe)
+        if recipe.samples.every:
             validate.sample_settings(recipe, self.encoders)
 
     def _prepare_network(self) -> None:
@@ -66,6 +68,8 @@ class DiffusionObjective(Objective[Batch]):
         self.model.to(self.device)
 
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[Batch]:
+        if self.recipe.validation.every:
+            self.held_out  # noqa: B018 (read before the first step: what is wrong with it is told at once)
         return load_batches(self.recipe, self.streams, first_step, rank, world, pin=self.device.type == "cuda")
 
     def split(self, batch: Batch) -> list[Batch]:

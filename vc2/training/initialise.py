@@ -165,9 +165,12 @@ def zero_outputs(unet: VideoUNet) -> VideoUNet:
 
 
 def sampling_of(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's sampling settings, over those that its starting file recommends for itself."""
-    metadata = checkpoint.read_metadata(recipe.init.unet) if recipe.init.unet else {}
-    return {**recommended(metadata), **recipe.sampling.model_dump(exclude_none=True)}
+    """The recipe's sampling settings, over those that its starting file recommends. Raises CheckpointError."""
+    try:
+        own = recommended(checkpoint.read_metadata(recipe.init.unet)) if recipe.init.unet else {}
+    except ValueError as error:
+        raise CheckpointError(f"{recipe.init.unet}: {error}") from error
+    return {**own, **recipe.sampling.model_dump(exclude_none=True)}
 
 
 def load_autoencoder(path: Path | None) -> AutoencoderKL:

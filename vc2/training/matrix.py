@@ -19,7 +19,7 @@ def matrix(folder: Path) -> list[str]:
     """A table with a line for each recipe of a folder, or of one that comes with this package ("tiny"). Raises
     RecipeError where there is none.
     """
-    if not folder.is_dir() and (BUNDLED / folder).is_dir():
+    if not any(folder.glob("*.yaml")) and (BUNDLED / folder).is_dir():
         folder = BUNDLED / folder
     if not folder.is_dir():
         raise RecipeError(f"{folder}: no such folder")

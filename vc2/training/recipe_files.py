@@ -31,7 +31,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     `key=value` with dotted keys and YAML values (`optimizer.lr=1e-4`). Raises RecipeError.
     """
     path = Path(path)
-    if not path.exists() and (bundled := BUNDLED / f"{path}.yaml").is_file():
+    if not path.is_file() and (bundled := BUNDLED / f"{path}.yaml").is_file():
         path = bundled
     tree = _read(path)
     for item in overrides or []:

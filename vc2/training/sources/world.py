@@ -125,9 +125,6 @@ class World(Reader):
     def identity(self) -> str:
         return f"{len(self.order)} of {len(self.entries)}"
 
-    def scene(self, index: int) -> Scene | Still:
-        return self.entries[self.order[index]].scene
-
     def sample(self, index: int) -> tuple[Tensor, str]:
         """Frames uint8 `[T, 3, 64, 64]` (16 of a clip, or 1) and their caption."""
         entry = self.entries[self.order[index]]
