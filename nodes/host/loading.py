@@ -27,6 +27,7 @@ from ...vc2.files import lora
 from ...vc2.files.checkpoint import Checkpoint
 from ...vc2.files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ...vc2.networks.config import AutoencoderConfig, TextConfig
+from .advice import give_advice
 from .flags import wants_float32_unet
 from .model import ModelConfig
 from .windows import support_windows
@@ -55,6 +56,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> comf
     model.diffusion_model.load_state_dict(state, strict=True)
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
     support_windows(patcher)
+    give_advice(patcher)
     return patcher
 
 
