@@ -18,7 +18,7 @@ FREE = {*sys.stdlib_module_names, "comfy_api.latest", "folder_paths", "torch", "
 STOREYS = [
     {"flags", "hooks", "progress", "space"},
     {"model"},
-    {"advice", "windows"},
+    {"advice", "freeinit", "windows"},
     {"guidance", "loading", "run", "samplers"},
 ]
 

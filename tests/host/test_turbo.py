@@ -113,11 +113,11 @@ def test_a_turbo_model_in_another_sampler_is_warned_of(client, server, model, tu
     graph = graph_with(model, turbo_lora.name) | {"sampler": graphs.vc2_sampler(steps=1)}
     before = len(server.log)
     graphs.run_for_latent(client, graph)
-    assert "VC2TurboSampler" not in server.log[before:]
+    assert "VideoCrafter Turbo Sampler" not in server.log[before:]
     graph["sampler"]["inputs"]["model"] = ["lora", 0]
     graphs.run_for_latent(client, graph)
-    assert "VC2Sampler: this model was distilled" in server.log[before:]
-    assert "VC2TurboSampler" in server.log[before:]
+    assert "VideoCrafter Sampler: this model was distilled" in server.log[before:]
+    assert "VideoCrafter Turbo Sampler" in server.log[before:]
 
 
 def test_a_model_that_was_not_distilled_is_refused(client, model):
