@@ -1,4 +1,4 @@
-"""The nodes, one module a step of the graph: load, condition, guidance, latent, sample, turbo, long, video."""
+"""The nodes, one module a step of the graph: load, condition, guidance, latent, noise, sample, turbo, long, video."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from .guidance import VC2GuidanceRescale, VC2TemporalGuidance
 from .latent import VC2EmptyLatentVideo
 from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel, VC2LoadLoRA
 from .long import VC2ContextWindows, VC2FIFOSampler
+from .noise import VC2FreeInit
 from .sample import VC2DDIM, VC2Sampler, VC2Schedule
 from .turbo import VC2TurboSampler
 from .video import VC2CompareVideos, VC2SaveVideo
@@ -35,6 +36,7 @@ class VideoCrafter2(ComfyExtension):
             VC2TurboSampler,
             VC2ContextWindows,
             VC2FIFOSampler,
+            VC2FreeInit,
             VC2SaveVideo,
             VC2CompareVideos,
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .host.progress import warn
 from .host.run import empty_latent
 from .schema import ADVANCED, search
 
@@ -59,4 +60,10 @@ class VC2EmptyLatentVideo(io.ComfyNode):
                 raise ValueError(
                     f"{name} must be divisible by 8, found {value}; the nearest is {max(8, round(value / 8) * 8)}"
                 )
+        if clips > 1:
+            warn(
+                f"{clips} clips of {frames} frames: with frames_per_clip {frames} in VideoCrafter Video Conditioning"
+                " they do not influence one another, and in Save Video (VideoCrafter) each becomes a file of its own;"
+                f" without it they are one clip of {clips * frames}"
+            )
         return io.NodeOutput({"samples": empty_latent(clips * frames, height, width)})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
 import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vc2.files import checkpoint
+from ..vc2.files import CheckpointError, checkpoint
 from .host.loading import apply_lora, load_clip, load_model, load_vae
 from .host.run import sampling_of
 from .inputs import choose, choose_file
@@ -20,6 +23,21 @@ DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
+
+
+@contextlib.contextmanager
+def sentence_first() -> Iterator[None]:
+    """The front end writes an error's class before its sentence: of a built-in the name, of ours the whole path."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+
+
+def first_choice(names: Iterable[str]) -> str | None:
+    """What a new loader stands at: a file that its name says is VideoCrafter's, the miniature last; None for none."""
+    ours = [name for name in names if any(mark in name.lower() for mark in ("vc2", "videocrafter", "model.ckpt"))]
+    return min(ours, key=lambda name: "vc2-tiny" in name, default=None)
 
 
 class VC2LoadCheckpoint(io.ComfyNode):
@@ -38,6 +56,7 @@ class VC2LoadCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "ckpt_name",
                     options=folder_paths.get_filename_list("checkpoints"),
+                    default=first_choice(folder_paths.get_filename_list("checkpoints")),
                     tooltip=(
                         "A file in models/checkpoints: VideoCrafter2's model.ckpt, a .safetensors of it, or the"
                         " miniature vc2-tiny.safetensors that comes with this pack."
@@ -64,7 +83,9 @@ class VC2LoadCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, ckpt_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
-        loaded = checkpoint.load(choose_file("checkpoints", ckpt_name, "ckpt_name"))
+        path = choose_file("checkpoints", ckpt_name, "ckpt_name")
+        with sentence_first():
+            loaded = checkpoint.load(path)
         for part, kind in (
             (loaded.vae, "autoencoder (first_stage_model.*)"),
             (loaded.text, "text encoder (cond_stage_model.model.*)"),
@@ -93,6 +114,7 @@ class VC2LoadDiffusionModel(io.ComfyNode):
                 io.Combo.Input(
                     "unet_name",
                     options=folder_paths.get_filename_list("diffusion_models"),
+                    default=first_choice(folder_paths.get_filename_list("diffusion_models")),
                     tooltip="A file in models/diffusion_models or models/unet.",
                 ),
                 io.Combo.Input(
@@ -112,9 +134,10 @@ class VC2LoadDiffusionModel(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name, weight_dtype) -> io.NodeOutput:
         dtype = DTYPES[choose(weight_dtype, DTYPES, "weight_dtype")]
-        return io.NodeOutput(
-            load_model(checkpoint.load(choose_file("diffusion_models", unet_name, "unet_name")), dtype)
-        )
+        path = choose_file("diffusion_models", unet_name, "unet_name")
+        with sentence_first():
+            loaded = checkpoint.load(path)
+        return io.NodeOutput(load_model(loaded, dtype))
 
 
 class VC2LoadLoRA(io.ComfyNode):
@@ -149,4 +172,6 @@ class VC2LoadLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
         sampling_of(model, "Load VideoCrafter LoRA")
-        return io.NodeOutput(apply_lora(model, choose_file("loras", lora_name, "lora_name"), strength))
+        path = choose_file("loras", lora_name, "lora_name")
+        with sentence_first():
+            return io.NodeOutput(apply_lora(model, path, strength))

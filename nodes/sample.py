@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from comfy_api.latest import io
 
 from ..vc2.sampling.ddim import ddim_timesteps
 from .host.loading import is_turbo
+from .host.progress import warn
 from .host.run import run_sampler, sampler, sampling_of
 from .host.samplers import sample_ddim
 from .inputs import ETA, GUIDANCE, sampler_inputs
 from .schema import ADVANCED, search
-
-log = logging.getLogger(__name__)
 
 STEPS = {
     "default": 50,
@@ -33,10 +30,9 @@ def ddim_sigmas(model, steps: int, denoise: float, asked_by: str) -> torch.Tenso
     if not 0 <= denoise <= 1:
         raise ValueError(f"{asked_by}: denoise must be between 0 and 1, found {denoise}")
     if is_turbo(model):
-        log.warning(
-            "%s: this model was distilled (T2V-Turbo) for few steps without guidance; its sampler is VideoCrafter Turbo"
-            " Sampler",
-            asked_by,
+        warn(
+            f"{asked_by}: this model was distilled (T2V-Turbo) for few steps without guidance; its sampler is"
+            " VideoCrafter Turbo Sampler"
         )
     timesteps = ddim_timesteps(steps)
     timesteps = timesteps[: round(len(timesteps) * denoise)]

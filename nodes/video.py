@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from ..vc2.files.codecs import CODECS
 from ..vc2.files.grid import side_by_side
 from ..vc2.files.video import FORMATS, Sound, clip_files, write_video
 from .host.flags import wants_metadata
+from .host.progress import warn
 from .inputs import choose
 from .schema import ADVANCED, search
-
-log = logging.getLogger(__name__)
 
 USUAL = "auto"  # the codec that a format has where none is asked for
 
@@ -174,9 +172,7 @@ class VC2SaveVideo(io.ComfyNode):
                 " clip"
             )
         if audio is not None and FORMATS[format].sound is None:
-            log.warning(
-                "Save Video (VideoCrafter): a %s has no sound, so the audio is left out; mp4 and webm do", format
-            )
+            warn(f"Save Video (VideoCrafter): a {format} has no sound, so the audio is left out; mp4 and webm do")
             audio = None
         height, width = images.shape[1:3]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(

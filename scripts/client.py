@@ -16,7 +16,8 @@ import requests
 import websocket
 
 Prompt = dict[str, dict[str, Any]]
-MEDIA_HEADER = 8  # bytes before the picture in a preview message: event type and picture format
+TEXT = 3  # the type, in the first four bytes, of a binary message with a node's text; the others are previews
+MEDIA_HEADER = 8  # bytes before the picture in a preview message, or before the node's name in one with text
 
 
 class PromptError(RuntimeError):
@@ -65,7 +66,7 @@ class Result:
     """What a prompt did.
 
     `outputs` is per node what its UI shows; `ran` lists the nodes that ran, in order, so a cached one is in `cached`
-    instead.
+    instead. `texts` is (node, line) for each line that a node showed while it ran.
     """
 
     prompt_id: str
@@ -74,6 +75,7 @@ class Result:
     cached: list[str] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -161,7 +163,11 @@ class Client:
         while True:
             message = self._receive(events, result, deadline)
             if isinstance(message, bytes):
-                result.previews.append(message[MEDIA_HEADER:])
+                if int.from_bytes(message[:4], "big") == TEXT:
+                    name, text = _node_and_text(message)
+                    result.texts.append((name, text))
+                else:
+                    result.previews.append(message[MEDIA_HEADER:])
                 continue
             event = json.loads(message)
             kind, data = event["type"], event["data"]
@@ -252,6 +258,11 @@ class Client:
 
     def _post(self, path: str, body: dict[str, Any]) -> requests.Response:
         return _checked(self._session.post(self.url + path, json=body, timeout=self.timeout))
+
+
+def _node_and_text(message: bytes) -> tuple[str, str]:
+    end = MEDIA_HEADER + int.from_bytes(message[4:MEDIA_HEADER], "big")
+    return message[MEDIA_HEADER:end].decode(), message[end:].decode()
 
 
 def _checked(response: requests.Response) -> requests.Response:

@@ -16,9 +16,9 @@ NODES = Path(__file__).parent.parent / "nodes"
 FREE = {*sys.stdlib_module_names, "comfy_api.latest", "folder_paths", "torch", "numpy"}
 # Each file of a storey may import those of the storeys before it.
 STOREYS = [
-    {"flags", "hooks", "space"},
+    {"flags", "hooks", "progress", "space"},
     {"checks", "model"},
-    {"windows"},
+    {"advice", "freeinit", "windows"},
     {"guidance", "loading", "run", "samplers"},
 ]
 

@@ -30,6 +30,7 @@ from ...vc2.files import checkpoint, lora
 from ...vc2.files.checkpoint import Checkpoint
 from ...vc2.files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ...vc2.networks.config import AutoencoderConfig, TextConfig
+from .advice import give_advice
 from .checks import check_when_sampled
 from .flags import wants_float32_unet
 from .model import ModelConfig
@@ -68,6 +69,7 @@ def load_model(
     patcher.cached_patcher_init = (_reload_model, (loaded.path, dtype))
     check_when_sampled(patcher)
     support_windows(patcher)
+    give_advice(patcher)
     return patcher
 
 

@@ -19,6 +19,7 @@ from tqdm.auto import trange
 from ...vc2.sampling import fifo, turbo
 from ...vc2.sampling.ddim import ddim_sigma
 from .model import DISTILLED, clip_length
+from .progress import tell
 from .space import RescaledSampling, per_sample
 from .windows import ChosenFrames
 
@@ -161,8 +162,14 @@ def sample_fifo(
     with trange(total, disable=disable) as bar:
 
         def report(k: int, count: int, denoised: Tensor) -> None:
-            done = (k + 1) * total // count
+            done, finished = (k + 1) * total // count, k + 1 - (count - len(x))
             bar.update(done - bar.n)
+            if count > total:  # longer than a window
+                tell(
+                    f"frame {finished} of {len(x)}"
+                    if finished > 0
+                    else f"before the first frame: {k + 1} of {count - len(x)}"
+                )
             if callback is not None:
                 x0, i = to_frames(denoised), max(0, done - 1)
                 callback({"x": x0, "i": i, "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": x0})

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ...vc2.sampling.windows import cover, reschedule_noise, weights
 from .model import WINDOW, clip_length, frames_per_clip
+from .progress import tell
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,9 @@ class ContextWindows:
         frames = clip_length(conds, x_in)
         starts = torch.arange(0, x_in.shape[0], frames)
         sums, total = [torch.zeros_like(x_in) for _ in conds], x_in.new_zeros(x_in.shape[0], 1, 1, 1)
-        for window in cover(frames, self.context_length, self.stride, self.looped):
+        windows = cover(frames, self.context_length, self.stride, self.looped)
+        for number, window in enumerate(windows, 1):
+            tell(f"window {number} of {len(windows)}")
             comfy.model_management.throw_exception_if_processing_interrupted()
             index = (starts[:, None] + window).flatten()
             weight = weights(len(window)).repeat(len(starts)).to(x_in)[:, None, None, None]

@@ -27,7 +27,7 @@ def inputs(info):
 
 
 def test_every_input_has_a_tooltip_and_every_node_a_description(ours):
-    assert len(ours) == 16
+    assert len(ours) == 17
     for name, info in ours.items():
         assert info["description"], name
         assert info["category"].startswith("VideoCrafter2/"), name
