@@ -113,7 +113,7 @@ def test_the_help_page_opens(classic):
     content = classic.page.locator(".node-help-content")
     content.wait_for(timeout=10_000)
     classic.page.wait_for_function(
-        "document.querySelector('.node-help-content').innerText.includes('dynamic rescale')", timeout=10_000
+        "document.querySelector('.node-help-content').innerText.includes('25 for a draft')", timeout=10_000
     )
     classic.screenshot("help")
     assert classic.errors == []
