@@ -41,6 +41,15 @@ def test_every_node_has_a_help_page(ours):
         assert (pages / name / "zh.md").read_text().startswith("# ")
 
 
+def values_of(path):
+    """A locale's texts, without the ids that they stand under."""
+
+    def texts(value):
+        return "\n".join(map(texts, value.values())) if isinstance(value, dict) else value
+
+    return texts(json.loads(path.read_text(encoding="utf-8")))
+
+
 def test_words_name_nodes_as_the_canvas_does(ours):
     """By the titles that people see: ids are nowhere on the canvas."""
     texts = {
@@ -50,6 +59,7 @@ def test_words_name_nodes_as_the_canvas_does(ours):
     texts |= {f"{name}, output": text or "" for name, info in ours.items() for text in info["output_tooltips"] or []}
     pages = ROOT / "web" / "docs"
     texts |= {str(page): page.read_text(encoding="utf-8") for page in pages.rglob("*.md")}
+    texts |= {f"{path}": values_of(path) for path in (ROOT / "locales").rglob("*.json")}
     named = {where: re.findall(r"VC2[A-Z]\w+", text) for where, text in texts.items()}
     assert {where: ids for where, ids in named.items() if ids} == {}
 
@@ -60,6 +70,17 @@ def test_a_name_in_italics_is_a_node_s(client, ours):
     for page in (ROOT / "web" / "docs").glob("*.md"):
         named = set(re.findall(r"\*((?:Load |Empty |Save |Compare )?[\w ]*Video[\w() ]*)\*", page.read_text()))
         assert named <= titles, page.name
+
+
+def test_the_chinese_pages_are_headed_as_the_nodes_are(ours):
+    words = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name in ours:
+        page = (ROOT / "web" / "docs" / name / "zh.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {words[name]['display_name']}\n")
+    titles = {entry["display_name"] for entry in words.values()}
+    quoted = set(re.findall("“([^”]*VideoCrafter[^”]*)”", values_of(ROOT / "locales" / "zh" / "nodeDefs.json")))
+    assert quoted
+    assert quoted <= titles
 
 
 def test_the_two_rates_have_two_labels(ours):

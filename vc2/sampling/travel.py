@@ -12,7 +12,7 @@ def keyframes(text: str, frames: int) -> list[tuple[int, str]]:
     """(frame, prompt) in order of frames, from lines `frame: prompt`. Raises ValueError that names the line."""
     prompts: dict[int, str] = {}
     for line in filter(None, (line.strip() for line in text.splitlines())):
-        match = re.fullmatch(r"(\d+)\s*:\s*(.*)", line)
+        match = re.fullmatch(r"(\d+)\s*[:\N{FULLWIDTH COLON}]\s*(.*)", line)
         if not match:
             raise ValueError(f"prompt travel: expected `frame: prompt`, such as `8: a red circle`, found {line!r}")
         frame = int(match[1])
