@@ -16,7 +16,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from .output import already_there, check_target, listed, scratch_folder
+from .output import already_there, check_target, listed, move, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Format:
     metadata: bool = False
 
 
+READABLE = "mov,mp4,matroska,webm,avi,gif"  # ffmpeg's demuxers; a video's ending and content may differ
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"
 FORMATS = {
@@ -105,9 +106,10 @@ def write_video(
     """Encode uint8 frames `[H, W, 3]` into `path`, whose ending decides the format. Returns the path written.
 
     `.png` writes one file a frame, `name_00000.png` on, and returns the first. `metadata` values are stored as JSON
-    where the container can (mp4, webm). The file is written under a temporary name and renamed: an error or an
-    interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different sizes or an unknown
-    ending, OSError where `check_clips` does, RuntimeError with ffmpeg's own message where encoding fails.
+    where the container can (mp4, webm), with null for NaN and infinity. The file is written under a temporary name and
+    renamed: an error or an interrupt leaves nothing half-written. Raises ValueError for no frames, frames of different
+    sizes or an unknown ending, OSError where `check_clips` does, RuntimeError with ffmpeg's own message where encoding
+    fails.
     """
     path, format = Path(path), FORMATS[format_of(path)]
     if fps <= 0:
@@ -131,7 +133,7 @@ def write_video(
         check_clips([path], overwrite, count)
         written, targets = clip_files(folder / f"clip{format.suffix}", count), clip_files(path, count)
         for file, target in zip(written, targets, strict=True):
-            file.replace(target)
+            move(file, target)
     return targets[0]
 
 
@@ -175,21 +177,47 @@ def _ffmetadata(metadata: Mapping[str, object]) -> str:
     def escape(text: str) -> str:
         return "".join("\\" + c if c in "=;#\\\n" else c for c in text)
 
-    lines = (f"{escape(key)}={escape(json.dumps(value))}" for key, value in metadata.items())
+    lines = (f"{escape(key)}={escape(_json(value))}" for key, value in metadata.items())
     return "\n".join([";FFMETADATA1", *lines]) + "\n"
 
 
+def _json(value: object) -> str:
+    """As a browser reads and writes it: NaN and infinity, which it refuses to read, are null."""
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(plain, allow_nan=False)
+
+
+def reading(path: str | os.PathLike) -> list[str]:
+    """ffmpeg's arguments to open a video file and nothing else.
+
+    By itself it opens what a playlist names, whatever that and the file are called.
+    """
+    return ["-protocol_whitelist", "file", "-format_whitelist", READABLE, "-i", f"file:{path}"]
+
+
 def read_video(path: str | os.PathLike) -> np.ndarray:
-    """All frames of a video, uint8 `[T, H, W, 3]`."""
-    reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["source_size"]
-    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+    """All frames of a video, uint8 `[T, H, W, 3]`. Raises OSError for what is no video file (mp4, mov, webm, mkv, avi,
+    gif).
+    """
+    *options, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=options[:-1])
+    try:
+        width, height = next(reader)["source_size"]
+        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
+    if not frames:
+        raise OSError(f"{path} cannot be read as a video: it has no frames")
+    return np.stack(frames)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
-    """The free text that `write_video` stored, decoded; empty where there is none."""
-    command = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-")
-    text, metadata = subprocess.run(command, check=True, capture_output=True).stdout.decode(), {}
+    """The free text that `write_video` stored, decoded; empty where there is none. Raises OSError as `read_video`."""
+    result = subprocess.run(_ffmpeg(*reading(path), "-f", "ffmetadata", "-"), capture_output=True, check=False)
+    if result.returncode:
+        reason = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise OSError(f"{path} cannot be read as a video: {''.join(reason)}")
+    text, metadata = result.stdout.decode(errors="replace"), {}
     for line in text.replace("\\\n", "\n").splitlines()[1:]:
         key, separator, value = line.partition("=")
         value = _unescape(value)
