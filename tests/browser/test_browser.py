@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
-from scripts.graphs import DOWNLOADS, FOLDER, OFFICIAL, WORKFLOWS
+from scripts.graph import DOWNLOADS, OFFICIAL
+from scripts.graphs import FOLDER, QUICKSTART, WORKFLOWS
 from scripts.workflow import find_node, set_widget, ui_to_api
-from tests.browser.canvas import FLAGS, Canvas
+from scripts.canvas import FLAGS, Canvas, chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt install chromium)")
-QUICKSTART = FOLDER / "quickstart.json"
+QUICKSTART_FILE = FOLDER / f"{QUICKSTART}.json"
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page
 
-from scripts.comfyui import PACK_NAME, ROOT
+from .comfyui import PACK_NAME, ROOT
 
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / ".artefacts"))
 FLAGS = [
@@ -46,6 +47,11 @@ DROP = """([name, type, data]) => {
   const options = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX: 800, clientY: 450 };
   for (const kind of ["dragenter", "dragover", "drop"]) canvas.dispatchEvent(new DragEvent(kind, options));
 }"""
+
+
+def chromium() -> str | None:
+    """Where Chromium is, under one of the names that it goes by; None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Canvas:
