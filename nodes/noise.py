@@ -21,7 +21,7 @@ class VC2FreeInit(io.ComfyNode):
             **search("vc2", "freeinit", "temporal consistency", "steady video", "flicker"),
             description=(
                 "Samples the clip several times, each time from noise that remembers the last one's rough shape, so"
-                " that frames agree more. Two passes take twice the time."
+                " that it moves more as the prompt says. Two passes take twice the time."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to change; the incoming one stays as it is."),

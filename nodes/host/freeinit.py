@@ -1,7 +1,7 @@
 """FreeInit: whatever sampler runs, run again, from noise that remembers the clip.
 
-Uses OUTER_SAMPLE wrappers (`comfy.patcher_extension`), whose executor can be called several times, and the guider's
-`conds`, which a run prepares anew; without them sample in a loop in `run.run_sampler`.
+Uses OUTER_SAMPLE wrappers (`comfy.patcher_extension`), whose executor can be called several times: what a run prepares
+of the conditions, the next prepares alike. Without them sample in a loop in `run.run_sampler`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def set_free_init(model: comfy.model_patcher.ModelPatcher, iterations: int, spat
         guider = executor.class_obj
         _check(guider.model_options, latent_image)
         space: RescaledSampling = guider.model_patcher.get_model_object("model_sampling")
-        frames, conds, passes = frames_per_clip(guider.conds, len(noise)), guider.conds, 0
-        result = noise
+        frames, passes, result = frames_per_clip(guider.conds, len(noise)), 0, noise
+        if len(noise) % frames:  # refused in the model's own words
+            return executor(noise, latent_image, sampler, sigmas, mask, callback, quiet, seed, **kwargs)
 
         def sample(x_T: Tensor) -> Tensor:
             nonlocal passes, result
             passes += 1
             tell(f"pass {passes} of {iterations}")
-            guider.conds = {name: [cond.copy() for cond in group] for name, group in conds.items()}
             x = rearrange(x_T, "b c t h w -> (b t) c h w")
             result = executor(x, latent_image, sampler, sigmas, mask, callback, quiet, seed, **kwargs)
             return to_clips(guider.model_patcher.model.process_latent_in(result).to(noise))

@@ -120,3 +120,8 @@ def test_frames_to_change_are_refused(client, narrow):
     sampler = vc2_sampler(steps=STEPS, denoise=0.5, latent=["source", 0])
     with pytest.raises(PromptError, match="FreeInit makes clips from noise"):
         sampled(client, narrow, free_init(), sampler, more={"source": vc2_sampler(steps=1)})
+
+
+def test_frames_that_are_not_whole_clips_are_refused(client, narrow):
+    with pytest.raises(PromptError, match="holds 4 frames, which are not whole clips of 3"):
+        sampled(client, narrow, free_init(), frames_per_clip=3)
