@@ -7,6 +7,7 @@ its share.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import os
@@ -165,6 +166,9 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 for Ctrl-C, 2 for what the user can put right, which one line tells."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A console may lack the letters of a file's name: no reason to fail once the file is there.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         run(args)

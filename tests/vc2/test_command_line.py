@@ -207,6 +207,26 @@ def test_half_precision_on_a_cpu_is_told(checkpoint, caplog):
     assert "fp32" not in caplog.text
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float64])
+def test_precisions_that_nothing_computes_in(tmp_path, dtype):
+    """They are for storing."""
+    model = TextToVideo(standin.write(tmp_path / "x.safetensors", dtype=dtype))
+    assert model.dtype == torch.float32
+    assert np.ptp(model(["a cat"], [1], override(Settings(), width=32, height=24, frames=1, steps=1))) > 0
+
+
+def test_a_name_that_the_console_cannot_show(checkpoint, tmp_path):
+    """Windows' consoles and pipes have code pages; the clip is made, and its name told as far as it can be."""
+    arguments = ["ein Bär", "-o", str(tmp_path / "ein_Bär_猫.mp4"), "--checkpoint", str(checkpoint), *SMALL]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    process = subprocess.run(
+        [sys.executable, "-m", "vc2", *arguments], env=environment, capture_output=True, check=False
+    )
+    assert process.returncode == 0, process.stderr.decode("cp1252")
+    assert process.stdout.decode("cp1252").strip().endswith(r"ein_Bär_\u732b.mp4")
+    assert (tmp_path / "ein_Bär_猫.mp4").is_file()
+
+
 def test_the_version_is_the_installed_ones(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -228,6 +248,12 @@ def test_a_missing_miniature_is_explained(tmp_path, monkeypatch, capsys):
         ('{"steps": true}', "must hold steps as int, found True"),
         ('{"guidance": null}', "must hold guidance as float, found None"),
         ('{"negative": 3}', "must hold negative as str, found 3"),
+        ("null", "must be a JSON object, found None"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"steps": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"fps": NaN}', "must hold a fps that can be sampled, found nan"),
+        ('{"guidance": -1e999}', "must hold a guidance that can be sampled, found -inf"),
+        ('{"frames": 1000000000}', "must hold a frames that can be sampled, found 1000000000"),
     ],
 )
 def test_damaged_recommendations_are_named(checkpoint, tmp_path, sampling, complaint):

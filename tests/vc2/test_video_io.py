@@ -64,6 +64,31 @@ def test_metadata_survives(tmp_path_factory, suffix, workflow):
     assert read_metadata(path)["workflow"] == workflow
 
 
+def test_metadata_is_json_as_browsers_read_it(tmp_path):
+    """They refuse the whole of it for a NaN, and write null for one themselves."""
+    workflow = {"a": [float("nan"), 1.5, {"b": float("inf"), "NaN": "NaN"}], "c": -float("inf")}
+    path = write_video(tmp_path / "clip.mp4", ramp(), 8, {"workflow": workflow})
+    assert read_metadata(path)["workflow"] == {"a": [None, 1.5, {"b": None, "NaN": "NaN"}], "c": None}
+
+
+@pytest.mark.parametrize("read", [read_video, read_metadata])
+def test_a_playlist_is_not_followed(tmp_path, read):
+    """Whatever it is called: ffmpeg by itself opens what it names."""
+    secret = write_video(tmp_path / "secret.mp4", ramp(), 8)
+    for content in (f"ffconcat version 1.0\nfile '{secret.name}'\n", f"#EXTM3U\n#EXTINF:1,\n{secret.name}\n"):
+        (tmp_path / "clip.mp4").write_text(content)
+        with pytest.raises(OSError, match=r"clip\.mp4 cannot be read as a video") as raised:
+            read(tmp_path / "clip.mp4")
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "concat:clip.mp4", "-i.mp4", "a%05d.mp4"])
+def test_names_are_read_as_they_are(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, ramp(2), 8, {"workflow": 1})
+    assert len(read_video(name)) == 2
+
+
 def test_large_metadata(tmp_path):
     """A big graph is larger than a command line may be."""
     workflow = {"nodes": ["x" * 1000] * 1000}

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import tags
 from .codecs import compression
-from .output import already_there, check_target, listed, scratch_folder
+from .output import already_there, check_target, listed, move, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Sound:
         return Sound(np.concatenate([samples, silence]), self.rate)
 
 
+READABLE = "mov,mp4,matroska,webm,avi,gif"  # ffmpeg's demuxers; a video's ending and content may differ
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"
 FORMATS = {
@@ -181,7 +182,7 @@ def write_video(
             for file in written:
                 tags.WRITERS[format.suffix](file, texts)
         for file, target in zip(written, targets, strict=True):
-            file.replace(target)
+            move(file, target)
     return targets[0]
 
 
@@ -246,19 +247,39 @@ def _json(value: object) -> str:
     return json.dumps(plain, allow_nan=False)
 
 
+def reading(path: str | os.PathLike) -> list[str]:
+    """ffmpeg's arguments to open a video file and nothing else.
+
+    By itself it opens what a playlist names, whatever that and the file are called.
+    """
+    return ["-protocol_whitelist", "file", "-format_whitelist", READABLE, "-i", f"file:{path}"]
+
+
 def read_video(path: str | os.PathLike) -> np.ndarray:
-    """All frames of a video, uint8 `[T, H, W, 3]`."""
-    reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["source_size"]
-    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+    """All frames of a video, uint8 `[T, H, W, 3]`. Raises OSError for what is no video file (mp4, mov, webm, mkv, avi,
+    gif).
+    """
+    *options, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=options[:-1])
+    try:
+        width, height = next(reader)["source_size"]
+        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
+    if not frames:
+        raise OSError(f"{path} cannot be read as a video: it has no frames")
+    return np.stack(frames)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
-    """The free text that `write_video` stored, decoded; empty where there is none."""
+    """The free text that `write_video` stored, decoded; empty where there is none. Raises OSError as `read_video`."""
     if Path(path).suffix.lower() in tags.WRITERS:
         return tags.decoded(tags.read(Path(path)))
-    command = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-")
-    text, metadata = subprocess.run(command, check=True, capture_output=True).stdout.decode(), {}
+    result = subprocess.run(_ffmpeg(*reading(path), "-f", "ffmetadata", "-"), capture_output=True, check=False)
+    if result.returncode:
+        reason = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise OSError(f"{path} cannot be read as a video: {''.join(reason)}")
+    text, metadata = result.stdout.decode(errors="replace"), {}
     for line in text.replace("\\\n", "\n").splitlines()[1:]:
         key, separator, value = line.partition("=")
         if separator:
