@@ -1,7 +1,7 @@
 """`python -m vc2 "a prompt" -o clip.mp4`: text to video without ComfyUI.
 
 Many prompts: `python -m vc2 --prompts file.txt -o folder/`, one a line; under `accelerate launch` every process takes
-its share.
+its share, and with `--skip-existing` only what an earlier one did not come to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .files.video import FORMATS, check_clips, format_of, write_video
+from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
 
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 SEEDS = 2**64
@@ -35,7 +35,13 @@ def parser() -> argparse.ArgumentParser:
         help="the video: .mp4, .webm, .gif, .webp, or .png for one file a frame, name_00000.png on; with --prompts the"
         " folder for 0000.mp4 on",
     )
-    p.add_argument("--overwrite", action="store_true", help="replace files that exist; without it they are refused")
+    existing = p.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace files that exist, which else are refused")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave clips that exist, whatever they show, and make the others, each as it would have been",
+    )
     p.add_argument(
         "--checkpoint",
         type=Path,
@@ -118,6 +124,11 @@ def run(args: argparse.Namespace) -> None:
     share = jobs(args)[rank::world]
     width, height = parse_size(args.size)
     # Only this process's own files: another may have written some of its own already.
+    if args.skip_existing:
+        asked, share = share, [job for job in share if not existing_files(job[1])]
+        log.info("%d of %d clips exist and are left as they are", len(asked) - len(share), len(asked))
+        if not share:
+            return
     paths = [path for _, path, _ in share]
     check_clips(paths, args.overwrite)
     if not args.checkpoint.exists() and args.checkpoint == TINY:

@@ -155,6 +155,33 @@ def test_overwriting_is_asked_for(checkpoint, folder, monkeypatch, capsys):
     assert "photo_00412.png would mix with the new clip's 3 frames" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("format", "missing"), [("mp4", ["0000.mp4", "0002.mp4"]), ("png", ["0000_", "0001_"])])
+def test_a_folder_is_completed(checkpoint, folder, format, missing):
+    """What is there is left, and what is not is as in a folder that was made in one go."""
+    command = ["--prompts", "three.txt", "--format", format, "--checkpoint", str(checkpoint), *SMALL, "--seed", "5"]
+    assert main([*command, "-o", "whole"]) == 0
+    before = contents(folder / "done")
+    assert main([*command, "-o", "done", "--skip-existing"]) == 0
+    whole, after = contents(folder / "whole"), contents(folder / "done")
+    assert after == before | {path: whole[path] for path in whole if path.name.startswith(tuple(missing))}
+
+
+def test_a_process_completes_its_own_share(folder, monkeypatch, caplog):
+    """The shares do not move by what is there, which another process may be adding to; nor are weights read in vain."""
+    monkeypatch.setattr(TextToVideo, "__init__", lambda *_: pytest.fail("it read the weights"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with caplog.at_level("INFO"):
+        assert main(["--prompts", "three.txt", "-o", "done", "--skip-existing"]) == 0
+    assert "1 of 1 clips exist and are left as they are" in caplog.text
+
+
+def test_leaving_and_replacing_contradict(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["a cat", "-o", "clip.mp4", "--skip-existing", "--overwrite"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_a_process_asks_for_its_own_files_only(checkpoint, folder, monkeypatch):
     """Another one may have written some of its own before this one asks."""
     monkeypatch.setenv("RANK", "0")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vc2.files import video
 from vc2.files.video import FORMATS, check_clips, format_of, read_metadata, read_video, write_video
 
 
@@ -163,6 +164,16 @@ def test_frames_replace_their_own_and_nothing_else(tmp_path):
     ):
         write_video(tmp_path / "clip.png", ramp(1), 10)
     assert contents(tmp_path) == after
+
+
+def test_frames_left_of_a_longer_clip_are_told_before_the_work(tmp_path, monkeypatch):
+    """Wherever it is known how many there will be."""
+    write_video(tmp_path / "clip.png", ramp(3), 10)
+    monkeypatch.setattr(video, "_encode", lambda *_: pytest.fail("it encoded"))
+    with pytest.raises(FileExistsError, match=r"clip_00002\.png would mix with the new clip's 2 frames"):
+        write_video(tmp_path / "clip.png", list(ramp(2)), 10)
+    with pytest.raises(ValueError, match="there are no frames to write"):
+        write_video(tmp_path / "clip.png", [], 10)
 
 
 @pytest.mark.parametrize(("name", "existing"), [("clip.mp4", "clip.mp4"), ("a+b.png", "a+b_00412.png")])

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,20 @@ class Format:
     metadata: bool = False
     codecs: tuple[str, ...] = ()
     sound: str | None = None
+
+    def compression(self, codec: str | None = None, crf: int | None = None, plays: int = 0) -> list[str]:
+        """ffmpeg's arguments for `write_video`'s `codec`, `crf` and `plays`, as far as the format knows them.
+
+        Raises ValueError for a codec or crf that it cannot have, RuntimeError where this ffmpeg lacks the codec.
+        """
+        if self.codecs:
+            codec = codec or self.codecs[0]
+            if codec not in self.codecs:
+                raise ValueError(f"a {self.suffix} holds {' or '.join(self.codecs)}, not {codec}")
+            return compression(codec, crf)
+        if self.suffix == ".gif":  # it counts how often it starts again, and has 0 for ever and -1 for once
+            return ["-loop", str(plays - 1 or -1) if plays else "0"]
+        return ["-loop", str(plays)] if self.suffix == ".webp" else []
 
 
 @dataclass(frozen=True)
@@ -151,13 +165,17 @@ def write_video(
         raise ValueError(f"fps must be positive, found {fps}")
     if sound is not None and format.sound is None:
         raise ValueError(f"{path}: a {format.suffix} holds no sound; choose .mp4 or .webm")
-    compressed = _compression(path, format, codec, crf, plays)
+    try:
+        compressed = format.compression(codec, crf, plays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    count = len(frames) if isinstance(frames, Sized) else 0
+    check_clips([path], overwrite, count or None)
     iterator = iter(frames)
     try:
         first = next(iterator)
     except StopIteration:
         raise ValueError(f"{path}: there are no frames to write") from None
-    check_clips([path], overwrite)
     with scratch_folder(path) as folder:
         size = f"{first.shape[1]}x{first.shape[0]}"
         inputs = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i pipe:0".split()
@@ -184,17 +202,6 @@ def write_video(
         for file, target in zip(written, targets, strict=True):
             move(file, target)
     return targets[0]
-
-
-def _compression(path: Path, format: Format, codec: str | None, crf: int | None, plays: int) -> list[str]:
-    if format.codecs:
-        codec = codec or format.codecs[0]
-        if codec not in format.codecs:
-            raise ValueError(f"{path}: a {format.suffix} holds {' or '.join(format.codecs)}, not {codec}")
-        return compression(codec, crf)
-    if format.suffix == ".gif":  # it counts how often it starts again, and has 0 for ever and -1 for once
-        return ["-loop", str(plays - 1 or -1) if plays else "0"]
-    return ["-loop", str(plays)] if format.suffix == ".webp" else []
 
 
 def _ffmpeg(*arguments: str) -> list[str]:
