@@ -266,8 +266,8 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
     """All frames of a video, uint8 `[T, H, W, 3]`. Raises OSError for what is no video file (mp4, mov, webm, mkv, avi,
     gif).
     """
-    *options, name = reading(path)
-    reader = imageio_ffmpeg.read_frames(name, input_params=options[:-1])
+    *guard, _, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=guard)
     try:
         width, height = next(reader)["source_size"]
         frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
