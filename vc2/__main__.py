@@ -125,10 +125,11 @@ def run(args: argparse.Namespace) -> None:
     width, height = parse_size(args.size)
     # Only this process's own files: another may have written some of its own already.
     if args.skip_existing:
-        asked, share = share, [job for job in share if not existing_files(job[1])]
-        log.info("%d of %d clips exist and are left as they are", len(asked) - len(share), len(asked))
-        if not share:
+        missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
+        log.info("%d of %d clips exist and are left as they are", len(share) - len(missing), len(share))
+        if not missing:
             return
+        share = missing
     paths = [path for _, path, _ in share]
     check_clips(paths, args.overwrite)
     if not args.checkpoint.exists() and args.checkpoint == TINY:

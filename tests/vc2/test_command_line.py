@@ -122,6 +122,7 @@ def contents(folder):
     ("arguments", "complaint"),
     [
         (["a cat", "-o", "x.mp4", "--overwrite"], "x.mp4 is a folder"),
+        (["a cat", "-o", "x.mp4", "--skip-existing"], "x.mp4 is a folder"),
         (["a cat", "-o", "clip.mp4/b.mp4"], "clip.mp4 is not a folder"),
         (["a cat", "-o", "clip.mp4"], "clip.mp4 exists already; choose another name, or add --overwrite"),
         (["a cat", "-o", "photo.png"], "photo_00412.png exists already"),

@@ -135,6 +135,7 @@ def adapter(tmp_path):
         ({"lora_alpha": 16}, [1, 4]),
         ({"lora_alpha": 16, "use_rslora": True}, [4, 8]),
         ({"lora_alpha": 16, "use_rslora": False, "alpha_pattern": None, "peft_type": "LORA"}, [1, 4]),
+        ({"lora_alpha": 16, "init_lora_weights": True}, [1, 4]),
         ({"lora_alpha": 16, "alpha_pattern": {"to_q": 32}}, [2, 4]),
         ({"lora_alpha": 16, "alpha_pattern": {"attn2.to_v": 2, "o_q": 99}}, [1, 0.5]),
         ({"alpha_pattern": {f"^model.diffusion_model.{LAYER}": 4, "^to_v": 99}, "use_rslora": True}, [1, 4]),
@@ -159,6 +160,7 @@ def test_pefts_scales(adapter, config, scales):
         ({"use_dora": True}, "use_dora is True; only plain LoRA is supported"),
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
     ],
 )
 def test_peft_configurations_that_cannot_be_honoured(adapter, config, complaint):

@@ -12,8 +12,14 @@ from typing import Any
 from . import CheckpointError
 
 ALPHA = 8.0  # PEFT's default
-# With any other value the tensors mean something else than W + scale B A.
-PLAIN = {"use_dora": False, "use_qalora": False, "fan_in_fan_out": False, "peft_type": "LORA"}
+# With any other value the tensors mean something else than W + scale B A, of the model's own W.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "use_dora": (False,),
+    "use_qalora": (False,),
+    "fan_in_fan_out": (False,),
+    "peft_type": ("LORA",),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),  # others (PiSSA, OLoRA) change W first
+}
 LONGEST = 2**20
 
 
@@ -27,8 +33,9 @@ def alphas(path: Path, ranks: Mapping[str, int]) -> dict[str, float]:
     source = path.with_name("adapter_config.json")
     config = _read(source) if source.is_file() else {}
     for name, plain in PLAIN.items():
-        if config.get(name) not in (None, plain):
-            raise CheckpointError(f"{source}: {name} is {config[name]!r}; only plain LoRA is supported ({plain!r})")
+        if config.get(name) not in (None, *plain):
+            allowed = " or ".join(map(repr, plain))
+            raise CheckpointError(f"{source}: {name} is {config[name]!r}; only plain LoRA is supported ({allowed})")
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise CheckpointError(f"{source}: alpha_pattern must be a JSON object, found {patterns!r}")
