@@ -91,8 +91,15 @@ class Canvas:
         box.wait_for(timeout=30_000)
         box.fill(words)
         self.page.wait_for_timeout(2000)  # the search waits for the typing to end
-        cards = self.page.locator(f"[data-testid^={TEMPLATE}]").all()
-        return {str(card.get_attribute("data-testid")).removeprefix(TEMPLATE) for card in cards}
+        shown: set[str] = set()
+        while (now := self._templates()) != shown:
+            self.page.wait_for_timeout(500)
+            shown = now
+        return shown
+
+    def _templates(self) -> set[str]:
+        ids = self.page.eval_on_selector_all(f"[data-testid^={TEMPLATE}]", "cards => cards.map(c => c.dataset.testid)")
+        return {str(name).removeprefix(TEMPLATE) for name in ids}
 
     def open_template(self, name: str) -> None:
         """From the browser of templates, as a search finds it."""

@@ -11,24 +11,14 @@ from .graph import OFFICIAL, OFFICIAL_SETTINGS, TINY, TURBO, VADER, Graph
 FOLDER = ROOT / "workflows"
 QUICKSTART = "VideoCrafter2_1_Quickstart"
 CLIP = "videocrafter2_example.mp4"  # made by the miniature; the pack puts it into ComfyUI's input folder
-TRAVEL = """VideoCrafter Prompt Travel → prompts*: **0: a blue circle moving right** and, on a line of its own, \
-**31: a red circle moving right**"""
 WINDOWS: dict[str, Any] = {"mode": "FreeNoise", "length": 16, "overlap": 12}
 MODEL = f"""**Model**: [{OFFICIAL} of VideoCrafter2](https://huggingface.co/VideoCrafter/VideoCrafter2), 5.5 GB, in \
 **models/checkpoints**."""
+# The button is web/miniature.js.
+NEEDS_MODEL = f"""{MODEL}
 
-
-def needs_model(
-    *, guidance: str = "VideoCrafter Sampler → guidance", prompt: str = "Prompt → text*: **a red circle moving right**"
-) -> str:
-    """Where the model is, and what to change to try the graph with the bundled one instead."""
-    return f"""{MODEL}
-
-**Without it**, try the bundled miniature:
-- *Load VideoCrafter Checkpoint → ckpt_name*: **{TINY}**
-- *Empty VideoCrafter Latent → width, height*: **64**
-- *{guidance}*: **4**
-- *{prompt}"""
+**Without it**, press **Try the miniature** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a clip \
+of coloured shapes in seconds. Press again to come back."""
 
 
 def quickstart() -> Graph:
@@ -52,12 +42,60 @@ def text_to_video() -> Graph:
 
 16 frames of 512 x 320 with the settings of the paper. **25 steps** are enough for a draft.
 
-{needs_model()}
+{NEEDS_MODEL}
 
 **More or less motion**: put *VideoCrafter Video Conditioning* between the prompts and the sampler. A lower \
 **motion fps** means larger movements; 28 is as without the node.""")
     model, clip, vae = g.checkpoint()
     g.saved(g.sampled(model, clip, g.latent()), vae)
+    return g
+
+
+def high_resolution() -> Graph:
+    g = Graph(
+        f"""## Higher resolution
+
+The model knows 512 x 320. So the clip is made at that size, enlarged, and denoised again at **1024 x 576**, which \
+draws the detail. **denoise** of the second pass: 0.4 keeps more of the first, 0.7 draws more anew.
+
+The second pass takes about four times the time and memory of the first.
+
+{NEEDS_MODEL}""",
+        note_at=(4, 4, 664),
+    )
+    model, clip, vae = g.checkpoint()
+    latent, prompts = g.latent(), g.prompts(clip)
+    first = g.sample("VC2Sampler", "4 Sample", model=model, latent=latent, **prompts, **OFFICIAL_SETTINGS)
+    again, row = "Second pass, 1024 x 576", 664
+    with g.group(again, 0, row):
+        frames = g.add("frames", "VAEDecode", samples=first, vae=vae)
+    with g.group(again, 1, row):
+        size = {"upscale_method": "lanczos", "width": 1024, "height": 576, "crop": "center"}
+        large = g.add("scale", "ImageScale", image=frames, **size)
+    with g.group(again, 2, row):
+        encoded = g.add("encode", "VAEEncode", pixels=large, vae=vae)
+    with g.group(again, 3, row):
+        settings = OFFICIAL_SETTINGS | {"denoise": 0.5}
+        second = g.add("second", "VC2Sampler", "Second pass", model=model, latent=encoded, **prompts, **settings)
+    g.unfolded.add("second")
+    g.miniature = {("scale", "width"): 128, ("scale", "height"): 128}
+    g.saved(second, vae)
+    return g
+
+
+def free_init() -> Graph:
+    g = Graph(
+        f"""## FreeInit
+
+The clip is sampled **three times**, each time from noise that remembers the last one's rough shape, and takes three \
+times as long. It is meant to make clips move more as the prompt says; with *iterations* at **1** you see the \
+difference.
+
+{NEEDS_MODEL}""",
+    )
+    model, clip, vae = g.checkpoint()
+    remembered = g.patch("Noise", "init", "VC2FreeInit", model=model, iterations=3)
+    g.saved(g.sampled(remembered, clip, g.latent()), vae)
     return g
 
 
@@ -67,7 +105,7 @@ def stock_ksampler() -> Graph:
 VideoCrafter2 works with every stock sampler and scheduler. A good one needs fewer steps: here **dpmpp_2m** with \
 **25**.
 
-{needs_model(guidance="KSampler → cfg")}""")
+{NEEDS_MODEL}""")
     model, clip, vae = g.checkpoint()
     latent, prompts = g.latent(), g.prompts(clip)
     settings = {"seed": 1, "steps": 25, "cfg": 12.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1.0}
@@ -82,7 +120,7 @@ def custom_sampler() -> Graph:
 **SamplerCustomAdvanced** with our steps and our noise levels. Put another guider, sampler or noise in the place of \
 one of them.
 
-{needs_model(guidance="CFGGuider → cfg")}""",
+{NEEDS_MODEL}""",
         note_at=(0, 1, None),
     )
     model, clip, vae = g.checkpoint()
@@ -109,7 +147,7 @@ def guidance() -> Graph:
 **Guidance Rescale** takes back the contrast that a high guidance adds. Use them together or one at a time (select, \
 then Ctrl-B).
 
-{needs_model()}""",
+{NEEDS_MODEL}""",
     )
     model, clip, vae = g.checkpoint()
     steady = g.patch("Guidance", "temporal", "VC2TemporalGuidance", model=model, scale=1.0)
@@ -171,7 +209,7 @@ def long_video() -> Graph:
 memory choose the mode **overlap**, or the template **VideoCrafter2_Long_Video_FIFO**. With **eta 0** the windows \
 agree best.
 
-{needs_model()}""",
+{NEEDS_MODEL}""",
     )
     model, clip, vae = g.checkpoint()
     windows = g.patch("Long video", "windows", "VC2ContextWindows", model=model, **WINDOWS)
@@ -185,7 +223,7 @@ def fifo() -> Graph:
 64 frames from a queue in which noise rises from frame to frame: sampling takes no more memory for 1000 frames than \
 for 64. It is slower than **VideoCrafter2_Long_Video**, and the subject may drift.
 
-{needs_model(guidance="VideoCrafter FIFO Sampler → guidance")}""")
+{NEEDS_MODEL}""")
     model, clip, vae = g.checkpoint()
     latent, prompts = g.latent(64), g.prompts(clip)
     settings = {"seed": 1, "guidance": 12.0, "partitions": 4, "window": 16, "eta": 1.0}
@@ -200,7 +238,7 @@ def prompt_travel() -> Graph:
 Keyframes, one a line: **frame: prompt**. Between them the prompts blend. **frames** must be the same here and in \
 *Empty VideoCrafter Latent*; beyond 16 the windows take over.
 
-{needs_model(prompt=TRAVEL)}""",
+{NEEDS_MODEL}""",
     )
     model, clip, vae = g.checkpoint()
     windows = g.patch("Long video", "windows", "VC2ContextWindows", model=model, **WINDOWS)
@@ -223,9 +261,9 @@ def video_to_video() -> Graph:
 
 The motion of a clip stays, its subject changes. **denoise** says how much: 0.6 stays close, 0.9 is nearly new.
 
-Speed and sound are the source's. {MODEL}
+Speed and sound are the source's.
 
-To try **{TINY}**: *Upscale Image* to **64 x 64**, *guidance* **4**, **a red circle moving up**.""",
+{NEEDS_MODEL}""",
         note_at=(0, 0, 262),
     )
     model, clip, vae = g.checkpoint()
@@ -282,9 +320,11 @@ for **models/diffusion_models**.
 WORKFLOWS: dict[str, Callable[[], Graph]] = {
     QUICKSTART: quickstart,
     "VideoCrafter2_2_Text_to_Video": text_to_video,
+    "VideoCrafter2_High_Resolution": high_resolution,
     "VideoCrafter2_Stock_KSampler": stock_ksampler,
     "VideoCrafter2_Custom_Sampler": custom_sampler,
     "VideoCrafter2_Guidance": guidance,
+    "VideoCrafter2_FreeInit": free_init,
     "VideoCrafter2_LoRA": with_lora,
     "VideoCrafter2_Turbo_4_Steps": turbo,
     "VideoCrafter2_Long_Video": long_video,

@@ -11,6 +11,7 @@ import re
 import uuid
 from typing import Any
 
+from . import miniature
 from .comfyui import COMFYUI_VERSION, PACK_NAME
 from .graph import DOWNLOADS, PROMPT_TITLE, Graph, Node, Place
 from .wires import Box, Router
@@ -112,7 +113,7 @@ def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": routed | _app(graph, ids),
+        "extra": routed | _app(graph, ids) | _miniature(name, graph, ids),
         "version": 0.4,
     }
 
@@ -259,3 +260,11 @@ def _app(graph: Graph, ids: dict[str, int]) -> dict[str, Any]:
         return {}
     inputs = [[ids[node], widget] for node, widget in graph.app]
     return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": [ids["save"]]}}
+
+
+def _miniature(name: str, graph: Graph, ids: dict[str, int]) -> dict[str, Any]:
+    """What web/miniature.js changes at the press of a button: node, widget, the miniature's value, the graph's own."""
+    if not miniature.can_run(graph):
+        return {}
+    changes = [[ids[edit.node], *edit[1:]] for edit in miniature.edits(name, graph)]
+    return {"videocrafter2": {"miniature": changes}}

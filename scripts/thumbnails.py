@@ -6,7 +6,6 @@ knows, and the picture says so.
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 from pathlib import Path
@@ -23,26 +22,12 @@ from vc2.files.video import read_video
 from .client import Client
 from .comfyui import ROOT, Server
 from .demo import make_video
-from .graph import PROMPT_TITLE, TINY, TURBO, VADER
+from .graph import TINY, TURBO, VADER, Graph
 from .graphs import CLIP, FOLDER, QUICKSTART, WORKFLOWS, quickstart
 from .layout import to_ui
-from .workflow import ObjectInfo, set_widget, typed_widgets, ui_to_api
+from .miniature import SENTENCES, edits
+from .workflow import ObjectInfo, set_widget, ui_to_api
 
-SENTENCES = {
-    QUICKSTART: "a red circle moving right",
-    "VideoCrafter2_2_Text_to_Video": "a purple triangle moving up",
-    "VideoCrafter2_Stock_KSampler": "a green square moving left",
-    "VideoCrafter2_Custom_Sampler": "a white circle moving down",
-    "VideoCrafter2_Guidance": "a green cross moving right",
-    "VideoCrafter2_LoRA": "a yellow circle moving down",
-    "VideoCrafter2_Turbo_4_Steps": "a white cross moving right",
-    "VideoCrafter2_Long_Video": "a blue triangle moving right",
-    "VideoCrafter2_Long_Video_FIFO": "a purple square moving down",
-    "VideoCrafter2_Prompt_Travel": "a blue circle, then a red circle moving right",
-    "VideoCrafter2_Video_to_Video": "a yellow square moving up",
-    "training/VideoCrafter2_Training_Strategies": "a purple cross moving up",
-}
-SETTINGS: dict[str, Any] = {"ckpt_name": TINY, "width": 64, "height": 64, "guidance": 4.0, "cfg": 4.0, "partitions": 2}
 SIDE = 384
 
 
@@ -55,26 +40,19 @@ def make_thumbnails(server: Server, names: list[str]) -> None:
     stand_ins(server.base)
     object_info = client.object_info()  # again: now it lists the stand-ins
     for name in tqdm(names, desc="running", unit="workflow"):
-        small = miniature(name, to_ui(name, WORKFLOWS[name](), object_info), object_info)
+        small = miniature(name, WORKFLOWS[name](), object_info)
         file = client.run(ui_to_api(small, object_info), timeout=3600).files[-1]
         label = f"{SENTENCES[name]} (the bundled miniature)"
         thumbnail(server.output / file.subfolder / file.filename, label, FOLDER / f"{name}.jpg")
 
 
-def miniature(name: str, workflow: dict[str, Any], object_info: ObjectInfo) -> dict[str, Any]:
-    """The same graph at the miniature's size and settings, in a sentence that it knows."""
-    small = copy.deepcopy(workflow)
-    for node in small["nodes"]:
-        settings = dict(SETTINGS)
-        settings["text"] = SENTENCES[name] if node.get("title") == PROMPT_TITLE else ""
-        if node["type"] == "VC2PromptTravel":
-            last = node["widgets_values"][1] - 1
-            settings["prompts"] = f"0: a blue circle moving right\n{last}: a red circle moving right"
-        if node["type"] != "VC2TurboSampler":
-            settings["steps"] = 25
-        for widget in set(typed_widgets(node, object_info)) & set(settings):
-            set_widget(node, widget, settings[widget], object_info)
-    return small
+def miniature(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
+    """The workflow, changed so that the miniature runs it."""
+    workflow = to_ui(name, graph, object_info)
+    nodes = dict(zip(graph.nodes, workflow["nodes"], strict=False))  # the last is the note
+    for edit in edits(name, graph):
+        set_widget(nodes[edit.node], edit.widget, edit.value, object_info)
+    return workflow
 
 
 def stand_ins(base: Path) -> None:
