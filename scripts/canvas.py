@@ -29,6 +29,13 @@ FLAGS = [
 # A veil lies over the page while it starts; what comes too early leaves it there for good.
 READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner
   && !document.querySelector(".p-blockui-mask") && Object.keys(LiteGraph.registered_node_types).length > 10"""
+# In a dialog, or since 1.42 in a panel.
+MISSING_MODELS = """() => {
+  const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia.state.value;
+  const shown = stores.dialog.dialogStack.flatMap(dialog => dialog.contentProps?.missingModels ?? []);
+  return [...shown, ...(stores.missingModel?.missingModelCandidates ?? [])]
+    .map(({ name, directory, url }) => ({ name, directory, url }));
+}"""
 DROP = """([name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -110,6 +117,7 @@ class Canvas:
     def clear(self) -> None:
         """Close what lies over the canvas, and empty it."""
         self.page.keyboard.press("Escape")
+        self.page.wait_for_timeout(500)  # a dialog that still closes would take the next of its kind with it
         self.page.evaluate("app.graph.clear()")
 
     def wait_for_graph(self) -> None:
@@ -121,6 +129,11 @@ class Canvas:
             "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type] && n.type != 'MarkdownNote').map(n"
             " => n.type)"
         )
+
+    def missing_models(self) -> list[dict[str, str]]:
+        """Name, directory and url of the weights that the front end says are missing."""
+        self.page.wait_for_function(f"({MISSING_MODELS})().length > 0", timeout=30_000)
+        return self.page.evaluate(MISSING_MODELS)
 
     def api(self) -> dict[str, Any]:
         """The prompt that the queue button would send, less the preview that LoadVideo adds where its file exists."""

@@ -49,8 +49,7 @@ class Graph:
 
     `note` is Markdown; `note_at` is its first and last column and its top in pixels, None: below what stands there.
     `app` names the widgets, as (node, widget), that app mode shows, `unfolded` the nodes that show their rarer widgets
-    from the start, `miniature` the values of widgets, again as (node, widget), with which the bundled model runs the
-    graph, where they are not the usual ones.
+    from the start.
     """
 
     def __init__(self, note: str, note_at: tuple[int, int, int | None] = (3, 4, None)) -> None:
@@ -58,7 +57,6 @@ class Graph:
         self.nodes: dict[str, Node] = {}
         self.app: list[tuple[str, str]] = []
         self.unfolded: set[str] = set()
-        self.miniature: dict[tuple[str, str], Any] = {}
         self._place = Place("", 0)
 
     @contextmanager

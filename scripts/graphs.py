@@ -17,8 +17,8 @@ MODEL = f"""**Model**: [{OFFICIAL} of VideoCrafter2](https://huggingface.co/Vide
 # The button is web/miniature.js.
 NEEDS_MODEL = f"""{MODEL}
 
-**Without it**, press **Try the miniature** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a clip \
-of coloured shapes in seconds. Press again to come back."""
+**Without it**, press **Try the miniature** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a \
+clip of coloured shapes in seconds. Press again to come back."""
 
 
 def quickstart() -> Graph:
@@ -60,7 +60,7 @@ draws the detail. **denoise** of the second pass: 0.4 keeps more of the first, 0
 
 The second pass takes about four times the time and memory of the first.
 
-{NEEDS_MODEL}""",
+{NEEDS_MODEL} It knows no size but 64 x 64, so both passes have that one.""",
         note_at=(4, 4, 664),
     )
     model, clip, vae = g.checkpoint()
@@ -78,7 +78,6 @@ The second pass takes about four times the time and memory of the first.
         settings = OFFICIAL_SETTINGS | {"denoise": 0.5}
         second = g.add("second", "VC2Sampler", "Second pass", model=model, latent=encoded, **prompts, **settings)
     g.unfolded.add("second")
-    g.miniature = {("scale", "width"): 128, ("scale", "height"): 128}
     g.saved(second, vae)
     return g
 

@@ -14,6 +14,7 @@ from typing import Any
 from . import miniature
 from .comfyui import COMFYUI_VERSION, PACK_NAME
 from .graph import DOWNLOADS, PROMPT_TITLE, Graph, Node, Place
+from .languages import translations
 from .wires import Box, Router
 from .workflow import ObjectInfo, default_value, input_specs, widget_slots
 
@@ -113,7 +114,7 @@ def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": routed | _app(graph, ids) | _miniature(name, graph, ids),
+        "extra": routed | _app(graph, ids) | {"videocrafter2": _ours(name, graph, ids, [*nodes, note], groups)},
         "version": 0.4,
     }
 
@@ -262,9 +263,14 @@ def _app(graph: Graph, ids: dict[str, int]) -> dict[str, Any]:
     return {"linearMode": True, "linearData": {"inputs": inputs, "outputs": [ids["save"]]}}
 
 
-def _miniature(name: str, graph: Graph, ids: dict[str, int]) -> dict[str, Any]:
-    """What web/miniature.js changes at the press of a button: node, widget, the miniature's value, the graph's own."""
-    if not miniature.can_run(graph):
-        return {}
-    changes = [[ids[edit.node], *edit[1:]] for edit in miniature.edits(name, graph)]
-    return {"videocrafter2": {"miniature": changes}}
+def _ours(
+    name: str, graph: Graph, ids: dict[str, int], nodes: list[dict[str, Any]], groups: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the pack's own scripts in web/ read: titles and note in other languages, and how to try the miniature.
+
+    That is, for each widget to change: node, widget, the miniature's value, the graph's own.
+    """
+    ours: dict[str, Any] = {"languages": translations(name, nodes, groups)}
+    if miniature.can_run(graph):
+        ours["miniature"] = [[ids[edit.node], *edit[1:]] for edit in miniature.edits(name, graph)]
+    return ours

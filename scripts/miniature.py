@@ -1,4 +1,7 @@
-"""What to change in each graph to run it on the bundled miniature: the thumbnails do, and a button on the loader does."""
+"""What to change in each graph to run it on the bundled miniature.
+
+The thumbnails are made so, and a button on the loader does the same (web/miniature.js).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ SENTENCE = "a red circle moving right"
 SENTENCES = {
     "VideoCrafter2_1_Quickstart": SENTENCE,
     "VideoCrafter2_2_Text_to_Video": "a purple triangle moving up",
-    "VideoCrafter2_High_Resolution": "a yellow cross moving left",
+    "VideoCrafter2_High_Resolution": "a yellow square moving left",
     "VideoCrafter2_Stock_KSampler": "a green square moving left",
     "VideoCrafter2_Custom_Sampler": "a white circle moving down",
     "VideoCrafter2_Guidance": "a green cross moving right",
@@ -47,11 +50,12 @@ def edits(name: str, graph: Graph) -> list[Edit]:
     """The same graph at the miniature's size and settings, in a sentence that it knows."""
     changes = []
     for key, node in graph.nodes.items():
-        settings = SETTINGS | {widget: value for (of, widget), value in graph.miniature.items() if of == key}
+        settings = dict(SETTINGS)
         if node.title == PROMPT_TITLE:
             settings["text"] = SENTENCES[name]
         if node.kind == "VC2PromptTravel":
-            settings["prompts"] = f"0: a blue circle moving right\n{node.inputs['frames'] - 1}: a red circle moving right"
+            last = node.inputs["frames"] - 1
+            settings["prompts"] = f"0: a blue circle moving right\n{last}: a red circle moving right"
         if node.kind == "VC2TurboSampler":
             del settings["steps"]
         changes += [
