@@ -105,6 +105,8 @@ def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
     for link, source, output, *_ in links:
         by_id[source]["outputs"][output]["links"].append(link)
     routed = {"reroutes": reroutes, "linkExtensions": ends} if reroutes else {}
+    # A graph without a note is part of another, not opened by itself.
+    ours = {"videocrafter2": _ours(name, graph, ids, [*nodes, note], groups)} if graph.note else {}
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_NAME}/{name}")),
         "revision": 0,
@@ -114,7 +116,7 @@ def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": routed | _app(graph, ids) | {"videocrafter2": _ours(name, graph, ids, [*nodes, note], groups)},
+        "extra": routed | _app(graph, ids) | ours,
         "version": 0.4,
     }
 

@@ -1,4 +1,4 @@
-"""Build workflows/*.json, the graphs that people drag onto the canvas, and the pictures of them.
+"""Build workflows/*.json, the graphs that people drag onto the canvas, the blueprint in subgraphs/, and the pictures.
 
 The pictures are a thumbnail of what each graph makes, and docs/graph.png.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from .blueprint import write_blueprint
 from .client import Client
 from .comfyui import Server
 from .graphs import FOLDER, QUICKSTART, WORKFLOWS
@@ -31,6 +32,7 @@ def main() -> None:
             path = FOLDER / f"{name}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_blueprint(object_info)
         if not args.no_thumbnails:
             make_thumbnails(server, names)
             if QUICKSTART in names:
