@@ -42,6 +42,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
     check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
+    cards = check.add_mutually_exclusive_group()
+    propose = "propose a micro-batch and checkpointing, and say what the run then costs,"
+    cards.add_argument("--card", help=f"{propose} for such a card, e.g. a100-80")
+    cards.add_argument("--memory", type=float, help=f"{propose} for a card with so many GB")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
     export = on_recipe("export", "write a run's newest weights as a file; RECIPE may be the run's folder")
     output = "a .safetensors file to write"
@@ -114,9 +118,11 @@ def run(args: argparse.Namespace) -> int:
         folder = args.runs / recipe.name
     cache = args.runs / "cache"
     if args.command == "check":
+        from .cards import Card, card_of
         from .check import check
 
-        for line in check(recipe, cache, args.processes):
+        card = card_of(args.card) if args.card else Card(args.memory, 0.0) if args.memory else None
+        for line in check(recipe, cache, args.processes, card):
             print(line, flush=True)
         return 0
     if args.command == "prepare":

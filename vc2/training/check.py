@@ -10,9 +10,11 @@ import torch
 
 from ..pipeline import Settings
 from . import parallel
+from .cards import CARDS, Card
+from .cost import A100
 from .data.stream import Stream
 from .errors import RecipeError
-from .estimate import estimate, memory
+from .estimate import Estimate, computed, estimate, memory, propose
 from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 from .recipe import Recipe
 from .rng import numpy_generator
@@ -20,17 +22,20 @@ from .sources.source import BrokenSample, SourceError
 
 TRIED = 20  # samples that are read of each source; of so many, data.broken_share allows one by default
 GB = 1e9
+USED = 0.9  # of a card's memory; the rest is for CUDA itself, the workspaces of its kernels, and gaps
 
 
-def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
-    """Lines of a report. Raises RecipeError at its end, with everything that is wrong, each as a run would say it."""
+def check(recipe: Recipe, cache: Path, processes: int = 1, card: Card | None = None) -> Iterator[str]:
+    """Lines of a report, with a proposal for `card`, or for this machine's. Raises RecipeError at its end, with
+    everything that is wrong, each as a run would say it.
+    """
     yield f"{recipe.name}: {recipe.about or recipe.objective}"
     if recipe.objective != "diffusion":
         yield "ok: procedural data, fresh weights"
         return
     wrong: dict[str, None] = {}  # one cause may be met twice
     sources = [_source(recipe, medium, cache) for medium in recipe.data.sources]
-    for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes)):
+    for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes, card)):
         try:
             yield from report
         except (ValueError, OSError) as error:
@@ -41,9 +46,9 @@ def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
         raise RecipeError(next(iter(wrong)))
 
 
-def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
-    """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, CheckpointError or
-    OSError where the network is not known.
+def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> Iterator[str]:
+    """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, or nothing would fit
+    `card`; CheckpointError or OSError where the network is not known.
     """
     needs = estimate(recipe)
     yield f"learns: {needs.learning / 1e6:.2f} M parameters, {needs.frozen / 1e6:.2f} M frozen"
@@ -60,14 +65,36 @@ def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
         f"memory: about {total:.1f} GB a process on {processes}, of which {needs.static / GB:.1f} GB are weights and"
         " the optimizer's state"
     )
-    if torch.cuda.is_available():
-        room = torch.cuda.get_device_properties(0).total_memory / GB
-        if total > room:
-            raise RecipeError(
-                f"this device has {room:.1f} GB and about {total:.1f} are needed; try compute.precision=bf16,"
-                " compute.gradient_checkpointing=true, compute.micro_batch=1, learn.how=lora or"
-                " optimizer.kind=adamw8bit"
-            )
+    device = torch.cuda.get_device_properties(0).total_memory / GB if torch.cuda.is_available() else None
+    if card or device:
+        yield from _propose(recipe, needs, card or Card(device or 0.0, 0.0), processes)
+    if device and not card and total > device:
+        raise RecipeError(
+            f"this device has {device:.1f} GB and about {total:.1f} are needed; see what is proposed, or try"
+            " compute.precision=bf16, learn.how=lora or optimizer.kind=adamw8bit"
+        )
+
+
+def _propose(recipe: Recipe, needs: Estimate, card: Card, processes: int) -> Iterator[str]:
+    """How to compute on a card, and what that costs."""
+    best = propose(recipe, needs, USED * card.memory * GB, processes)
+    name = next((name for name, known in CARDS.items() if known == card), f"{card.memory:.0f} GB")
+    if best is None:
+        least = memory(computed(recipe, True, 1), needs, processes) / GB
+        raise RecipeError(
+            f"{name}: nothing fits; even one at a time and computed again throughout {least:.1f} GB are needed, and"
+            f" {USED:.0%} of the card may be used. Try compute.precision=bf16, learn.how=lora,"
+            " optimizer.kind=adamw8bit, or compute.sharding=full on more processes"
+        )
+    where, micro = best.recipe.compute.gradient_checkpointing, best.recipe.compute.micro_batch
+    levels = str(where).lower() if isinstance(where, bool) else str(list(where)).replace(" ", "")
+    cost = f"{best.a100_hours:,.1f} A100-hours in all"
+    if card.peak and card.peak != A100:
+        cost += f", {best.a100_hours * A100 / card.peak:,.1f} hours of this card"
+    yield (
+        f"proposed for {name}: compute.gradient_checkpointing={levels} compute.micro_batch={micro or 'null'}; about"
+        f" {best.bytes / GB:.1f} GB a process, {cost}"
+    )
 
 
 def _weights(recipe: Recipe) -> Iterator[str]:

@@ -1,4 +1,5 @@
 """Saving and resuming a run: one file a checkpoint, written to a temporary name and renamed; the newest few stay.
+When a run saves, and that it goes on meanwhile, is `saving`'s and the loop's.
 
 A checkpoint holds what learns (weights, their average, the optimizer's state), the step, the counts of what was
 skipped, and fingerprints of the weights and the data that the run began with. Random numbers and the position in the
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,21 @@ from .recipe import Recipe
 SUFFIX = ".pt"
 
 
-def whole(values: Mapping[str, Any], keep: bool) -> dict[str, Any]:
-    """Tensors as one, on the CPU, also where their parts lie on several processes. Every process must ask, and those
-    that do not `keep` them get none. Plain numbers, such as the step that bitsandbytes counts, stay as they are.
+def on_host(tensor: Tensor) -> Tensor:
+    """On the CPU; itself where it is there already."""
+    return tensor.detach().cpu()
+
+
+def whole(values: Mapping[str, Any], keep: bool, copy: Callable[[Tensor], Tensor] = on_host) -> dict[str, Any]:
+    """Tensors as one, on the CPU (by `copy`), also where their parts lie on several processes. Every process must ask,
+    and those that do not `keep` them get none. Plain numbers, such as the step that bitsandbytes counts, stay as they
+    are.
     """
     out = {}
     for name, value in values.items():
         full = unsharded(value)
         if keep:
-            out[name] = full.detach().cpu() if isinstance(full, Tensor) else full
+            out[name] = copy(full) if isinstance(full, Tensor) else full
     return out
 
 
@@ -48,13 +55,15 @@ def like(value: Any, model: Tensor) -> Any:
     return tensor
 
 
-def gather(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Any]:
+def gather(
+    model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool, copy: Callable[[Tensor], Tensor] = on_host
+) -> dict[str, Any]:
     """What learns, whole, by parameter name: "model" and "optimizer". Every process must call it, and those that do not
     `keep` it get nothing.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    states = {name: whole(optimizer.state[p], keep) for name, p in learning.items() if p in optimizer.state}
-    return {"model": whole(learning, keep), "optimizer": states}
+    states = {name: whole(optimizer.state[p], keep, copy) for name, p in learning.items() if p in optimizer.state}
+    return {"model": whole(learning, keep, copy), "optimizer": states}
 
 
 @torch.no_grad()
@@ -76,7 +85,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     temporary = folder / f".{path.name}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb") as file, _without_checksums():
             torch.save({"step": step, **state}, file)
             file.flush()
             os.fsync(file.fileno())
@@ -94,6 +103,17 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     for old in all_steps(folder)[:-keep]:
         old.unlink()
     return path
+
+
+@contextlib.contextmanager
+def _without_checksums() -> Iterator[None]:
+    """Those of the zip that torch.save writes take longer than the disk, and torch.load reads none of them."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def clean(folder: Path) -> None:

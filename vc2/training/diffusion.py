@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..networks.unet import Block, VideoUNet
+from ..networks.unet import VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
-from . import cost, preview, validate
+from . import cost, kernels, preview, validate
 from .data.batches import Batch, load_batches
 from .data.stream import Stream
 from .encoders import Encoders
@@ -54,8 +54,6 @@ class DiffusionObjective(Objective[Batch]):
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.recipe.diffusion.dropout
-            if isinstance(module, Block):
-                module.use_checkpoint = self.recipe.compute.gradient_checkpointing
             # Autocast would round these for every use; held rounded they take half the memory and give the same
             # numbers.
             if (
@@ -64,8 +62,11 @@ class DiffusionObjective(Objective[Batch]):
                 and not module.weight.requires_grad
             ):
                 module.weight.data = module.weight.data.to(torch.bfloat16)
+        self.model.gradient_checkpointing(cost.checkpointed(self.recipe, len(self.model.config.channel_mult)))
         self.model.use_attention("auto")
         self.model.to(self.device)
+        if self.recipe.compute.compile:
+            kernels.compile_layers(self.model)
 
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[Batch]:
         if self.recipe.validation.every:
@@ -121,10 +122,12 @@ class DiffusionObjective(Objective[Batch]):
         return {medium: some for medium, some in samples.items() if some}
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        return validate.held_out_loss(self.errors, model, self.recipe, accelerator, self.held_out)
+        with kernels.uncompiled(self.recipe):
+            return validate.held_out_loss(self.errors, model, self.recipe, accelerator, self.held_out)
 
     def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
-        validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator, folder)
+        with kernels.uncompiled(self.recipe):
+            validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator, folder)
 
     def preview(self, batch: Batch, folder: Path) -> None:
         preview.write(self.encoders, batch, folder)

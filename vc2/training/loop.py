@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .errors import RecipeError
 from .meter import Meter
 from .partition import train_what_learns
 from .recipe import Recipe
+from .saving import HostCopies, Writer
 from .signals import Signals
 from .tally import Tally
 
@@ -43,6 +45,7 @@ class Trainer:
         self.ema = EMA(self.network, recipe.optimizer.ema)
         self.meter = Meter(recipe, self.objective, self.accelerator)
         self.tally = Tally(recipe, folder)
+        self.copies, self.writer = HostCopies(self.accelerator.device), Writer()
         self.signals = Signals()  # to this process
         self.stopping = self.saving = False  # what all processes have agreed on
         self.step = 0
@@ -122,10 +125,12 @@ class Trainer:
 
     def _exchange(self, figures: dict[str, Tensor], broken: int) -> tuple[dict[str, float], int]:
         """The one message between the processes in a step: the mean of their figures, how many samples were broken in
-        all, and whether one of them was asked to save or to stop.
+        all, whether one of them was asked to save or to stop, and whether the first could not write a checkpoint.
         """
-        mine = {"broken": broken, "save": self.signals.save, "stop": self.signals.stop}
+        mine = {"broken": broken, "save": self.signals.save, "stop": self.signals.stop, "failed": self.writer.failed}
         means = parallel.mean({**figures, **mine}, self.accelerator)
+        if means.pop("failed") > 0:
+            self._finish_saving()
         self.saving, self.stopping = means.pop("save") > 0, means.pop("stop") > 0
         self.signals.save = self.signals.save and not self.saving
         return means, round(means.pop("broken") * self.accelerator.num_processes)
@@ -136,7 +141,7 @@ class Trainer:
 
         SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
-        with self.signals.answered():
+        with self.signals.answered(), self.writer:
             return self._run()
 
     def _run(self) -> bool:
@@ -164,7 +169,7 @@ class Trainer:
                     self._log(bar)
                 # First of all: whatever goes wrong below, the step is kept.
                 if self._due(recipe.save_every) or self.saving or self.stopping:
-                    self.save()
+                    self.save(wait=self.stopping or self.step == recipe.steps)
                 if self._due(recipe.validation.every):
                     self._validate()
                 if self._due(recipe.samples.every):
@@ -214,33 +219,45 @@ class Trainer:
                 log.info("wrote %s", path)
         self.accelerator.wait_for_everyone()
 
-    def save(self) -> None:
-        """Write a checkpoint. Raises OSError on all processes where the first cannot."""
-        state, failed = self.state_dict(), False
+    def save(self, wait: bool = True) -> None:
+        """Write a checkpoint; without `wait` that goes on beside the run, and the next save waits for it. Raises OSError
+        on all processes where the first cannot, now or the last time.
+        """
+        self._finish_saving()
+        state = self.state_dict()
+        if self.accelerator.is_main_process:
+            self.writer.write(partial(checkpoint.save, self.checkpoints, self.step, state, self.recipe.keep))
+        if wait:
+            self._finish_saving()
+
+    def _finish_saving(self) -> None:
+        """Every process must call it. Raises OSError on all of them where the first could not save."""
+        failed = True
         try:
-            if self.accelerator.is_main_process:
-                checkpoint.save(self.checkpoints, self.step, state, self.recipe.keep)
-        except OSError:
-            failed = True
-            raise
+            self.writer.wait()
+            failed = False
         finally:
             # All ask at once, so that none waits for one that is gone.
             failures = sum(parallel.gather_numbers(int(failed), self.accelerator))
         if failures:
-            raise OSError(f"the first process could not save step {self.step}; its message says why")
+            raise OSError("the first process could not save a checkpoint; its message says why")
 
     def state_dict(self) -> dict:
-        keep = self.accelerator.is_main_process
-        return {
+        """Copies, whole, on the first process; nothing changes them until the next call."""
+        keep, copy = self.accelerator.is_main_process, self.copies.copy
+        self.copies.begin()
+        state = {
             "step": self.step,
             "recipe": self.recipe.model_dump_json(),
             **self.tally.state_dict(),
             "start": self.objective.fingerprints,
             "data": self.objective.identities,
-            "figures": self.meter.sums,
-            "ema": self.ema.state_dict(keep),
-            **checkpoint.gather(self.network, self.optimizer, keep),
+            "figures": {name: list(values) for name, values in self.meter.sums.items()},
+            "ema": self.ema.state_dict(keep, copy),
+            **checkpoint.gather(self.network, self.optimizer, keep, copy),
         }
+        self.copies.finish()
+        return state
 
     def load_state_dict(self, state: dict) -> None:
         """Raises RecipeError where it is of another recipe, or from other weights."""

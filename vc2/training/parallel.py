@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ..networks.unet import Block
+from . import kernels
 from .errors import RecipeError
 from .recipe import Recipe
 
@@ -41,6 +42,8 @@ def require(recipe: Recipe, processes: int) -> None:
             raise RecipeError("compute.sharding full and optimizer.kind adamw8bit do not go together; leave one out")
         if not importlib.util.find_spec("bitsandbytes"):
             raise RecipeError("optimizer.kind adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw")
+    if recipe.compute.compile:
+        kernels.require_compiler()
     available = sorted(tracker.value for tracker in get_available_trackers())
     if missing := [name for name in recipe.trackers if name not in available]:
         raise RecipeError(

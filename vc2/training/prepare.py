@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
@@ -22,7 +23,7 @@ from webdataset import TarWriter
 
 from .data.prepared import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
 from .data.stream import Stream
-from .encoders import Encoders
+from .encoders import ENCODED_AT_ONCE, Encoders
 from .errors import RecipeError
 from .recipe import Recipe
 from .signals import ignore
@@ -123,6 +124,7 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
     workers = stream.recipe.data.workers
     loader = DataLoader(ToEncode(stream, indices), batch_size=None, num_workers=workers, worker_init_fn=ignore)
     frozen, broken = stream.medium == "clips" and not stream.section.stored_whole, []
+    waiting: list[tuple[int, Sample]] = []  # for enough to be encoded at once
     temporary = path.with_suffix(".tmp")
     try:
         with TarWriter(str(temporary), encoder=False) as tar:
@@ -131,16 +133,33 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
                 if isinstance(sample, str):
                     broken.append(sample)
                     continue
-                row = {"__key__": f"{index:09d}", MOMENTS[1:]: _npy(encoders.moments(sample.frames).half())}
-                if with_text:
-                    row[TEXT[1:]] = _npy(encoders.features([sample.caption])[0])
-                row[TABLE[1:]] = json.dumps({"caption": sample.caption, "fps": sample.fps, "frozen": frozen}).encode()
-                tar.write(row)
+                waiting.append((index, sample))
+                if sum(len(sample.frames) for _, sample in waiting) >= ENCODED_AT_ONCE:
+                    _write_samples(tar, waiting, encoders, with_text, frozen)
+                    waiting.clear()
+            _write_samples(tar, waiting, encoders, with_text, frozen)
         if broken:
             path.with_suffix(SKIPPED).write_text("".join(f"{why}\n" for why in broken), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_samples(
+    tar: TarWriter, samples: list[tuple[int, Sample]], encoders: Encoders, with_text: bool, frozen: bool
+) -> None:
+    """Samples with their places in the source, encoded together."""
+    if not samples:
+        return
+    frames, captions = [sample.frames for _, sample in samples], [sample.caption for _, sample in samples]
+    moments = encoders.moments(torch.cat(frames)).half().split([len(clip) for clip in frames])
+    features = encoders.features(captions) if with_text else None
+    for k, (index, sample) in enumerate(samples):
+        row = {"__key__": f"{index:09d}", MOMENTS[1:]: _npy(moments[k])}
+        if features is not None:
+            row[TEXT[1:]] = _npy(features[k])
+        row[TABLE[1:]] = json.dumps({"caption": sample.caption, "fps": sample.fps, "frozen": frozen}).encode()
+        tar.write(row)
 
 
 def _npy(tensor: Tensor) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from .section import Section
 from .sources.kinds import KINDS, AnySource
@@ -161,14 +161,29 @@ class Optimizer(Section):
 
 
 class Compute(Section):
-    """How a step is computed; it changes speed and memory, and the result by rounding only."""
+    """How a step is computed; it changes speed and memory, and the result by rounding only (and, as the number of
+    processes does, which activations dropout drops). `check --card` proposes `gradient_checkpointing` and
+    `micro_batch`.
+    """
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
+    # true: of all layers; or a list of the UNet's levels, 0 being the one of full resolution, whose activations are the
+    # largest for what computing them again costs
+    gradient_checkpointing: bool | tuple[int, ...] = False
+    compile: bool = False  # torch.compile, the UNet's layers each by itself; needs a C++ compiler
     # full: weights, gradients and optimizer state are split among the processes (FSDP)
     sharding: Literal["none", "full"] = "none"
     # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
     micro_batch: int | None = Field(None, ge=1)
+
+    @field_validator("gradient_checkpointing", mode="wrap")
+    @classmethod
+    def _levels(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> bool | tuple[int, ...]:
+        try:
+            levels = validate(value)
+        except ValidationError:
+            raise ValueError(f"must be true, false or a list of levels, such as [0], found {value!r}") from None
+        return levels if isinstance(levels, bool) else tuple(sorted(set(levels)))
 
 
 class Validation(Section):
@@ -252,6 +267,8 @@ class Recipe(Section):
     def _whole(self) -> Recipe:
         if self.objective == "diffusion" and not (self.data.clips or self.data.images):
             raise ValueError("data.clips and data.images are both missing; name at least one source")
+        if self.compute.compile and self.objective != "diffusion":
+            raise ValueError(f"compute.compile is of the UNet, and objective {self.objective} has none; leave it out")
         fresh = self.objective == "diffusion" and not (self.init.unet or self.init.sd)
         if fresh and (self.learn.how == "lora" or self.learn.part == "temporal"):
             raise ValueError(
