@@ -58,11 +58,7 @@ def start(recipe: Recipe, folder: Path) -> Accelerator:
     )
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
     project = ProjectConfiguration(str(folder), logging_dir=str(folder / "events"))
-    # What a tracker lacks must be said by `require`, not by this.
-    trackers = [name for name in recipe.trackers if name in {tracker.value for tracker in get_available_trackers()}]
-    accelerator = Accelerator(
-        mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project
-    )
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, project_config=project)
     require(recipe, accelerator.num_processes)
     return accelerator
 

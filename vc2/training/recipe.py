@@ -99,13 +99,25 @@ class Data(Section):
 
 
 class Learn(Section):
-    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha =
-    rank).
+    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them.
+
+    `targets` are the layers that get an adapter: q, k, v and out of attention, ff (feed-forward), proj (into and out of
+    transformers), conv. None: q, k, v and out of spatial transformers; all but q and k of temporal ones, and their
+    convolutions.
     """
 
     part: Literal["spatial", "temporal", "all"] = "all"
     how: Literal["direct", "lora"] = "direct"
     rank: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0)  # an adapter adds alpha / rank times its product; None: the rank
+    targets: tuple[Literal["q", "k", "v", "out", "ff", "proj", "conv"], ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _lora_alone(self) -> Learn:
+        given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
+        if given and self.how != "lora":
+            raise ValueError(f"{' and '.join(given)} are of a LoRA, and how is {self.how}; use how: lora, or leave out")
+        return self
 
 
 class Diffusion(Section):
@@ -172,8 +184,8 @@ class Compute(Section):
 
 
 class Validation(Section):
-    """Every `every` steps (0: never) the loss on the held-out samples, each time at the same quantiles of the timesteps
-    and with the same noise.
+    """Every `every` steps (0: never) the loss on the held-out samples, of the weights and of their average, each time
+    at the same quantiles of the timesteps and with the same noise.
     """
 
     every: int = Field(1000, ge=0)
@@ -189,7 +201,7 @@ class Validation(Section):
 
 class Samples(Section):
     """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's
-    `sampling` settings.
+    `sampling` settings; of a LoRA run the LoRA too.
     """
 
     every: int = Field(0, ge=0)
@@ -215,6 +227,7 @@ DOES_NOT_CHANGE_WHAT_IS_LEARNED = (
     "about",
     "save_every",
     "keep",
+    "keep_every",
     "log_every",
     "trackers",
     "compute",
@@ -234,7 +247,8 @@ class Recipe(Section):
     batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
     seed: int = Field(0, ge=0, lt=2**31)
     save_every: int = Field(1000, gt=0)
-    keep: int = Field(2, ge=1)  # checkpoints
+    keep: int = Field(2, ge=1)  # checkpoints, the newest; that of the least held-out loss stays too
+    keep_every: int = Field(0, ge=0)  # and one every so many steps, for good (0: none)
     log_every: int = Field(50, gt=0)
     trackers: tuple[str, ...] = ("tensorboard",)
     init: Init = Init()
@@ -281,15 +295,16 @@ class Recipe(Section):
             return float(self.data.clips is None)
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
-    def differences(self, other: str) -> list[str]:
-        """Keys in which this recipe differs from another's JSON; those that do not change what is learned up to a step
-        are not looked at.
+    def differences(self, other: str) -> dict[str, tuple[Any, Any]]:
+        """Dotted keys in which this recipe differs from another's JSON, each with (theirs, mine); those that do not
+        change what is learned up to a step are not looked at.
         """
         try:
-            theirs = Recipe.model_validate_json(other).model_dump()
+            theirs = Recipe.model_validate_json(other).model_dump(mode="json")
         except ValidationError as error:
-            return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
-        mine = self.model_dump()
+            why = f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"
+            return {why: (None, None)}
+        mine = self.model_dump(mode="json")
         for tree in (mine, theirs):
             for key in DOES_NOT_CHANGE_WHAT_IS_LEARNED:
                 tree.pop(key)
@@ -297,4 +312,16 @@ class Recipe(Section):
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
-        return [key for key in mine if mine[key] != theirs[key]]
+        return _differing(theirs, mine)
+
+
+def _differing(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys at which two trees differ, each with both values. Sources of another kind differ as a whole."""
+    both = isinstance(before, dict) and isinstance(now, dict)
+    if not both or before.get("kind") != now.get("kind"):
+        return {} if before == now else {key: (before, now)}
+    differing = {}
+    for name in {**before, **now}:
+        below = f"{key}.{name}" if key else name
+        differing |= _differing(before.get(name), now.get(name), below)
+    return differing
