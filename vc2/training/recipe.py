@@ -316,12 +316,11 @@ class Recipe(Section):
 
 
 def _differing(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys at which two trees differ, each with both values. Sources of another kind differ as a whole."""
-    both = isinstance(before, dict) and isinstance(now, dict)
-    if not both or before.get("kind") != now.get("kind"):
+    """Dotted keys at which two trees differ, each with both values. Sources of two kinds differ as a whole."""
+    sections = isinstance(before, dict) and isinstance(now, dict)
+    if not sections or before.keys() != now.keys():
         return {} if before == now else {key: (before, now)}
-    differing = {}
-    for name in {**before, **now}:
-        below = f"{key}.{name}" if key else name
-        differing |= _differing(before.get(name), now.get(name), below)
+    differing: dict[str, tuple[Any, Any]] = {}
+    for name in now:
+        differing |= _differing(before[name], now[name], f"{key}.{name}" if key else name)
     return differing

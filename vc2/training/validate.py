@@ -95,7 +95,7 @@ def sample_clips(
     accelerator: Accelerator,
     folder: Path,
 ) -> None:
-    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..., that plays at the frame rate which it was sampled for."""
+    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..., that plays at the frame rate it was sampled for."""
     prompts, settings = recipe.samples.prompts, sample_settings(recipe, encoders)
     factor = encoders.autoencoder.config.downsampling
     shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
