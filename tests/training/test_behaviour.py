@@ -15,6 +15,7 @@ from vc2.pipeline import TextToVideo
 from vc2.training import validate
 from vc2.training.export import write_full
 from vc2.training.loop import Trainer
+from vc2.training.prepare import prepare
 from vc2.training.rng import VALIDATION, torch_generator
 
 
@@ -120,3 +121,79 @@ def test_sample_clips_play_at_the_frame_rate_they_are_sampled_for(recipe, folder
     monkeypatch.setattr(validate, "write_video", lambda path, frames, fps: rates.append(fps))
     trainer.objective.sample(trainer.model, trainer.accelerator, folder)
     assert rates == [plays]
+
+
+def test_the_error_is_the_mean_square_of_epsilon(recipe, folder):
+    objective = Trainer(recipe(), folder).objective
+    batch = next(objective.batches(0, 0, 1))
+    t = torch.full((len(batch),), 400)
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(k) for k in range(len(batch))]
+
+    drawn = generators()
+    x0 = objective.encoders.latents(batch.frames, drawn)
+    noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in drawn])
+    for wrong in (0.0, 2.0, -3.0):
+        errors = objective.errors(lambda *_, wrong=wrong, **__: noise + wrong, batch, t, generators())
+        assert errors.tolist() == pytest.approx([wrong**2] * len(batch), abs=1e-4)
+
+
+def test_noise_and_timesteps_are_others_in_each_slot_and_step_and_the_loss_weighs_them(recipe, folder, monkeypatch):
+    objective = Trainer(recipe(batch=4, diffusion={"max_weight": 30.0}), folder).objective
+    seen = []
+
+    def errors(model, batch, t, generators):
+        seen.append((t, torch.stack([torch.randn((), generator=g) for g in generators])))
+        return torch.arange(1.0, 1 + len(t))
+
+    monkeypatch.setattr(objective, "errors", errors)
+    batches = [batch for batch, _ in zip(objective.batches(0, 0, 1), range(3), strict=False)]
+    losses = [float(objective.loss(None, batch)[0]) for batch in (*batches, batches[0])]
+    noise = torch.cat([drawn for _, drawn in seen[:3]])
+    assert len(set(noise.tolist())) == len(noise)
+    assert len({t for ts, _ in seen[:3] for t in ts.tolist()}) > 0.7 * len(noise)
+    assert losses[3] == losses[0]
+    for loss, (t, _) in zip(losses, seen, strict=True):
+        abar = objective.schedule.alphas_cumprod[t] * objective.schedule.scale[t] ** 2
+        weights = ((1 - objective.schedule.alphas_cumprod[t]) / abar).clamp(1, 30)
+        assert loss == pytest.approx(float((torch.arange(1.0, 1 + len(t)) * weights).mean()), rel=1e-4)
+
+
+def test_captions_reach_the_network(recipe, folder, start):
+    """Those that are prepared, and those that are encoded on the way."""
+    images = {"kind": "procedural", "count": 40, "prepared": "moments"}
+    for data in ({"clips": None}, {"clips": None, "images": images}):
+        settings = recipe(batch=4, init={"unet": start}, data={**data, "caption_dropout": 0.0})
+        prepare(settings, folder.parent / "cache")
+        objective, given = Trainer(settings, folder).objective, []
+        batch = next(objective.batches(0, 0, 1))
+
+        def spy(x_t, t, context, fps, temporal, given=given):
+            given.append(context)
+            return torch.zeros_like(x_t)
+
+        objective.loss(spy, batch)
+        assert len(set(batch.captions)) > 1
+        assert torch.allclose(given[0], objective.encoders.text(batch.captions).float(), atol=1e-2)
+
+
+def test_latents_are_scaled_samples_of_what_the_autoencoder_sees_in_pixels(recipe, folder):
+    encoders = Trainer(recipe(), folder).objective.encoders
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = encoders.autoencoder.encode(pixels.float() / 127.5 - 1)
+    assert torch.allclose(encoders.moments(pixels), seen, atol=1e-5)
+    moments = torch.cat([torch.full((1, 4000, 4, 1, 1), 2.0), torch.full((1, 4000, 4, 1, 1), math.log(9))], 2)
+    latents = encoders.latents(moments, [torch.Generator().manual_seed(0)])
+    assert latents.shape == (1, 4, 4000, 1, 1)
+    assert float(latents.mean()) == pytest.approx(2 * 0.18215, rel=0.05)
+    assert float(latents.std()) == pytest.approx(3 * 0.18215, rel=0.05)
+
+
+def test_dropout_is_another_in_every_step(recipe, folder):
+    trainer, drawn = Trainer(recipe(), folder), []
+    for trainer.step in (0, 1, 2, 1):
+        trainer._seed_dropout()
+        drawn.append(float(torch.rand(())))
+    assert len(set(drawn)) == 3
+    assert drawn[3] == drawn[1]
