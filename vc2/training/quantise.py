@@ -20,10 +20,9 @@ def quantise(network: nn.Module, device: torch.device) -> None:
     for name, layer in list(network.named_modules()):
         if type(layer) is not nn.Linear:
             continue
-        biased = layer.bias is not None
         eight = Linear8bitLt(
-            layer.in_features, layer.out_features, biased, has_fp16_weights=False, threshold=OUTLIER, device="meta"
+            layer.in_features, layer.out_features, layer.bias is not None, has_fp16_weights=False, threshold=OUTLIER
         )
-        eight.load_state_dict(layer.state_dict(), assign=True)
+        eight.load_state_dict(layer.state_dict())
         above, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(above), leaf, eight.requires_grad_(False).to(device))
