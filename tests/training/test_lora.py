@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from tests.fixtures import fill_module, relative_rms
+from vc2.files import checkpoint
 from vc2.files import lora as files
 from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
 from vc2.training import lora
+from vc2.training.errors import RecipeError
+from vc2.training.loop import Trainer
 from vc2.training.partition import mark_what_learns, temporal_names, untouched_by_images
 from vc2.training.recipe import Diffusion, Learn
 
@@ -155,3 +158,28 @@ def test_what_only_a_lora_has_is_refused_elsewhere():
         Learn(alpha=8, targets=("q",))
     with pytest.raises(ValueError, match="'q', 'k', 'v', 'out', 'ff', 'proj' or 'conv'"):
         Learn(how="lora", targets=("to_q",))
+
+
+def test_a_lora_beside_eight_bits_learns_what_it_learns_beside_floats(recipe, folder, start):
+    """The frozen Linears are rounded to a byte, the exported files are not."""
+    pytest.importorskip("bitsandbytes")
+    settings = {"init": {"unet": start}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "steps": 4}
+    settings |= {"optimizer": {"lr": 0.01, "warmup": 0}, "diffusion": {"dropout": 0.0}}
+    for precision in ("fp32", "bf16"):
+        losses = {}
+        for frozen in ("float", "int8"):
+            compute, run = {"precision": precision, "frozen": frozen}, folder.parent / f"{precision}-{frozen}"
+            trainer = Trainer(recipe(**settings, compute=compute), run)
+            batches = trainer.objective.batches(0, 0, 1)
+            losses[frozen] = [trainer.train_step(next(batches))["loss"] for _ in range(4)]
+        linears = [m for m in trainer.network.modules() if isinstance(m, torch.nn.Linear)]
+        assert {m.weight.dtype for m in linears if not m.weight.requires_grad} == {torch.int8}
+        assert losses["int8"] != losses["float"]
+        assert losses["int8"] == pytest.approx(losses["float"], rel=0.01)
+    trainer.export()
+    before, after = checkpoint.load(start).unet, checkpoint.load(run / "model.safetensors").unet
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".attn" in name for name in changed)
+    with pytest.raises(RecipeError, match=r"compute\.frozen int8 is for LoRA"):
+        recipe(compute={"frozen": "int8"})

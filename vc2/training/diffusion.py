@@ -24,6 +24,7 @@ from .export import write_full, write_lora
 from .initialise import fingerprint_of, sampling_of, start_unet
 from .objective import Objective
 from .partition import mark_what_learns
+from .quantise import quantise
 from .recipe import Recipe
 from .rng import NOISE, torch_generator
 from .sources.source import Sample
@@ -44,6 +45,8 @@ class DiffusionObjective(Objective[Batch]):
         self.identities = {medium: stream.source.identity() for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
+        if recipe.compute.frozen == "int8":
+            quantise(self.model, device)
         mark_what_learns(self.model, recipe)
         self._prepare_network()
         # Now, and not when the first sample is due, or the export after the last step.
@@ -62,6 +65,7 @@ class DiffusionObjective(Objective[Batch]):
             if (
                 self.encoders.bf16
                 and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+                and module.weight.is_floating_point()  # else it is quantised
                 and not module.weight.requires_grad
             ):
                 module.weight.data = module.weight.data.to(torch.bfloat16)

@@ -41,6 +41,11 @@ def require(recipe: Recipe, processes: int) -> None:
             raise RecipeError("compute.sharding full and optimizer.kind adamw8bit do not go together; leave one out")
         if not importlib.util.find_spec("bitsandbytes"):
             raise RecipeError("optimizer.kind adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw")
+    if recipe.compute.frozen == "int8":
+        if recipe.compute.sharding == "full":
+            raise RecipeError("compute.sharding full and compute.frozen int8 do not go together; leave one out")
+        if not importlib.util.find_spec("bitsandbytes"):
+            raise RecipeError("compute.frozen int8 needs bitsandbytes; pip install bitsandbytes, or use float")
     available = sorted(tracker.value for tracker in get_available_trackers())
     if missing := [name for name in recipe.trackers if name not in available]:
         raise RecipeError(
