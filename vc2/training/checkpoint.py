@@ -77,11 +77,13 @@ def scatter(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str,
             optimizer.state[p] = {k: like(v, p) for k, v in state["optimizer"][name].items()}
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest `keep`. Raises OSError, and leaves
-    what was there as it was.
+def save(
+    folder: Path, step: int, state: dict[str, Any], keep: int, stays: Callable[[int], bool] = lambda step: False
+) -> Path:
+    """Write `step-XXXXXXXX.pt`, whole or not at all, and remove all but the newest `keep` and those whose step `stays`.
+    Raises OSError, and leaves what was there as it was.
     """
-    path = folder / f"step-{step:08d}{SUFFIX}"
+    path = path_of(folder, step)
     temporary = folder / f".{path.name}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
             " the same command to go on"
         ) from error
     for old in all_steps(folder)[:-keep]:
-        old.unlink()
+        if not stays(step_of(old)):
+            old.unlink()
     return path
 
 
@@ -133,20 +136,44 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, if it is there."""
+    return folder / f"step-{step:08d}{SUFFIX}"
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint in its name."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def all_steps(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first."""
     return sorted(folder.glob(f"step-*{SUFFIX}"))
 
 
-def recipe_of(run: Path) -> Recipe:
-    """The recipe that the run in a folder was trained with. Raises RecipeError where there is no checkpoint."""
-    state = latest(run / "checkpoints")
-    if state is None:
+def recipe_of(run: Path, step: int | None = None) -> Recipe:
+    """The recipe that the run in a folder was trained with, up to `step` or its newest checkpoint. Raises RecipeError
+    where there is no such checkpoint.
+    """
+    if not all_steps(run / "checkpoints"):
         raise RecipeError(f"{run} is no run: there are no checkpoints in it")
-    return Recipe.model_validate_json(state["recipe"])
+    return Recipe.model_validate_json(load(run / "checkpoints", step)["recipe"])
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint's content, or None."""
+    return load(folder) if all_steps(folder) else None
+
+
+def load(folder: Path, step: int | None = None) -> dict[str, Any]:
+    """The content of the checkpoint of `step`, or of the newest. Raises RecipeError where it is not there."""
     files = all_steps(folder)
-    return torch.load(files[-1], map_location="cpu", weights_only=True, mmap=True) if files else None
+    if not files:
+        raise RecipeError(f"{folder} holds no checkpoint; run the recipe first")
+    path = files[-1] if step is None else path_of(folder, step)
+    if path not in files:
+        raise RecipeError(
+            f"{folder} holds no checkpoint of step {step}, but of {', '.join(str(step_of(file)) for file in files)};"
+            " save_every, keep and keep_every decide which there are"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

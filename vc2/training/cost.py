@@ -77,6 +77,8 @@ def unet_key(recipe: Recipe, config: UNetConfig, frames: int) -> str:
     """All that the count of a sample depends on."""
     learn, data = recipe.learn, recipe.data
     learns = f"{learn.part} directly" if learn.how == "direct" else f"{learn.part} by LoRA of rank {learn.rank}"
+    if learn.targets is not None:
+        learns += f" on {', '.join(sorted(learn.targets))}"
     shape = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
     return "; ".join(
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from . import cost
 from .counting import Kept, kept_activations, network, peak
 from .recipe import Compute, Recipe
@@ -39,6 +41,10 @@ def estimate(recipe: Recipe) -> Estimate:
     unet = network(recipe, config)
     learning = sum(p.numel() for p in unet.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in unet.parameters() if not p.requires_grad)
+    bytes_frozen = frozen * (2 if bf16 else 4)
+    if recipe.compute.frozen == "int8":
+        eight = sum(m.weight.numel() for m in unet.modules() if type(m) is nn.Linear and not m.weight.requires_grad)
+        bytes_frozen -= eight * (1 if bf16 else 3)
     state = 2 if recipe.optimizer.kind == "adamw8bit" else 8
     # Parameters of kl-f8 and of ViT-H/14's text tower, which every model of this width comes with.
     vae, text = (83.7e6, 354e6) if config.context_dim == 1024 else (0.0, 0.0)
@@ -49,7 +55,7 @@ def estimate(recipe: Recipe) -> Estimate:
         model_flops=cost.sample_flops(recipe, config, recipe.longest, again=False),
         encode_flops=cost.encode_flops(recipe, data.clips or data.images, recipe.longest),
         a100_hours=cost.a100_hours(recipe),
-        unet=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + frozen * (2 if bf16 else 4),
+        unet=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + bytes_frozen,
         encoders=vae * 4 + text * (2 if bf16 else 4),
         kept=tuple(kept_activations(unet, recipe.longest, data.height // 8, data.width // 8, bf16)),
         levels=len(config.channel_mult),

@@ -52,6 +52,10 @@ class Objective(ABC, Generic[B]):
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """Write the trained weights as files that the next recipe, or ComfyUI, loads."""
 
+    def export_lora(self, target: Path, weights: dict[str, Tensor], step: int) -> Path:
+        """Write the adapters alone. For objectives that train some."""
+        raise NotImplementedError
+
     def split(self, batch: B) -> list[B]:
         """The micro-batches that are computed one after another."""
         return [batch]

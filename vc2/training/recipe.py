@@ -99,13 +99,25 @@ class Data(Section):
 
 
 class Learn(Section):
-    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha =
-    rank).
+    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them.
+
+    `targets` are the layers that get an adapter: q, k, v and out of attention, ff (feed-forward), proj (into and out of
+    transformers), conv. None: q, k, v and out of spatial transformers; all but q and k of temporal ones, and their
+    convolutions.
     """
 
     part: Literal["spatial", "temporal", "all"] = "all"
     how: Literal["direct", "lora"] = "direct"
     rank: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0)  # an adapter adds alpha / rank times its product; None: the rank
+    targets: tuple[Literal["q", "k", "v", "out", "ff", "proj", "conv"], ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _lora_alone(self) -> Learn:
+        given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
+        if given and self.how != "lora":
+            raise ValueError(f"{' and '.join(given)} are of a LoRA, and how is {self.how}; use how: lora, or leave out")
+        return self
 
 
 class Diffusion(Section):
@@ -167,6 +179,8 @@ class Compute(Section):
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
+    # of a LoRA run: what the UNet's Linears are held in. int8 takes bitsandbytes, and 0.6 GB off VideoCrafter2's bf16
+    frozen: Literal["float", "int8"] = "float"
     # true: of all layers; or a list of the UNet's levels, 0 being the one of full resolution, whose activations are the
     # largest for what computing them again costs
     gradient_checkpointing: bool | tuple[int, ...] = False
@@ -187,8 +201,8 @@ class Compute(Section):
 
 
 class Validation(Section):
-    """Every `every` steps (0: never) the loss on the held-out samples, each time at the same quantiles of the timesteps
-    and with the same noise.
+    """Every `every` steps (0: never) the loss on the held-out samples, of the weights and of their average, each time
+    at the same quantiles of the timesteps and with the same noise.
     """
 
     every: int = Field(1000, ge=0)
@@ -204,7 +218,7 @@ class Validation(Section):
 
 class Samples(Section):
     """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's
-    `sampling` settings.
+    `sampling` settings; of a LoRA run the LoRA too.
     """
 
     every: int = Field(0, ge=0)
@@ -230,6 +244,7 @@ DOES_NOT_CHANGE_WHAT_IS_LEARNED = (
     "about",
     "save_every",
     "keep",
+    "keep_every",
     "log_every",
     "trackers",
     "compute",
@@ -249,7 +264,8 @@ class Recipe(Section):
     batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
     seed: int = Field(0, ge=0, lt=2**31)
     save_every: int = Field(1000, gt=0)
-    keep: int = Field(2, ge=1)  # checkpoints
+    keep: int = Field(2, ge=1)  # checkpoints, the newest; that of the least held-out loss stays too
+    keep_every: int = Field(0, ge=0)  # and one every so many steps, for good (0: none)
     log_every: int = Field(50, gt=0)
     trackers: tuple[str, ...] = ("tensorboard",)
     init: Init = Init()
@@ -276,6 +292,8 @@ class Recipe(Section):
                 " is frozen nothing else can learn; name a checkpoint to start from, or learn.part spatial or all,"
                 " directly"
             )
+        if self.compute.frozen == "int8" and self.learn.how != "lora":
+            raise ValueError("compute.frozen int8 is for LoRA, where nothing of the network itself learns; use float")
         if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
             raise ValueError(
                 "diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or"
@@ -298,15 +316,16 @@ class Recipe(Section):
             return float(self.data.clips is None)
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
-    def differences(self, other: str) -> list[str]:
-        """Keys in which this recipe differs from another's JSON; those that do not change what is learned up to a step
-        are not looked at.
+    def differences(self, other: str) -> dict[str, tuple[Any, Any]]:
+        """Dotted keys in which this recipe differs from another's JSON, each with (theirs, mine); those that do not
+        change what is learned up to a step are not looked at.
         """
         try:
-            theirs = Recipe.model_validate_json(other).model_dump()
+            theirs = Recipe.model_validate_json(other).model_dump(mode="json")
         except ValidationError as error:
-            return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
-        mine = self.model_dump()
+            why = f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"
+            return {why: (None, None)}
+        mine = self.model_dump(mode="json")
         for tree in (mine, theirs):
             for key in DOES_NOT_CHANGE_WHAT_IS_LEARNED:
                 tree.pop(key)
@@ -314,4 +333,15 @@ class Recipe(Section):
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
-        return [key for key in mine if mine[key] != theirs[key]]
+        return _differing(theirs, mine)
+
+
+def _differing(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys at which two trees differ, each with both values. Sources of two kinds differ as a whole."""
+    sections = isinstance(before, dict) and isinstance(now, dict)
+    if not sections or before.keys() != now.keys():
+        return {} if before == now else {key: (before, now)}
+    differing: dict[str, tuple[Any, Any]] = {}
+    for name in now:
+        differing |= _differing(before[name], now[name], f"{key}.{name}" if key else name)
+    return differing

@@ -31,6 +31,7 @@ from .rng import VALIDATION, torch_generator
 from .sources.source import MEDIA, Sample
 
 CHUNK = 4  # samples a forward pass
+UNTOLD_FPS = 10  # at which clips play that have no frame rate
 Errors = Callable[[nn.Module, Batch, Tensor, list[torch.Generator]], Tensor]
 
 
@@ -94,7 +95,7 @@ def sample_clips(
     accelerator: Accelerator,
     folder: Path,
 ) -> None:
-    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..."""
+    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..., that plays at the frame rate it was sampled for."""
     prompts, settings = recipe.samples.prompts, sample_settings(recipe, encoders)
     factor = encoders.autoencoder.config.downsampling
     shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
@@ -122,5 +123,5 @@ def sample_clips(
             clip = to_pixels(encoders.autoencoder, z[0])
         if mine < len(prompts):
             name = re.sub(r"[^\w]+", "-", prompts[index])[:60].strip("-")
-            write_video(folder / f"{index:02d}-{name}.mp4", list(clip), 10)
+            write_video(folder / f"{index:02d}-{name}.mp4", list(clip), settings.fps or UNTOLD_FPS)
     train_what_learns(model)
