@@ -17,7 +17,7 @@ from ..networks.unet import Block, VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from . import cost, preview, validate
 from .data.batches import Batch, load_batches
-from .data.stream import Stream
+from .data.mixture import stream_of
 from .encoders import Encoders
 from .export import write_full, write_lora
 from .initialise import fingerprint_of, sampling_of, start_unet
@@ -38,9 +38,10 @@ class DiffusionObjective(Objective[Batch]):
         self.encoders = Encoders(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
         self.streams = {
-            medium: Stream(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
+            medium: stream_of(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
         }
-        self.identities = {medium: stream.source.identity() for medium, stream in self.streams.items()}
+        self.identities = {medium: stream.content for medium, stream in self.streams.items()}
+        self.files = {medium: stream.files for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
         mark_what_learns(self.model, recipe)

@@ -20,6 +20,7 @@ from .meter import Meter
 from .partition import train_what_learns
 from .recipe import Recipe
 from .signals import Signals
+from .sources.source import is_content
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None):
-        self.recipe, self.folder = recipe, folder
+        self.recipe = recipe = checkpoint.as_begun(recipe, folder)
+        self.folder = folder
         self.accelerator = parallel.start(recipe, folder)
         self.objective = build_objective(recipe, cache or folder.parent / "cache", self.accelerator.device)
         self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
@@ -244,7 +246,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict) -> None:
         """Raises RecipeError where it is of another recipe, or from other weights."""
-        if changed := self.recipe.differences(state["recipe"]):
+        moved = {medium for medium, content in state["data"].items() if is_content(content)}
+        if changed := self.recipe.differences(state["recipe"], moved):
             raise RecipeError(
                 f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another"
                 " name (name=...)"
@@ -254,17 +257,29 @@ class Trainer:
                 f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
                 " back, or train under another name"
             )
-        if others := _changed(self.objective.identities, state["data"], "data"):
-            log.warning(
-                "%s: the files of %s are not those that the run began with; from here on its batches are others",
-                self.recipe.name,
-                " and ".join(others),
-            )
+        self._compare_data(state["data"])
         self.step = state["step"]
         self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
+
+    def _compare_data(self, before: dict[str, str]) -> None:
+        """Raises RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
+        now, files = self.objective.identities, self.objective.files
+        others = [medium for medium, was in before.items() if was not in (now.get(medium), files.get(medium))]
+        names = " and ".join(f"data.{medium}" for medium in others)
+        if any(is_content(before[medium]) for medium in others):
+            raise RecipeError(
+                f"the files of {names} are not those that {self.folder} began with; put them back, at any place, or"
+                " train under another name (name=...)"
+            )
+        if others:
+            log.warning(
+                "%s: the files of %s are not those that the run began with; from here on its batches are others",
+                self.recipe.name,
+                names,
+            )
 
 
 def _changed(now: dict[str, str], before: dict[str, str], section: str) -> list[str]:

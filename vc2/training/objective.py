@@ -38,7 +38,8 @@ class Objective(ABC, Generic[B]):
 
     model: nn.Module  # what learns
     fingerprints: dict[str, str]  # of the weights that it begins with, by their key in `init`
-    identities: dict[str, str]  # of its sources, by medium
+    identities: dict[str, str]  # of its sources' data, by medium
+    files: dict[str, str]  # the same, as 0.2.0 recorded it
 
     @abstractmethod
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[B]:

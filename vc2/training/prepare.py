@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
-from .data.prepared import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
-from .data.stream import Stream
+from .data.prepared import EMPTY, FLIPPED, INDEX, MOMENTS, SHARD, TABLE, TEXT, folder_of
+from .data.stream import Stream, mirrored
 from .encoders import Encoders
 from .errors import RecipeError
 from .recipe import Recipe
@@ -54,20 +54,25 @@ def prepare(recipe: Recipe, cache: Path) -> list[Path]:
     """Encode every source of the recipe that is marked `prepared`; returns their folders. Raises RecipeError where none
     is.
     """
-    media = [medium for medium, section in recipe.data.sources.items() if section.prepared != "no"]
-    if not media:
+    sources = [
+        (medium, number)
+        for medium, section in recipe.data.sources.items()
+        for number in range(len(section.members))
+        if section.prepared != "no"
+    ]
+    if not sources:
         raise RecipeError(f"{recipe.name} prepares nothing: no source has prepared: moments, or moments and text")
     # One process may have hours of tars left where another has none.
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))])
     encoders = Encoders(recipe, accelerator.device)
     folders = []
-    for medium in media:
-        stream = Stream(recipe, medium, cache)
-        folder = cache_folder(recipe, medium, stream.source.identity(), cache, encoders.fingerprints)
+    for medium, number in sources:
+        stream = Stream(recipe, medium, cache, number=number)
+        folder = folder_of(recipe, medium, stream.section, stream.source, cache, encoders.fingerprints)
         if not (folder / INDEX).is_file():
             _prepare(stream, folder, encoders, accelerator)
         folders.append(folder)
-        log.info("data.%s is prepared in %s", medium, folder)
+        log.info("%s is prepared in %s", stream.name, folder)
     return folders
 
 
@@ -109,7 +114,7 @@ def _judge_skipped(stream: Stream, folder: Path, warn: bool) -> None:
         log.warning("%d samples could not be used; %s name them", broken, names)
     if total >= source.ENOUGH and broken > share * total:
         raise SourceError(
-            f"{broken} of {total} samples of data.{stream.medium} could not be used, more than data.broken_share"
+            f"{broken} of {total} samples of {stream.name} could not be used, more than data.broken_share"
             f" allows; {names} name them. Mend or remove them and prepare again, or raise data.broken_share"
         )
 
@@ -132,9 +137,14 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
                     broken.append(sample)
                     continue
                 row = {"__key__": f"{index:09d}", MOMENTS[1:]: _npy(encoders.moments(sample.frames).half())}
+                if stream.recipe.data.flip:
+                    row[FLIPPED[1:]] = _npy(encoders.moments(mirrored(sample.frames)).half())
                 if with_text:
                     row[TEXT[1:]] = _npy(encoders.features([sample.caption])[0])
-                row[TABLE[1:]] = json.dumps({"caption": sample.caption, "fps": sample.fps, "frozen": frozen}).encode()
+                about = {"caption": sample.caption, "fps": sample.fps, "frozen": frozen}
+                if stream.buckets:
+                    about |= {"height": sample.frames.shape[-2], "width": sample.frames.shape[-1]}
+                row[TABLE[1:]] = json.dumps(about).encode()
                 tar.write(row)
         if broken:
             path.with_suffix(SKIPPED).write_text("".join(f"{why}\n" for why in broken), encoding="utf-8")
