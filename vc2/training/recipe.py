@@ -331,6 +331,8 @@ class Recipe(Section):
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
+            if self.data.order is None:
+                tree["data"].pop("order")
             for source in filter(None, (tree["data"][medium] for medium in moved)):
                 for member in source.get("sources", [source]):
                     for key in KINDS[member["kind"]].location:

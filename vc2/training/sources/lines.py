@@ -10,9 +10,9 @@ import numpy as np
 
 from .files import fingerprint
 from .mapped import Mapped
+from .once import complete, touch, whole
 from .record import read_range
 from .source import SourceError
-from .together import complete, touch, whole
 
 OFTEN = 2**20  # lines between two signs of life
 BUFFER = 2**16  # records whose places are written at a time

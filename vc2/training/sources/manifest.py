@@ -15,10 +15,10 @@ import numpy as np
 from .files import Listing, fingerprint, identity_of
 from .lines import Lines
 from .mapped import Mapped
+from .once import complete, touch, whole
 from .record import Record, caption_of
 from .select import DETAILS, Select, Selection
 from .source import CONTENT, BrokenSample, Source, SourceError
-from .together import complete, touch, whole
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ def read_clip(record: Record, view: View) -> tuple[Tensor, float]:
     """Frames uint8 `[T, 3, height, width]` of a video, and their rate: source fps / stride. Raises BrokenSample."""
     with _as_path(record) as path:
         try:
-            fps, total = record.time or probe(path)
+            fps, total = probe(path)
             frames, (stride, first) = view.frames or total, view.choose(total)
 
             def decode(first: int) -> list[Tensor]:
@@ -137,15 +137,6 @@ def probe(path: Path) -> tuple[float, int]:
     if not 0 < fps < 1000 or not math.isfinite(meta["duration"]):
         raise BrokenSample(f"has {fps} frames a second and lasts {meta['duration']} s")
     return fps, round(meta["duration"] * fps)
-
-
-def time_of(record: Record) -> tuple[float, int]:
-    """Frames a second and their number, (0, 0) of a clip that cannot be read: whoever reads it will say why."""
-    try:
-        with _as_path(record) as path:
-            return probe(path)
-    except (BrokenSample, OSError, RuntimeError, ValueError, KeyError, IndexError, ZeroDivisionError, StopIteration):
-        return 0.0, 0
 
 
 def _brief(error: Exception) -> str:

@@ -12,15 +12,12 @@ from .source import BrokenSample
 
 @dataclass(frozen=True)
 class Record:
-    """A name for messages, a caption, and a file: a path, or the bytes in a tar as (path, offset, size). `time`: frames
-    a second of a clip and their number, where that is known.
-    """
+    """A name for messages, a caption, and a file: a path, or the bytes in a tar as (path, offset, size)."""
 
     name: str
     caption: str
     file: Path | tuple[Path, int, int]
     ending: str
-    time: tuple[float, int] | None = None
 
     def open(self) -> IO[bytes]:
         if isinstance(self.file, Path):

@@ -36,7 +36,7 @@ class Shards(Source):
 class ShardListing(Listing):
     def __init__(self, pattern: str, medium: str, index_folder: Path, select: Select | None = None):
         super().__init__(medium)
-        contents = Contents(((ENDINGS[medium],), CAPTION), timed=medium == "clips", select=select)
+        contents = Contents(((ENDINGS[medium],), CAPTION), select)
         self.tars = Tars(pattern, contents, index_folder)
         self.blocks = self.tars.blocks
 
@@ -57,7 +57,7 @@ class ShardListing(Listing):
         assert media  # a sample without a file of the first group is none
         ending, place = media
         name = f"{place[0]}, sample {index} (a {ending} at byte {place[1]})"
-        return Record(name, self._caption(index, name), place, ending, self.tars.time(index))
+        return Record(name, self._caption(index, name), place, ending)
 
     def _caption(self, index: int, name: str) -> str:
         file = self.tars.place(index, 1)

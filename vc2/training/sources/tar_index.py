@@ -20,10 +20,9 @@ import numpy as np
 
 from .files import fingerprint
 from .mapped import Mapped
-from .record import Record
+from .once import complete, touch, whole
 from .select import DETAILS, NOTHING, Select, Selection, size_of_bytes
 from .source import SourceError
-from .together import complete, touch, whole
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +39,16 @@ Group = tuple[tuple[str, ...], ...]  # endings in order of preference; those of 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is looked up of each sample: a file of each of `groups`; with `timed` the frame rate and length of its clip,
-    with `select` its DETAILS.
-    """
+    """What is looked up of each sample: a file of each of `groups`, and its DETAILS where there is a `select`."""
 
     groups: tuple[Group, ...]
-    timed: bool = False
     select: Select | None = None
 
     @property
     def dtype(self) -> np.dtype:
-        """Nine bytes a group, 12 for a clip's time, 12 for DETAILS."""
+        """Nine bytes a group, 12 for DETAILS."""
         n = (len(self.groups),)
         fields: list[tuple] = [("ending", "u1", n), ("block", "<u4", n), ("size", "<u4", n)]
-        if self.timed:
-            fields += [("fps", "<f8"), ("total", "<u4")]
         if self.select is not None:
             fields += [("details", DETAILS)]
         return np.dtype(fields)
@@ -62,7 +56,7 @@ class Contents:
     @property
     def key(self) -> object:
         columns = None if self.select is None else [self.select.watermark, self.select.aesthetic]
-        return [LAYOUT, self.groups, self.timed, columns]
+        return [LAYOUT, self.groups, columns]
 
 
 def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
@@ -164,8 +158,8 @@ def scan(path: Path, contents: Contents, digest) -> np.ndarray:
             for text in texts.values():
                 digest.update(text)
             row: tuple = tuple(zip(*places, strict=True))
-            if contents.timed or contents.select is not None:
-                row += _known(path, files, places[0], contents, texts, file)
+            if contents.select is not None:
+                row += (_details(contents, places[0], texts, file),)
             rows.append(row)
     return np.array(rows, dtype=contents.dtype)
 
@@ -180,31 +174,18 @@ def _choose(files: dict[str, tuple[int, int]], group: Group) -> tuple[int, int, 
     return NONE, 0, 0
 
 
-def _known(
-    path: Path,
-    files: dict[str, tuple[int, int]],
-    media: tuple[int, int, int],
-    contents: Contents,
-    texts: dict[str, bytes],
-    file: IO[bytes],
-) -> tuple:
-    """The columns of a sample beside its places."""
-    out: tuple = ()
-    if contents.timed:
-        from .media import time_of  # and with it torch, which takes a second to import
-
-        ending = [ending for equals in contents.groups[0] for ending in equals][media[0]]
-        out += time_of(Record(str(path), "", (path, media[1] * BLOCK, media[2]), ending))
-    if contents.select is not None:
-        try:
-            table = json.loads(texts.get(".json", b"{}"))
-        except ValueError:
-            table = None
-        details = contents.select.read(table) if isinstance(table, dict) else NOTHING
-        if not details[0] and not contents.timed:
-            details = (*size_of_bytes(_read(file, media[1] * BLOCK, media[2])), *details[2:])
-        out += (details,)
-    return out
+def _details(contents: Contents, media: tuple[int, int, int], texts: dict[str, bytes], file: IO[bytes]) -> tuple:
+    """DETAILS of a sample by its JSON, and a size that is not there by its picture."""
+    assert contents.select
+    try:
+        table = json.loads(texts.get(".json", b"{}"))
+    except ValueError:
+        table = None
+    details = contents.select.read(table) if isinstance(table, dict) else NOTHING
+    if not details[0]:
+        _, block, size = media
+        details = (*size_of_bytes(_read(file, block * BLOCK, size)), *details[2:])
+    return details
 
 
 def _read(file: IO[bytes], offset: int, size: int) -> bytes:

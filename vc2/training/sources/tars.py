@@ -47,11 +47,6 @@ class Tars:
         shard = self.shards[int(np.searchsorted(self.ends, index, side="right"))]
         return self.endings[group][ending], (shard, int(row["block"][group]) * BLOCK, int(row["size"][group]))
 
-    def time(self, index: int) -> tuple[float, int] | None:
-        """Frames a second of a clip and their number, None where they are not known."""
-        row = self.samples[index]
-        return (float(row["fps"]), int(row["total"])) if self.contents.timed and row["total"] else None
-
     def sizes(self) -> np.ndarray:
         """(width, height) of each sample, 0 where it is not known: `[N, 2]`. Only where its DETAILS are looked up."""
         details = self.samples["details"]
