@@ -189,10 +189,8 @@ def two_manifests(folder: Path) -> Recipe:
     select = {"min_side": 32, "max_aspect": 2, "max_watermark": 0.5, "min_aesthetic": 5, "watermark": "mark"}
     source = {"kind": "manifest", "path": str(folder / "list.jsonl"), "root": str(folder), "file": "file"}
     source |= {"caption": "text", "select": {**select, "aesthetic": "score"}}
-    data = {"images": [source, {**source, "weight": 2}], "buckets": [[96, 64]], "flip": 0.5, "workers": 0}
-    return Recipe.model_validate(
-        {"name": "listed", "steps": 2, "batch": 2, "data": {**data, "width": 64, "height": 64}}
-    )
+    data = {"images": [source, {**source, "weight": 2}], "width": 64, "height": 64, "buckets": [[96, 64]], "flip": 0.5}
+    return Recipe.model_validate({"name": "listed", "steps": 2, "batch": 2, "data": {**data, "workers": 0}})
 
 
 def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):

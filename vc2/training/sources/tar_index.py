@@ -59,17 +59,23 @@ class Contents:
         return [LAYOUT, self.groups, columns]
 
 
-def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
-    """The folder with the index of these tars: SAMPLES, an array of `contents.dtype`, and TARS, with `counts` of the
-    samples in each and a fingerprint of the `content` of all. It is made where it is not there.
-
-    It goes by the tars' names, sizes and times, and not by where they lie. Raises SourceError for what is no tar.
+def index_folder(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
+    """Where the index of these tars is below `folder`, or will be. It goes by the tars' names, sizes and times, and not
+    by where they lie.
     """
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at once
         stats = list(pool.map(os.stat, shards))
     root = os.path.commonpath([path.parent for path in shards])
     files = [(os.path.relpath(path, root), s.st_size, s.st_mtime_ns) for path, s in zip(shards, stats, strict=True)]
-    index = folder / f"{shards[0].stem}-{fingerprint(contents.key, files)}"
+    return folder / f"{shards[0].stem}-{fingerprint(contents.key, files)}"
+
+
+def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
+    """The folder with the index of these tars: SAMPLES, an array of `contents.dtype`, and TARS, with `counts` of the
+    samples in each and a fingerprint of the `content` of all. It is made where it is not there. Raises SourceError for
+    what is no tar.
+    """
+    index = index_folder(shards, contents, folder)
     if (index / SAMPLES).is_file():
         return index
     parts = [index / "parts" / f"{n:06d}.npz" for n in range(-(-len(shards) // PART))]
@@ -94,11 +100,11 @@ def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
                 touch(index / SAMPLES)
                 with np.load(part) as content:
                     file.write(content["samples"].tobytes())
-            _save_tars(index, np.concatenate(counts), fingerprint(digests))
+            save_tars(index, np.concatenate(counts), fingerprint(digests))
         shutil.rmtree(index / "parts", ignore_errors=True)
 
     if not (index / "parts").is_dir():
-        log.info("%s: indexing %d tars, once; all processes that need them do it together", root, len(shards))
+        log.info("%s: indexing %d tars, once; all processes that need them do it together", folder, len(shards))
     # Once they are joined the parts are gone; a process that comes late must not make them again.
     complete(parts, scan_part, f"indexing {len(shards)} tars", until=index / SAMPLES)
     complete([index / SAMPLES], join, "joining the index")
@@ -127,7 +133,7 @@ def selected(index: Path, contents: Contents, name: str) -> Path:
             for first in range(0, len(samples), ROWS):
                 touch(folder / SAMPLES)
                 file.write(samples[first : first + ROWS][good[first : first + ROWS]].tobytes())
-            _save_tars(folder, counts, str(tars["content"]), str(selection))
+            save_tars(folder, counts, str(tars["content"]), str(selection))
 
     complete([folder / SAMPLES], select, "selecting")
     with np.load(folder / TARS) as tars:
@@ -140,7 +146,7 @@ def selected(index: Path, contents: Contents, name: str) -> Path:
     return folder
 
 
-def _save_tars(folder: Path, counts: np.ndarray, content: str, selection: str = "") -> None:
+def save_tars(folder: Path, counts: np.ndarray, content: str, selection: str = "") -> None:
     with whole(folder / TARS) as path, open(path, "wb") as file:
         np.savez(file, counts=counts, content=content, selection=selection)
 
