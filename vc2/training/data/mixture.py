@@ -24,12 +24,12 @@ class Mixing:
     never read.
     """
 
-    BLOCK = 4096
+    BLOCK = 64
 
     def __init__(self, weights: Sequence[float], seed: int, key: tuple[int, ...]):
         shares = [Fraction(weight / sum(weights)).limit_denominator(10**6) for weight in weights]
         total = sum(shares)
-        # A block holds at least one position of each source.
+        # At least one position of each source is in a block.
         self.length = max(self.BLOCK, ceil(total / min(share for share in shares if share)))
         self.ends = [sum(shares[: n + 1], Fraction(0)) / total for n in range(len(shares))]
         self.seed, self.key = seed, key

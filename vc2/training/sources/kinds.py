@@ -24,7 +24,7 @@ class Mixture(Source):
     """A list of sources, of which each gives its share of the samples, by its `weight`."""
 
     kind: Literal["mixture"]
-    sources: tuple[OneSource, ...] = Field(min_length=1)
+    sources: tuple[OneSource, ...]
 
     @property
     def members(self) -> tuple[Source, ...]:
@@ -44,6 +44,8 @@ class Mixture(Source):
 
     @model_validator(mode="after")
     def _alike(self) -> Mixture:
+        if not self.sources:
+            raise ValueError("a list of sources must name at least one")
         if len(found := sorted({source.prepared for source in self.sources})) > 1:
             raise ValueError(f"the sources of a list must be prepared alike, found {' and '.join(found)}")
         return self
