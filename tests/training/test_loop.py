@@ -134,7 +134,7 @@ def test_data_of_a_run_of_0_2_0_is_known_by_its_place(recipe, folder, tmp_path, 
     source = photos(tmp_path / "photos", good=12, bad=0)
     settings = recipe(data={"clips": None, "images": source})
     trainer = Trainer(settings, folder)
-    trainer.objective.identities = trainer.objective.files
+    trainer.objective.identities = {"images": trainer.objective.files("images")}
     trainer.save()
     Trainer(settings, folder)
     assert "not those that the run began with" not in caplog.text

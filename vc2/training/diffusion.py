@@ -41,7 +41,6 @@ class DiffusionObjective(Objective[Batch]):
             medium: stream_of(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
         }
         self.identities = {medium: stream.content for medium, stream in self.streams.items()}
-        self.files = {medium: stream.files for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
         mark_what_learns(self.model, recipe)
@@ -67,6 +66,9 @@ class DiffusionObjective(Objective[Batch]):
                 module.weight.data = module.weight.data.to(torch.bfloat16)
         self.model.use_attention("auto")
         self.model.to(self.device)
+
+    def files(self, medium: str) -> str:
+        return self.streams[medium].files()
 
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[Batch]:
         if self.recipe.validation.every:

@@ -266,8 +266,11 @@ class Trainer:
 
     def _compare_data(self, before: dict[str, str]) -> None:
         """Raises RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
-        now, files = self.objective.identities, self.objective.files
-        others = [medium for medium, was in before.items() if was not in (now.get(medium), files.get(medium))]
+        others = [
+            medium
+            for medium, now in self.objective.identities.items()
+            if before[medium] != now and before[medium] != self.objective.files(medium)
+        ]
         names = " and ".join(f"data.{medium}" for medium in others)
         if any(is_content(before[medium]) for medium in others):
             raise RecipeError(

@@ -44,7 +44,7 @@ class ProceduralObjective(Objective[Draw]):
 
     def __init__(self, recipe: Recipe, device: torch.device):
         self.recipe, self.device = recipe, device
-        self.fingerprints, self.identities, self.files = {}, {}, {}
+        self.fingerprints, self.identities = {}, {}
 
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[Draw]:
         if world > 1:

@@ -39,7 +39,6 @@ class Objective(ABC, Generic[B]):
     model: nn.Module  # what learns
     fingerprints: dict[str, str]  # of the weights that it begins with, by their key in `init`
     identities: dict[str, str]  # of its sources' data, by medium
-    files: dict[str, str]  # the same, as 0.2.0 recorded it
 
     @abstractmethod
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[B]:
@@ -52,6 +51,10 @@ class Objective(ABC, Generic[B]):
     @abstractmethod
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """Write the trained weights as files that the next recipe, or ComfyUI, loads."""
+
+    def files(self, medium: str) -> str:
+        """The identity of a medium's data as 0.2.0 recorded it: by where it lies, and since when."""
+        return self.identities[medium]
 
     def split(self, batch: B) -> list[B]:
         """The micro-batches that are computed one after another."""

@@ -59,7 +59,6 @@ class MixedStream:
         members = recipe.data.sources[medium].members
         self.streams = [Stream(recipe, medium, cache, networks, number) for number in range(len(members))]
         self.content = f"{CONTENT}{fingerprint([stream.content for stream in self.streams])}"
-        self.files = ""  # 0.2.0 had no lists
         # A bucket of a source has its share of the source's weight.
         self.weights = [
             [member.weight * share for share in stream.shares()]
@@ -71,8 +70,12 @@ class MixedStream:
             for bucket, weights in enumerate(zip(*self.weights, strict=True))
         ]
 
+    def files(self) -> str:
+        """Nothing: 0.2.0 had no lists."""
+        return ""
+
     def shares(self) -> list[float]:
-        """The share of each bucket."""
+        """The share of each bucket in its samples."""
         sums = [sum(weights) for weights in zip(*self.weights, strict=True)]
         return [share / sum(sums) for share in sums]
 

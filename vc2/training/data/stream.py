@@ -51,11 +51,9 @@ class Stream:
         self.content = self.source.content()  # what its data is, wherever it lies
         if self.section.prepared != "no" and networks is not None:
             self.source = Prepared.find(recipe, medium, self.section, self.source, cache, networks)
-        key = (number,) if number else ()
-        self.order = order_of(
-            len(self.source), data.held_out, recipe.seed, self.source.blocks, data.order, key and (*key, 0, 1)
-        )
-        self.files = self.source.identity()  # what 0.2.0 recorded of it
+        # That of the first is 0.2.0's.
+        key = (number, 0, 1) if number else ()
+        self.order = order_of(len(self.source), data.held_out, recipe.seed, self.source.blocks, data.order, key)
         if not len(self.order):
             raise SourceError(f"{self.name}: the source is empty")
         self.buckets = self._buckets(number) if len(self.sizes) > 1 else None
@@ -77,13 +75,13 @@ class Stream:
             log.info("%s: %d images for %dx%d", self.name, count, *size)
         return buckets
 
-    def counts(self) -> list[int]:
-        """Samples to train on, by bucket."""
-        return self.buckets.counts() if self.buckets else [len(self.order)]
+    def files(self) -> str:
+        """What its data is by where it lies and since when, as 0.2.0 recorded it."""
+        return self.source.identity()
 
     def shares(self) -> list[float]:
         """The share of each bucket in its samples."""
-        counts = self.counts()
+        counts = self.buckets.counts() if self.buckets else [len(self.order)]
         return [count / sum(counts) for count in counts]
 
     def index(self, position: int, bucket: int) -> int:

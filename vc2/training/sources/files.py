@@ -39,7 +39,8 @@ class Listing(Reader):
 
 
 def identity_of(paths: Iterable[Path]) -> str:
-    return fingerprint(*((str(path), path.stat().st_size, int(path.stat().st_mtime)) for path in paths))
+    stats = ((path, path.stat()) for path in paths)
+    return fingerprint(*((str(path), stat.st_size, int(stat.st_mtime)) for path, stat in stats))
 
 
 def content_of(root: Path, files: Sequence[Path], captions: Sequence[Path]) -> str:

@@ -13,12 +13,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from .files import fingerprint
+from .files import ENDINGS, fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
 from .select import DETAILS, NOTHING, Select, Selection, size_of_bytes
@@ -81,20 +82,22 @@ def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
     parts = [index / "parts" / f"{n:06d}.npz" for n in range(-(-len(shards) // PART))]
 
     def scan_part(n: int) -> None:
-        tables, digest = [], hashlib.sha256()
+        tables, digests = [], []
         for path in shards[n * PART : (n + 1) * PART]:
             touch(parts[n])
-            tables.append(scan(path, contents, digest))
+            table, digest = scan(path, contents)
+            tables.append(table)
+            digests.append(digest)
         with whole(parts[n]) as path, open(path, "wb") as file:
             counts = np.array([len(table) for table in tables])
-            np.savez(file, samples=np.concatenate(tables), counts=counts, content=digest.hexdigest())
+            np.savez(file, samples=np.concatenate(tables), counts=counts, content=np.array(digests))
 
     def join(_: int) -> None:
         counts, digests = [], []
         for part in parts:
             with np.load(part) as content:
                 counts.append(content["counts"])
-                digests.append(str(content["content"]))
+                digests += content["content"].tolist()
         with whole(index / SAMPLES) as path, open(path, "wb") as file:
             for part in parts:
                 touch(index / SAMPLES)
@@ -128,7 +131,7 @@ def selected(index: Path, contents: Contents, name: str) -> Path:
             good[first : first + ROWS] = selection(samples["details"][first : first + ROWS])
         tars = np.load(index / TARS)
         ends = np.concatenate([[0], np.cumsum(tars["counts"])])
-        counts = np.diff(np.concatenate([[0], np.cumsum(good)])[ends])
+        counts = np.array([np.count_nonzero(good[start:end]) for start, end in pairwise(ends)])
         with whole(folder / SAMPLES) as path, open(path, "wb") as file:
             for first in range(0, len(samples), ROWS):
                 touch(folder / SAMPLES)
@@ -151,9 +154,10 @@ def save_tars(folder: Path, counts: np.ndarray, content: str, selection: str = "
         np.savez(file, counts=counts, content=content, selection=selection)
 
 
-def scan(path: Path, contents: Contents, digest) -> np.ndarray:
-    """The samples of one tar, `contents.dtype`; their names, sizes and texts go into `digest`."""
+def scan(path: Path, contents: Contents) -> tuple[np.ndarray, str]:
+    """The samples of one tar, `contents.dtype`, and a fingerprint of their names, sizes and texts."""
     rows: list[tuple] = []
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         for name, files in _samples(path, file):
             places = [_choose(files, group) for group in contents.groups]
@@ -167,7 +171,7 @@ def scan(path: Path, contents: Contents, digest) -> np.ndarray:
             if contents.select is not None:
                 row += (_details(contents, places[0], texts, file),)
             rows.append(row)
-    return np.array(rows, dtype=contents.dtype)
+    return np.array(rows, dtype=contents.dtype), digest.hexdigest()
 
 
 def _choose(files: dict[str, tuple[int, int]], group: Group) -> tuple[int, int, int]:
@@ -188,8 +192,8 @@ def _details(contents: Contents, media: tuple[int, int, int], texts: dict[str, b
     except ValueError:
         table = None
     details = contents.select.read(table) if isinstance(table, dict) else NOTHING
-    if not details[0]:
-        _, block, size = media
+    number, block, size = media
+    if not details[0] and [ending for equals in contents.groups[0] for ending in equals][number] in ENDINGS["images"]:
         details = (*size_of_bytes(_read(file, block * BLOCK, size)), *details[2:])
     return details
 
