@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,8 +27,8 @@ from vc2.training.data.stream import Stream
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.prepare import prepare
-from vc2.training.recipe import Recipe
-from vc2.training.recipe_files import load_recipe
+from vc2.training.recipe import Data, Recipe
+from vc2.training.recipe_files import Loader, _override, load_recipe
 from vc2.training.rng import numpy_generator
 from vc2.training.sources.source import BrokenSample, SourceError
 
@@ -396,5 +398,29 @@ def test_a_cache_belongs_to_the_data_wherever_it_lies(recipe, tmp_path):
     stream = Stream(settings, "images", tmp_path / "cache")
     old = cache_folder(settings, "images", stream.source.identity(), tmp_path / "cache", networks)
     assert old != first
+    picture = tmp_path / "photos" / "p03.png"
+    content = bytearray(picture.read_bytes())
+    content[-20] ^= 1
+    picture.write_bytes(content)
+    assert place(source["path"]) != first
+    content[-20] ^= 1
+    picture.write_bytes(content)
+    assert place(source["path"]) == first
+    settings = recipe(data={"clips": None, "images": source})
+    stream = Stream(settings, "images", tmp_path / "cache")
+    old = cache_folder(settings, "images", stream.source.identity(), tmp_path / "cache", networks)
     old.mkdir(parents=True)  # what 0.2.0 has begun is gone on with
     assert place(source["path"]) == old
+
+
+def test_the_examples_that_people_copy_are_right():
+    readme = (Path(__file__).parents[2] / "training" / "README.md").read_text()
+    examples = [yaml.load(text, Loader) for text in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)]
+    assert len(examples) >= 4
+    for example in examples:
+        assert example.keys() == {"data"}
+        Data.model_validate(example["data"])
+    [overrides] = re.findall(r"`(data\.images\.1[^`]*)`", readme)
+    tree = examples[2]
+    _override(tree, overrides)
+    assert Data.model_validate(tree["data"]).images.members[1].weight == 0.5

@@ -88,6 +88,8 @@ def test_computed_orders_are_shuffled():
     tars = [index // 10 for index in epochs[0]]
     for start in range(0, 1600, 160):
         assert len(set(tars[start : start + 160])) == 16  # a few tars at a time
+    offsets = [index % 10 for index in epochs[0]]
+    assert offsets[:160] != offsets[160:320]  # each few in their own way
     whole = [ComputedOrder(5000, 0, 0)[i] for i in range(1000)]
     assert abs(np.corrcoef(whole, range(1000))[0, 1]) < 0.1
     for run in (whole, epochs[0][:160]):
