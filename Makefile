@@ -16,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
-.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu
+.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load
 
 bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.compile; writes docs/host.md
 	$(RUN) -m bench.host $(ARGS)
+
+bench-scale: $(INSTALLED)  ## data sets of 60,000 tars, simulated: index, start-up, memory; writes docs/scale.md
+	$(RUN) -m bench.scale $(ARGS)
 
 bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over the official code; writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)

@@ -34,7 +34,11 @@ def check(recipe: Recipe, cache: Path, processes: int = 1, card: Card | None = N
         yield "ok: procedural data, fresh weights"
         return
     wrong: dict[str, None] = {}  # one cause may be met twice
-    sources = [_source(recipe, medium, cache) for medium in recipe.data.sources]
+    sources = [
+        _source(recipe, medium, number, cache)
+        for medium, section in recipe.data.sources.items()
+        for number in range(len(section.members))
+    ]
     for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes, card)):
         try:
             yield from report
@@ -125,22 +129,22 @@ def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
     parallel.require(recipe, processes)
 
 
-def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
+def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[str]:
     """Reads some samples of a source, spread over it. Raises SourceError where too many of them cannot be used: more
     than `data.broken_share` of a source that was tried whole, more than half of what was tried of a larger one.
     """
-    stream = Stream(recipe, medium, cache)
+    stream = Stream(recipe, medium, cache, number=number)
     frames, low, high = stream.lengths[0]
     tried, broken = min(TRIED, len(stream.order)), []
     for k in range(tried):
-        index = int(stream.order.training[k * len(stream.order) // tried])
+        index = stream.order.training(k * len(stream.order) // tried)
         try:
             stream.read(index, frames, (low, high), numpy_generator(recipe.seed, k))
         except BrokenSample as error:
             broken.append(str(error))
     count, held_out = len(stream.source), len(stream.order.held_out)
-    yield f"data.{medium}: {count} {stream.section.kind} samples, {held_out} of them held out"
-    unusable = f"data.{medium}: {len(broken)} of the {tried} samples that were tried cannot be used"
+    yield f"{stream.name}: {count} {stream.section.kind} samples, {held_out} of them held out"
+    unusable = f"{stream.name}: {len(broken)} of the {tried} samples that were tried cannot be used"
     reasons = "".join(f"\n  {reason}" for reason in broken)
     if tried < len(stream.order):  # a few of many: their share says little, unless it is most of them
         allowed, limit = 0.5, "half of what was tried"
@@ -149,4 +153,4 @@ def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
         limit = f"data.broken_share ({allowed:.0%}) allows"
     if len(broken) > allowed * tried:
         raise SourceError(f"{unusable}, more than {limit}:{reasons}")
-    yield f"{unusable}:{reasons}" if broken else f"data.{medium}: {tried} samples were tried, all can be used"
+    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {tried} samples were tried, all can be used"

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..files.output import WINDOWS
+from .data.order import NEWEST
 from .errors import RecipeError
 from .parallel import unsharded
 from .recipe import Recipe
@@ -158,6 +160,18 @@ def recipe_of(run: Path, step: int | None = None) -> Recipe:
     if not all_steps(run / "checkpoints"):
         raise RecipeError(f"{run} is no run: there are no checkpoints in it")
     return Recipe.model_validate_json(load(run / "checkpoints", step)["recipe"])
+
+
+def as_begun(recipe: Recipe, run: Path) -> Recipe:
+    """A recipe that leaves `data.order` open, with that of the run in a folder: what it began with, or the newest."""
+    if recipe.data.order is not None:
+        return recipe
+    state = latest(run / "checkpoints")
+    try:
+        order = Recipe.model_validate_json(state["recipe"]).data.order if state else NEWEST
+    except ValidationError:  # whoever compares the two recipes will say so
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"order": order})})
 
 
 def latest(folder: Path) -> dict[str, Any] | None:

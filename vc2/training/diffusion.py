@@ -18,7 +18,7 @@ from ..networks.unet import VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from . import cost, kernels, preview, validate
 from .data.batches import Batch, load_batches
-from .data.stream import Stream
+from .data.mixture import stream_of
 from .encoders import Encoders
 from .export import write_full, write_lora
 from .initialise import fingerprint_of, sampling_of, start_unet
@@ -40,9 +40,9 @@ class DiffusionObjective(Objective[Batch]):
         self.encoders = Encoders(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
         self.streams = {
-            medium: Stream(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
+            medium: stream_of(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
         }
-        self.identities = {medium: stream.source.identity() for medium, stream in self.streams.items()}
+        self.identities = {medium: stream.content for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
         if recipe.compute.frozen == "int8":
@@ -72,6 +72,9 @@ class DiffusionObjective(Objective[Batch]):
         self.model.to(self.device)
         if self.recipe.compute.compile:
             kernels.compile_layers(self.model)
+
+    def files(self, medium: str) -> str:
+        return self.streams[medium].files()
 
     def batches(self, first_step: int, rank: int, world: int) -> Iterator[Batch]:
         if self.recipe.validation.every:

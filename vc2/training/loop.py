@@ -26,6 +26,7 @@ from .recipe import Recipe
 from .resume import allowed_changes, check_allowed
 from .saving import HostCopies, Writer
 from .signals import Signals
+from .sources.source import is_content
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None, allow: Sequence[str] = ()):
+        self.recipe = recipe = checkpoint.as_begun(recipe, folder)
         check_allowed(recipe, allow)
-        self.recipe, self.folder, self.allow = recipe, folder, allow
+        self.folder, self.allow = folder, allow
         self.accelerator = parallel.start(recipe, folder)
         self.objective = build_objective(recipe, cache or folder.parent / "cache", self.accelerator.device)
         self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
@@ -306,23 +308,39 @@ class Trainer:
 
     def load_state_dict(self, state: dict) -> None:
         """Raises RecipeError where it is of another recipe than is allowed, or from other weights."""
-        self.changed = allowed_changes(self.recipe, state["recipe"], self.allow, self.folder)
+        moved = {medium for medium, content in state["data"].items() if is_content(content)}
+        self.changed = allowed_changes(self.recipe, state["recipe"], self.allow, self.folder, moved)
         if others := _changed(self.objective.fingerprints, state["start"], "init"):
             raise RecipeError(
                 f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
                 " back, or train under another name"
             )
-        if others := _changed(self.objective.identities, state["data"], "data"):
-            log.warning(
-                "%s: the files of %s are not those that the run began with; from here on its batches are others",
-                self.recipe.name,
-                " and ".join(others),
-            )
+        self._compare_data(state["data"])
         self.step = state["step"]
         self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
+
+    def _compare_data(self, before: dict[str, str]) -> None:
+        """Raises RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
+        others = [
+            medium
+            for medium, now in self.objective.identities.items()
+            if before[medium] != now and before[medium] != self.objective.files(medium)
+        ]
+        names = " and ".join(f"data.{medium}" for medium in others)
+        if any(is_content(before[medium]) for medium in others):
+            raise RecipeError(
+                f"the files of {names} are not those that {self.folder} began with; put them back, at any place, or"
+                " train under another name (name=...)"
+            )
+        if others:
+            log.warning(
+                "%s: the files of %s are not those that the run began with; from here on its batches are others",
+                self.recipe.name,
+                names,
+            )
 
 
 def _changed(now: dict[str, str], before: dict[str, str], section: str) -> list[str]:

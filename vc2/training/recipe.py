@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,14 @@ class Data(Section):
 
     `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride
     within that and its own length, and the network is told fps = source fps / stride. All frames of a clip are resized
-    to cover width x height and cropped alike.
+    to cover width x height and cropped alike. Either may be a list of sources, which are mixed by their `weight`.
+
+    With `buckets`, further sizes, every image is cropped to that size (or to width x height) whose aspect is nearest to
+    its own, and all images of a step have the same. `flip` is the chance that left and right of a sample are exchanged,
+    alike in all frames.
+
+    `order` is how samples are ordered, which a run keeps from its beginning: 1, what 0.2.0 did, or 2, for which orders
+    of large sources need no memory. None: 2 in a run that begins, and in one that has begun what it began with.
     """
 
     clips: AnySource | None = None
@@ -60,11 +68,14 @@ class Data(Section):
     lengths: tuple[tuple[int, int, int], ...] = ((16, 1, 8),)
     width: int = Field(512, ge=8, multiple_of=8)
     height: int = Field(320, ge=8, multiple_of=8)
+    buckets: tuple[tuple[int, int], ...] = ()  # [width, height] each
     crop: Literal["center", "random"] = "center"
+    flip: float = Field(0.0, ge=0, le=1)
     caption_dropout: float = Field(0.1, ge=0, le=1)
     held_out: int = Field(64, ge=0)  # samples a source, kept for validation and never trained on
     workers: int = Field(4, ge=0)  # processes that read and decode; 0: in the training process
     broken_share: float = Field(0.05, ge=0, le=1)  # the run stops when more of what it read was broken
+    order: Literal[1, 2] | None = None
 
     @field_validator("lengths")
     @classmethod
@@ -79,13 +90,25 @@ class Data(Section):
             raise ValueError("must name at least one length, such as [16, 1, 8]")
         return value
 
+    @field_validator("buckets")
+    @classmethod
+    def _buckets(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        for size in value:
+            if any(side < 8 or side % 8 for side in size):
+                raise ValueError(f"a bucket is [width, height], multiples of 8 such as [576, 448], found {list(size)}")
+        return value
+
     @model_validator(mode="after")
     def _sources(self) -> Data:
-        for medium, source in self.sources.items():
+        for medium, source in self.all_members():
             if medium not in source.media:
                 others = ", ".join(kind for kind, cls in KINDS.items() if medium in cls.media)
                 raise ValueError(f"data.{medium}: {source.kind} lists {' and '.join(source.media)}; use {others}")
-        if self.clips and self.clips.prepared != "no" and not self.clips.stored_whole and len(self.lengths) > 1:
+        frozen = any(
+            medium == "clips" and source.prepared != "no" and not source.stored_whole
+            for medium, source in self.all_members()
+        )
+        if frozen and len(self.lengths) > 1:
             raise ValueError(
                 "data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one"
                 " length, or prepared: no"
@@ -96,6 +119,17 @@ class Data(Section):
     def sources(self) -> dict[str, Source]:
         """Those that there are, by medium."""
         return {medium: source for medium in MEDIA if (source := getattr(self, medium))}
+
+    def all_members(self) -> Iterator[tuple[str, Source]]:
+        """(medium, source) of every one, those in lists too."""
+        for medium, source in self.sources.items():
+            for member in source.members:
+                yield medium, member
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """[width, height] that images are cropped to."""
+        return ((self.width, self.height), *self.buckets)
 
 
 class Learn(Section):
@@ -316,9 +350,9 @@ class Recipe(Section):
             return float(self.data.clips is None)
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
-    def differences(self, other: str) -> dict[str, tuple[Any, Any]]:
+    def differences(self, other: str, moved: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
         """Dotted keys in which this recipe differs from another's JSON, each with (theirs, mine); those that do not
-        change what is learned up to a step are not looked at.
+        change what is learned up to a step are not looked at, nor where the data of the media `moved` lies.
         """
         try:
             theirs = Recipe.model_validate_json(other).model_dump(mode="json")
@@ -333,6 +367,12 @@ class Recipe(Section):
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
+            if self.data.order is None:
+                tree["data"].pop("order")
+            for source in filter(None, (tree["data"][medium] for medium in moved)):
+                for member in source.get("sources", [source]):
+                    for key in KINDS[member["kind"]].location:
+                        member.pop(key)
         return _differing(theirs, mine)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from .recipe import Recipe
 FIXED = ("objective", "networks", "learn", "optimizer.kind")
 
 
-def allowed_changes(recipe: Recipe, before: str, allow: Sequence[str], folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Keys in which `recipe` differs from that of the run's checkpoint (JSON), each with (before, now). Raises
-    RecipeError for one that is not within `allow`, or that cannot change in the middle of a run.
+def allowed_changes(
+    recipe: Recipe, before: str, allow: Sequence[str], folder: Path, moved: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Keys in which `recipe` differs from that of the run's checkpoint (JSON), each with (before, now); where the data
+    of the media `moved` lies is not looked at. Raises RecipeError for one that is not within `allow`, or that cannot
+    change in the middle of a run.
     """
-    changed = recipe.differences(before)
+    changed = recipe.differences(before, moved)
     refused = [key for key in changed if not _within(key, allow) or _within(key, FIXED)]
     if not refused:
         return changed

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -49,7 +49,7 @@ def held_out_loss(
         (medium, q, k)
         for medium, samples in held_out.items()
         for q in range(len(quantiles))
-        for k in range(0, len(samples), CHUNK)
+        for k, _ in _alike(samples)
     ]
     totals = torch.zeros(len(MEDIA), len(quantiles), 2, device=accelerator.device)  # sum of errors, samples
     model.eval()
@@ -58,7 +58,7 @@ def held_out_loss(
         # be sharded.
         mine = start + accelerator.process_index
         medium, q, k = jobs[min(mine, len(jobs) - 1)]
-        kind, samples = MEDIA.index(medium), held_out[medium][k : k + CHUNK]
+        kind, samples = MEDIA.index(medium), held_out[medium][k : dict(_alike(held_out[medium]))[k]]
         step = Step(q, medium, len(samples[0].frames), (1, 1), k, len(samples))
         batch = Batch.of(samples, step, list(range(k, k + len(samples))))
         generators = [torch_generator(recipe.seed, VALIDATION, kind, slot, q) for slot in batch.slots]
@@ -77,6 +77,19 @@ def held_out_loss(
         }
         figures[medium] = float((sums / counts).mean())
     return figures
+
+
+def _alike(samples: list[Sample]) -> Iterator[tuple[int, int]]:
+    """From which sample to before which those of a forward pass are: at most CHUNK, of one shape."""
+    start = 0
+    for end in range(1, len(samples) + 1):
+        if (
+            end == len(samples)
+            or end - start == CHUNK
+            or samples[end].frames.shape[-2:] != samples[start].frames.shape[-2:]
+        ):
+            yield start, end
+            start = end
 
 
 def sample_settings(recipe: Recipe, encoders: Encoders) -> Settings:
