@@ -39,8 +39,14 @@ class Stream:
         """
         data, uniform, place = self.recipe.data, (rng.random(), rng.random()), (rng.random(), rng.random())
         place = place if data.crop == "random" else (0.5, 0.5)
-        sample = self.source.read(index, View(frames, strides, uniform, data.width, data.height, place))
-        return replace(sample, fps=round(sample.fps))
+        try:
+            sample = self.source.read(index, View(frames, strides, uniform, data.width, data.height, place))
+            return replace(sample, fps=round(sample.fps))
+        except (BrokenSample, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, one sample must not end a run)
+            why = f"{type(error).__name__}: {error}"
+            raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {why}") from error
 
     def read_to_store(self, index: int) -> Sample:
         """The sample of an index as `prepare` encodes it: all of it where that is little, else a clip of the longest of

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .record import Record, read_range
-from .source import BrokenSample, Reader, Sample, SourceError, View
+from .record import Record, read_range, text_of
+from .source import Reader, Sample, SourceError, View
 
 ENDINGS = {
     "clips": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"),
@@ -32,10 +32,7 @@ class Listing(Reader):
     def read(self, index: int, view: View) -> Sample:
         from . import media  # and with it torch, which takes a second to import
 
-        try:
-            return media.read(self.record(index), self.medium, view)
-        except OSError as error:
-            raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {error}") from error
+        return media.read(self.record(index), self.medium, view)
 
 
 class Lines:
@@ -65,7 +62,8 @@ class Lines:
 
     def record(self, index: int) -> str:
         start, end = int(self.starts[index]), int(self.starts[index + 1])
-        return read_range(self.path, start, end - start).decode("utf-8", errors="replace")
+        # A mark stands at most before the first.
+        return text_of(read_range(self.path, start, end - start), f"{self.path} line {index + 1}")
 
 
 def identity_of(paths: Iterable[Path]) -> str:

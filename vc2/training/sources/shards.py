@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from .files import ENDINGS, Listing, identity_of
-from .record import Record, caption_of, read_range
+from .record import Record, caption_of, read_range, text_of
 from .source import BrokenSample, Source
 from .tars import Tars
 
@@ -46,7 +46,7 @@ class ShardListing(Listing):
     def _caption(self, index: int, name: str) -> str:
         text, table = self.tars.place(index, 1), self.tars.place(index, 2)
         if text:
-            return caption_of(read_range(*text[1]).decode("utf-8", errors="replace"), name)
+            return caption_of(text_of(read_range(*text[1]), name), name)
         try:
             return caption_of(json.loads(read_range(*table[1]) if table else "{}")["caption"], name)
         except (KeyError, TypeError, ValueError) as error:
