@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from ..networks.unet import Block
 from .errors import RecipeError
 from .recipe import Recipe
+from .together import listen
 
 # Others wait while the first process writes a checkpoint or exports; by default they give up after ten minutes.
 PATIENCE = timedelta(minutes=30)
@@ -63,6 +64,7 @@ def start(recipe: Recipe, folder: Path) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project
     )
+    listen()
     require(recipe, accelerator.num_processes)
     return accelerator
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+STOP, SAVE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"), ("SIGUSR1",)
+# Windows has no SIGHUP and no SIGUSR1, and the others no SIGBREAK.
+ANSWERED = {number: name for name in STOP + SAVE if (number := getattr(signal, name, None))}
 
 
 class Signals:
@@ -29,18 +31,15 @@ class Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if number == signal.SIGUSR1:
+        name = ANSWERED[signal.Signals(number)]
+        if name in SAVE:
             self.save = True
         else:
             self.stop = True
-        log.info(
-            "received %s: saving%s at the end of this step",
-            signal.Signals(number).name,
-            "" if number == signal.SIGUSR1 else " and stopping",
-        )
+        log.info("received %s: saving%s at the end of this step", name, "" if name in SAVE else " and stopping")
 
 
-def ignore(_: int) -> None:
+def ignore() -> None:
     """For processes that read data, to which launchers and terminals send the run's signals too: the run itself
     answers them, and stops its readers when it is done.
     """

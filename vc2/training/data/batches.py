@@ -6,17 +6,17 @@ the slots of a step, reads together exactly what one process would: every sample
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .. import signals
 from ..recipe import Recipe
 from ..sources.source import Sample
 from .plan import Plan, Step
+from .readers import read_ahead
 from .stream import Stream
 
 
@@ -113,16 +113,14 @@ def collate(items: list[tuple[Step, int, Sample]]) -> Batch:
 
 def load_batches(
     recipe: Recipe, streams: dict[str, Stream], start: int, rank: int, world: int, pin: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This process's batches of the steps from `start` on, read ahead by `data.workers` processes."""
     plan, workers = Plan(recipe), recipe.data.workers
-    loader = DataLoader(
+    return read_ahead(
         StepDataset(plan, streams),
+        workers,
         batch_sampler=Shares(plan, start, recipe.steps, rank, world),
         collate_fn=collate,
-        num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=signals.ignore,
     )
-    return iter(loader)

@@ -44,7 +44,7 @@ class Stream:
             return replace(sample, fps=round(sample.fps))
         except (BrokenSample, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, one sample must not end a run)
+        except Exception as error:  # one sample must not end a run
             why = f"{type(error).__name__}: {error}"
             raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {why}") from error
 

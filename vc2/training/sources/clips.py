@@ -1,5 +1,5 @@
-"""Clips from video files, through the libraries of FFmpeg (PyAV): in the reader's own process and with one thread, since
-there are as many readers as a machine has cores for.
+"""Clips from video files, through the libraries of FFmpeg (PyAV): in the reader's own process and with one thread,
+since there are as many readers as a machine has cores for.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from .source import BrokenSample
 MAX_PIXELS = 2**27  # of one picture; a damaged header can ask for any size
 LEAST_SIDE = 8  # spacers and tracking dots are pictures of nothing
 # Those that hold pixels and nothing else: for EPS, Pillow would start Ghostscript on a stranger's program.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, the picture lies on its side
 
 
