@@ -17,10 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip  # noqa: F401 (here for all, and not in each, where it is needed)
 import psutil
 import torch
+import torch.utils.tensorboard
 from accelerate.tracking import TensorBoardTracker
 
+import vc2.training.diffusion  # noqa: F401
 from vc2.training.data.stream import Stream
 from vc2.training.loop import Trainer
 

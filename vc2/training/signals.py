@@ -9,9 +9,8 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-STOP, SAVE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"), ("SIGUSR1",)
-# Windows has no SIGHUP and no SIGUSR1, and the others no SIGBREAK.
-ANSWERED = {number: name for name in STOP + SAVE if (number := getattr(signal, name, None))}
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ANSWERED = [number for name in NAMES if (number := getattr(signal, name, None))]  # Windows has only the first two
 
 
 class Signals:
@@ -31,12 +30,12 @@ class Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        name = ANSWERED[signal.Signals(number)]
-        if name in SAVE:
+        name = signal.Signals(number).name
+        if name == "SIGUSR1":
             self.save = True
         else:
             self.stop = True
-        log.info("received %s: saving%s at the end of this step", name, "" if name in SAVE else " and stopping")
+        log.info("received %s: saving%s at the end of this step", name, "" if name == "SIGUSR1" else " and stopping")
 
 
 def ignore() -> None:
