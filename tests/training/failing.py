@@ -1,5 +1,5 @@
 """Runs that fail, each in processes of its own that end as a command's do: `python -m tests.training.failing RECIPE
-FOLDER` starts them all at once and prints, as JSON, what each ended with. One import of torch serves all.
+FOLDER` starts them all at once and writes what each ended with to FOLDER/ends.json. One import of torch serves all.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def main() -> None:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     messages = {name: (folder / f"{name}.log").read_text(errors="replace") for name in processes.values()}
-    print(json.dumps({"statuses": statuses, "messages": messages, "left": len(left)}))
+    (folder / "ends.json").write_text(json.dumps({"statuses": statuses, "messages": messages, "left": len(left)}))
 
 
 def session(pid: int) -> int:

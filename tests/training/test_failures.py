@@ -27,7 +27,7 @@ def ends(tmp_path_factory, start, cache) -> dict:
     command = [sys.executable, "-m", "tests.training.failing", str(recipe), str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads((folder / "ends.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -37,16 +37,23 @@ NEARLY_SQUARE = 0.02  # WebVid's pixels are 448:447, so that 596 columns are 16:
 def read_clip(record: Record, view: View) -> tuple[Tensor, float]:
     """Frames uint8 `[T, 3, height, width]` of a video, and their rate: source fps / stride. Raises BrokenSample."""
     with blamed(record.name, "is not a video that can be read"):
+        try:
+            return _read_clip(record, view)
+        except av.error.MemoryError as error:  # unlike others, not the machine's: a damaged size asks for terabytes
+            raise BrokenSample(f"is not a video that can be read: {error}") from error
+
+
+def _read_clip(record: Record, view: View) -> tuple[Tensor, float]:
+    with opened(record) as video:
+        frames, (stride, first) = view.frames or video.total, view.choose(video.total)
+        clip = _fitted(video, first, stride, frames, view)
+    # Containers count what they like: the sound may be longer than the picture. Then the clip is the last there is.
+    if 0 < len(clip) < frames and first >= (missing := (frames - len(clip)) * stride):
         with opened(record) as video:
-            frames, (stride, first) = view.frames or video.total, view.choose(video.total)
-            clip = _fitted(video, first, stride, frames, view)
-        # Containers count what they like: the sound may be longer than the picture. Then the clip is the last there is.
-        if 0 < len(clip) < frames and first >= (missing := (frames - len(clip)) * stride):
-            with opened(record) as video:
-                clip = _fitted(video, first - missing, stride, frames, view)
-        if len(clip) < frames:
-            raise BrokenSample(f"ended after {len(clip)} of {frames} frames at a stride of {stride}")
-        return torch.stack(clip), video.fps / stride
+            clip = _fitted(video, first - missing, stride, frames, view)
+    if len(clip) < frames:
+        raise BrokenSample(f"ended after {len(clip)} of {frames} frames at a stride of {stride}")
+    return torch.stack(clip), video.fps / stride
 
 
 def _fitted(video: Video, first: int, stride: int, frames: int, view: View) -> list[Tensor]:
