@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer
 from av.filter import Graph
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -31,6 +32,7 @@ from .source import BrokenSample, View
 CONTAINERS = "mov,matroska,webm,avi,gif,flv,asf,mpeg,mpegts,ogg"
 # As far before the frame that is wanted as one may be shown later than it was decoded.
 REORDERING = Fraction(3, 23)
+TRANSPOSE = ("transpose", "cclock_flip")  # rows become columns
 NEARLY_SQUARE = 0.02  # WebVid's pixels are 448:447, so that 596 columns are 16:9 of 336 rows
 
 
@@ -69,44 +71,40 @@ class Video:
 
     container: InputContainer
     stream: VideoStream
+    tick: Fraction  # seconds, of its timestamps
     fps: float
     total: int
-
-    @property
-    def aspect(self) -> float:
-        ratio = float(self.stream.sample_aspect_ratio or 1)
-        return ratio if abs(ratio - 1) > NEARLY_SQUARE else 1.0
+    aspect: float
 
     def decode(self, first: int, stride: int, count: int) -> Iterator[np.ndarray]:
         """Every `stride`-th frame from the `first` on, `count` at the most, uint8 `[H, W, 3]`, upright. Once."""
+        return islice(self._decode(first, stride), count)
+
+    def _decode(self, first: int, stride: int) -> Iterator[np.ndarray]:
         # A quarter of a frame early, so that rounding cannot skip the frame; at constant rate, since files of varying
         # rate have no n-th frame.
         start = max(0.0, (first - 0.25) / self.fps) + (self.container.start_time or 0) / av.time_base
         if first:
             with contextlib.suppress(av.FFmpegError):  # what cannot be wound forward is read from its beginning
                 self.container.seek(round((start - REORDERING) * av.time_base))
-        shift = round(start / self.stream.time_base)
+        shift = round(start / self.tick)
         graph: Graph | None = None
         for frame in self.container.decode(self.stream):
             if frame.pts is None or frame.pts < shift:
                 continue
             frame.pts -= shift
             graph = graph or self._graph(frame, stride)
-            graph.push(frame)
-            for out in _pulled(graph):
-                yield out.to_ndarray()
-                count -= 1
-                if not count:
-                    return
+            yield from _through(graph, frame)
         if graph:
-            graph.push(None)
-            for out in _pulled(graph):
-                yield out.to_ndarray()
+            yield from _through(graph, None)
 
     def _graph(self, frame: VideoFrame, stride: int) -> Graph:
         """What the ffmpeg program would do to frames like this one."""
+        turns = _upright(frame)
+        if TRANSPOSE in turns:
+            self.aspect = 1 / self.aspect
         filters = [
-            *_upright(frame),
+            *turns,
             ("fps", f"{self.fps:.6f}"),
             ("select", f"not(mod(n\\,{stride}))"),
             ("scale", "flags=bicubic:threads=1"),
@@ -114,9 +112,7 @@ class Video:
             ("buffersink", None),
         ]
         graph = Graph()
-        buffer = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=self.stream.time_base
-        )
+        buffer = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=self.tick)
         graph.link_nodes(buffer, *(graph.add(name, arguments) for name, arguments in filters)).configure()
         return graph
 
@@ -124,7 +120,7 @@ class Video:
 @contextmanager
 def opened(record: Record) -> Iterator[Video]:
     """Raises BrokenSample, or what PyAV does for a file that is no video."""
-    with record.open() as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
+    with record.open() as file, av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise BrokenSample("has no moving pictures")
@@ -140,30 +136,39 @@ def opened(record: Record) -> Iterator[Video]:
             duration = _measured(record, stream.index)
         else:
             duration = round(container.duration / av.time_base, 2)
-        yield Video(container, stream, fps, round(duration * fps))
+        aspect = float(stream.sample_aspect_ratio or 1)
+        aspect = aspect if abs(aspect - 1) > NEARLY_SQUARE else 1.0
+        yield Video(container, stream, _tick(stream), fps, round(duration * fps), aspect)
+
+
+def _tick(stream: Stream) -> Fraction:
+    if not stream.time_base:
+        raise BrokenSample("has no clock")
+    return stream.time_base
 
 
 def _measured(record: Record, index: int) -> float:
     """Seconds, of a container that does not state them: live recordings and pipes leave such files."""
-    with record.open() as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
+    with record.open() as file, av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
         stream = container.streams[index]
         times = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
         if not times:
             raise BrokenSample("has no frames")
         first, last = min(times)[0], max(times)
-        return float((last[0] + last[1] - first) * stream.time_base)
+        return float((last[0] + last[1] - first) * _tick(stream))
 
 
 def _upright(frame: VideoFrame) -> list[tuple[str, str | None]]:
     """Filters that turn and mirror a frame as its file says it is to be shown."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    try:
+        matrix = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]
+    except KeyError:
         return []
     # x' = a x + c y, y' = b x + d y, of which only right angles are looked at.
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     filters: list[tuple[str, str | None]] = []
     if abs(b) > abs(a):
-        filters.append(("transpose", "cclock_flip"))  # columns become rows
+        filters.append(TRANSPOSE)
         a, d = c, b
     if a < 0:
         filters.append(("hflip", None))
@@ -172,8 +177,9 @@ def _upright(frame: VideoFrame) -> list[tuple[str, str | None]]:
     return filters
 
 
-def _pulled(graph: Graph) -> Iterator[VideoFrame]:
-    """The frames that are ready."""
+def _through(graph: Graph, frame: VideoFrame | None) -> Iterator[np.ndarray]:
+    """What comes out when a frame goes in, or no more."""
+    graph.vpush(frame)
     with contextlib.suppress(BlockingIOError, EOFError):
         while True:
-            yield graph.pull()
+            yield graph.vpull().to_ndarray()
