@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
+
+TO_END = 12  # seconds that a command which failed may take to end
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -144,9 +147,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.command == "prepare":
         from .prepare import prepare
+        from .together import failing_together
 
-        for path in prepare(recipe, cache):
-            print(path)
+        with failing_together():
+            for path in prepare(recipe, cache):
+                print(path)
         return 0
     if args.command == "export":
         from .export import export, step_named
@@ -164,9 +169,17 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         return 0
     from .loop import Trainer
+    from .together import failing_together
 
-    return 0 if Trainer(recipe, folder, cache, args.allow).run() else 130
+    with failing_together():
+        return 0 if Trainer(recipe, folder, cache, args.allow).run() else 130
 
 
 if __name__ == "__main__":
-    sys.exit(run_command())
+    status = 1
+    try:
+        status = run_command()
+    finally:
+        if status:  # if something hangs now (a tracker, a driver), it shows where, and the process ends all the same
+            faulthandler.dump_traceback_later(TO_END, exit=True)
+    sys.exit(status)

@@ -4,7 +4,7 @@ images jointly (paper section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cached_property
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class DiffusionObjective(Objective[Batch]):
     def files(self, medium: str) -> str:
         return self.streams[medium].files()
 
-    def batches(self, first_step: int, rank: int, world: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, rank: int, world: int) -> Generator[Batch, None, None]:
         if self.recipe.validation.every:
             self.held_out  # noqa: B018 (read before the first step: what is wrong with it is told at once)
         return load_batches(self.recipe, self.streams, first_step, rank, world, pin=self.device.type == "cuda")

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from . import checkpoint, parallel, trackers
 from .build import build_objective, build_optimizer
 from .ema import EMA
-from .errors import RecipeError
+from .errors import RecipeError, TrainingError
 from .history import History
 from .meter import Meter
 from .partition import train_what_learns
@@ -160,7 +161,20 @@ class Trainer:
         SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
         with self.signals.answered(), self.writer:
-            return self._run()
+            try:
+                return self._run()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"step {self.step} ran out of memory ({str(error).splitlines()[0]}); try compute.micro_batch=1 or"
+                    " compute.gradient_checkpointing=true, and see what `check` says"
+                ) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise TrainingError(
+                    f"a process that reads data was ended at step {self.step} ({error}); if nobody did that, memory"
+                    " ran out: lower data.workers, or give the container more --shm-size. The same command goes on"
+                ) from error
 
     def _run(self) -> bool:
         recipe, accelerator = self.recipe, self.accelerator
@@ -170,14 +184,15 @@ class Trainer:
                 self.history.add(self.step, changed=self.changed)
         trackers.begin(accelerator, recipe, self.folder, self.step, self.history.name)
         batches = self.objective.batches(self.step, accelerator.process_index, accelerator.num_processes)
-        with tqdm(
+        bar = tqdm(
             total=recipe.steps,
             initial=self.step,
             desc=recipe.name,
             unit="step",
             disable=not accelerator.is_main_process,
             dynamic_ncols=True,
-        ) as bar:
+        )
+        with closing(batches), bar:
             while self.step < recipe.steps and not self.stopping:
                 self.meter.wait()
                 batch = next(batches)

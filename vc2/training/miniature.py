@@ -6,7 +6,7 @@ They run in one process; their batches are drawn from (seed, step) like all othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class ProceduralObjective(Objective[Draw]):
         self.recipe, self.device = recipe, device
         self.fingerprints, self.identities = {}, {}
 
-    def batches(self, first_step: int, rank: int, world: int) -> Iterator[Draw]:
+    def batches(self, first_step: int, rank: int, world: int) -> Generator[Draw, None, None]:
         if world > 1:
             raise RecipeError(
                 f"{self.recipe.name}: the {self.recipe.objective} objective trains in one process, found {world}"

@@ -7,7 +7,7 @@ start from (`miniature`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -41,8 +41,8 @@ class Objective(ABC, Generic[B]):
     identities: dict[str, str]  # of its sources' data, by medium
 
     @abstractmethod
-    def batches(self, first_step: int, rank: int, world: int) -> Iterator[B]:
-        """This process's share of the batches from a step on."""
+    def batches(self, first_step: int, rank: int, world: int) -> Generator[B, None, None]:
+        """This process's share of the batches from a step on. Who does not read to the end closes it."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, dict[str, Tensor]]:

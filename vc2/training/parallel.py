@@ -23,6 +23,7 @@ from ..networks.unet import Block
 from . import kernels
 from .errors import RecipeError
 from .recipe import Recipe
+from .together import listen
 
 # Others wait while the first process writes a checkpoint or exports; by default they give up after ten minutes.
 PATIENCE = timedelta(minutes=30)
@@ -67,6 +68,7 @@ def start(recipe: Recipe, folder: Path) -> Accelerator:
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
     project = ProjectConfiguration(str(folder), logging_dir=str(folder / "events"))
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, project_config=project)
+    listen()
     require(recipe, accelerator.num_processes)
     return accelerator
 

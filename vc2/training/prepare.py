@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,18 +18,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
 from .data.prepared import EMPTY, FLIPPED, INDEX, MOMENTS, SHARD, TABLE, TEXT, folder_of
+from .data.readers import read_ahead
 from .data.stream import Stream, mirrored
 from .encoders import ENCODED_AT_ONCE, Encoders
 from .errors import RecipeError
 from .recipe import Recipe
-from .signals import ignore
 from .sources import source
 from .sources.source import BrokenSample, Sample, SourceError
+from .together import listen
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ def prepare(recipe: Recipe, cache: Path) -> list[Path]:
         raise RecipeError(f"{recipe.name} prepares nothing: no source has prepared: moments, or moments and text")
     # One process may have hours of tars left where another has none.
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))])
+    listen()
     encoders = Encoders(recipe, accelerator.device)
     folders = []
     for medium, number in sources:
@@ -127,13 +130,15 @@ def _tar(folder: Path, start: int) -> Path:
 def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, with_text: bool, bar: tqdm) -> None:
     """One tar, whole or not at all, and beside it why samples are left out."""
     workers = stream.recipe.data.workers
-    loader = DataLoader(ToEncode(stream, indices), batch_size=None, num_workers=workers, worker_init_fn=ignore)
     frozen, broken = stream.medium == "clips" and not stream.section.stored_whole, []
     waiting: list[tuple[int, Sample]] = []  # for enough to be encoded at once
     temporary = path.with_suffix(".tmp")
     try:
-        with TarWriter(str(temporary), encoder=False) as tar:
-            for index, sample in zip(indices, loader, strict=True):
+        with (
+            TarWriter(str(temporary), encoder=False) as tar,
+            closing(read_ahead(ToEncode(stream, indices), workers, batch_size=None)) as samples,
+        ):
+            for index, sample in zip(indices, samples, strict=True):
                 bar.update()
                 if isinstance(sample, str):
                     broken.append(sample)

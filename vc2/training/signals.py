@@ -38,7 +38,7 @@ class Signals:
         log.info("received %s: saving%s at the end of this step", name, "" if name == "SIGUSR1" else " and stopping")
 
 
-def ignore(_: int) -> None:
+def ignore() -> None:
     """For processes that read data, to which launchers and terminals send the run's signals too: the run itself
     answers them, and stops its readers when it is done.
     """

@@ -6,18 +6,18 @@ the slots of a step, reads together exactly what one process would: every sample
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .. import signals
 from ..recipe import Recipe
 from ..sources.source import Sample
 from .plan import Plan, Step
+from .readers import read_ahead
 
 
 class AnyStream(Protocol):
@@ -123,17 +123,15 @@ def collate(items: list[tuple[Step, int, Sample]]) -> Batch:
 
 def load_batches(
     recipe: Recipe, streams: Mapping[str, AnyStream], start: int, rank: int, world: int, pin: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This process's batches of the steps from `start` on, read ahead by `data.workers` processes."""
     plan = Plan(recipe, {medium: stream.shares() for medium, stream in streams.items()})
     workers = recipe.data.workers
-    loader = DataLoader(
+    return read_ahead(
         StepDataset(plan, streams),
+        workers,
         batch_sampler=Shares(plan, start, recipe.steps, rank, world),
         collate_fn=collate,
-        num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=signals.ignore,
     )
-    return iter(loader)

@@ -104,10 +104,16 @@ class Stream:
         place = place if data.crop == "random" else (0.5, 0.5)
         flipped = flip > 0 and rng.random() < flip
         width, height = self.sizes[self.buckets.bucket[index] if self.buckets else 0]
-        sample = self.source.read(index, View(frames, strides, uniform, width, height, place, flipped))
-        if flipped and sample.frames.dtype == torch.uint8:  # of latents a source has stored both
-            sample.frames = mirrored(sample.frames)
-        return replace(sample, fps=round(sample.fps))
+        try:
+            sample = self.source.read(index, View(frames, strides, uniform, width, height, place, flipped))
+            if flipped and sample.frames.dtype == torch.uint8:  # of latents a source has stored both
+                sample.frames = mirrored(sample.frames)
+            return replace(sample, fps=round(sample.fps))
+        except (BrokenSample, MemoryError):
+            raise
+        except Exception as error:  # one sample must not end a run
+            why = f"{type(error).__name__}: {error}"
+            raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {why}") from error
 
     def read_to_store(self, index: int) -> Sample:
         """The sample of an index as `prepare` encodes it: all of it where that is little, else a clip of the longest of

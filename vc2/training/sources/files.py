@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .record import Record
-from .source import CONTENT, BrokenSample, Reader, Sample, View
+from .source import CONTENT, Reader, Sample, View
 
 ENDINGS = {
     "clips": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"),
@@ -32,10 +32,7 @@ class Listing(Reader):
     def read(self, index: int, view: View) -> Sample:
         from . import media  # and with it torch, which takes a second to import
 
-        try:
-            return media.read(self.record(index), self.medium, view)
-        except OSError as error:
-            raise BrokenSample(f"data.{self.medium}, sample {index}, could not be read: {error}") from error
+        return media.read(self.record(index), self.medium, view)
 
 
 def identity_of(paths: Iterable[Path]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from .files import ENDINGS, Listing, content_of, identity_of
-from .record import Record, caption_of
+from .record import Record, caption_of, text_of
 from .select import DETAILS, NOTHING, Selection, SelectSize, picture_size
 from .source import Source, SourceError
 
@@ -36,7 +37,7 @@ class FolderListing(Listing):
         endings = ENDINGS[medium]
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+        files = sorted(path for path in _files(folder) if path.suffix.lower() in endings)
         self.folder, self.files = folder, [path for path in files if path.with_suffix(".txt").is_file()]
         if not self.files:
             raise SourceError(
@@ -87,5 +88,15 @@ class FolderListing(Listing):
 
     def record(self, index: int) -> Record:
         path = self.files[index]
-        caption = path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+        caption = text_of(path.with_suffix(".txt").read_bytes(), str(path))
         return Record(str(path), caption_of(caption, str(path)), path, path.suffix.lower())
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files in a folder and those below it. Folders that cannot be looked into are named, and left out."""
+    closed: list[OSError] = []
+    files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=closed.append) for name in names]
+    if closed:
+        names = ", ".join(f"{error.filename} ({error.strerror})" for error in closed[:5])
+        log.warning("%s: %d folders cannot be read and are left out: %s", folder, len(closed), names)
+    return files

@@ -11,7 +11,7 @@ import numpy as np
 from .files import fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
-from .record import read_range
+from .record import read_range, text_of
 from .source import SourceError
 
 OFTEN = 2**20  # lines between two signs of life
@@ -38,7 +38,8 @@ class Lines:
 
     def record(self, index: int) -> str:
         start, end = (int(v) for v in self.places[self.skip + index])
-        return read_range(self.path, start, end - start).decode("utf-8", errors="replace")
+        # A byte order mark stands at most before the first.
+        return text_of(read_range(self.path, start, end - start), f"{self.path} line {index + 1}")
 
 
 def line_index(path: Path, quoted: bool, folder: Path) -> tuple[Mapped, str]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .files import ENDINGS, Listing, identity_of
-from .record import Record, caption_of, read_range
+from .record import Record, caption_of, read_range, text_of
 from .select import Select
 from .source import CONTENT, BrokenSample, Source
 from .tar_index import Contents
@@ -61,9 +61,9 @@ class ShardListing(Listing):
 
     def _caption(self, index: int, name: str) -> str:
         file = self.tars.place(index, 1)
-        content = read_range(*file[1]).decode("utf-8", errors="replace") if file else "{}"
+        content = read_range(*file[1]) if file else b"{}"
         if file and file[0] == ".txt":
-            return caption_of(content, name)
+            return caption_of(text_of(content, name), name)
         try:
             return caption_of(json.loads(content)["caption"], name)
         except (KeyError, TypeError, ValueError) as error:

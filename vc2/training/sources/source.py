@@ -29,7 +29,12 @@ class SourceError(ValueError):
 
 
 class BrokenSample(Exception):  # noqa: N818 (it is skipped, not raised to the user)
-    """One sample that cannot be used; the message says why."""
+    """One sample that cannot be used; the message says why, in one line that any file takes, whatever names are in
+    it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.encode("utf-8", "backslashreplace").decode().split()))
 
 
 @dataclass(frozen=True)
