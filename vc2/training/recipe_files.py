@@ -111,9 +111,9 @@ def _below(node: dict | list, name: str, item: str) -> dict | list:
         return below
     if not isinstance(below, dict | None):
         raise RecipeError(f"override {item!r}: {name} holds a single value, not a section")
-    if isinstance(node, dict):
-        below = node[name] = dict(below or {})
-    return below or {}
+    section = dict(below or {})
+    node[_number(node, name, item) if isinstance(node, list) else name] = section
+    return section
 
 
 def _number(of: list, name: str, item: str) -> int:
