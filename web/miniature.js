@@ -9,11 +9,10 @@ const LABELS = {
 function edits(graph) {
   const changes = graph.extra?.videocrafter2?.miniature ?? [];
   return changes
-    .map(([id, name, small, large]) => ({
-      widget: graph.getNodeById(id)?.widgets?.find((widget) => widget.name === name),
-      small,
-      large,
-    }))
+    .map(([id, name, small, large]) => {
+      const node = graph.getNodeById(id);
+      return { node, widget: node?.widgets?.find((widget) => widget.name === name), small, large };
+    })
     .filter((edit) => edit.widget);
 }
 
@@ -22,14 +21,16 @@ function addButton(node) {
   const [there, back] = LABELS[locale.slice(0, 2)] ?? LABELS.en;
   const loads = node.widgets.find((widget) => widget.name === "ckpt_name");
   const isSmall = () => edits(node.graph).some(({ widget, small }) => widget === loads && widget.value === small);
-  const before = new Map(); // what had been typed is back where it was
+  const typed = new Map(); // it is back where it was
   const button = node.addWidget("button", isSmall() ? back : there, null, () => {
     const small = isSmall();
     for (const edit of edits(node.graph)) {
-      if (!small) before.set(edit.widget.name + edit.large, edit.widget.value);
-      const value = small ? before.get(edit.widget.name + edit.large) ?? edit.large : edit.small;
+      if (!small) typed.set(edit.widget, edit.widget.value);
+      const value = small ? (typed.get(edit.widget) ?? edit.large) : edit.small;
+      const former = edit.widget.value;
       edit.widget.value = value;
       edit.widget.callback?.(value);
+      edit.node.onWidgetChanged?.(edit.widget.name, value, former, edit.widget); // a missing model is no longer asked for
     }
     button.label = small ? there : back;
     node.graph.setDirtyCanvas(true, true);
