@@ -107,7 +107,7 @@ class Canvas:
 
     def drop(self, path: Path) -> None:
         """Drag a file onto the canvas."""
-        kind = mimetypes.types_map[path.suffix]
+        kind = mimetypes.guess_type(path, strict=False)[0]
         self.page.evaluate(DROP, [path.name, kind, base64.b64encode(path.read_bytes()).decode()])
         self.wait_for_graph()
 
@@ -175,8 +175,14 @@ class Canvas:
             node["inputs"].pop("video-preview", None)
         return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
 
+    def fit(self) -> None:
+        """Show the whole graph."""
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(700)
+
     def press(self, label: str) -> None:
         """The button of that name on a node."""
+        self.fit()
         button = self.page.get_by_role("button", name=label, exact=True)
         if button.count():
             button.click()
@@ -246,6 +252,5 @@ class Canvas:
 
     def screenshot(self, name: str) -> None:
         """Of the whole graph."""
-        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(700)
+        self.fit()
         self.page.screenshot(path=self.artefact(name))

@@ -77,8 +77,14 @@ def test_the_blueprint_is_a_node(canvas, request):
     canvas.clear()
     if canvas.lists_blueprints():
         canvas.add_node(NAME)
-        assert [node["inputs"] for node in canvas.api().values()] == inside
+        added = {key: node["inputs"] for key, node in canvas.api().items()}
+        assert without_outer_id(added) == without_outer_id(asked)
     assert canvas.errors == []
+
+
+def without_outer_id(prompt):
+    """The node that holds the others has another id each time it is added."""
+    return re.sub(r'"\d+:', '"', json.dumps(prompt))
 
 
 @pytest.mark.parametrize("name", [TEXT_TO_VIDEO, "VideoCrafter2_Prompt_Travel"])
@@ -89,13 +95,13 @@ def test_a_button_tries_the_miniature(canvas, client: Client, name, request):
     canvas.close_dialogs()
     before = canvas.api()
     assert before == expected_api(client, FOLDER / f"{name}.json")
-    canvas.press("Try the miniature")
+    canvas.press("Miniature on / off")
     small = ui_to_api(miniature(name, WORKFLOWS[name](), object_info), object_info)
     assert {key: node["inputs"] for key, node in canvas.api().items()} == {
         key: node["inputs"] for key, node in small.items()
     }
     canvas.screenshot(f"miniature-{request.node.callspec.id}")
-    canvas.press("Back to the real model")
+    canvas.press("Miniature on / off")
     assert canvas.api() == before
     assert canvas.errors == []
 
@@ -107,7 +113,7 @@ def test_the_language_of_the_page(browser, server, noise, request):
     canvas.drop(FOLDER / f"{TEXT_TO_VIDEO}.json")
     canvas.close_dialogs()
     titles = page.evaluate("app.graph._nodes.map(node => node.title)")
-    assert {"提示词", "反向提示词", "加载 VideoCrafter 检查点", "说明"} <= set(titles)
+    assert {"提示词", "反向提示词", "说明"} <= set(titles)
     groups = page.evaluate("app.graph._groups.map(group => group.title)")
     note = page.evaluate("app.graph._nodes.find(node => node.type == 'MarkdownNote').widgets[0].value")
     assert all(re.search("[\u4e00-\u9fff]", text) for text in [*groups, note])
