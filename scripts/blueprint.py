@@ -9,7 +9,7 @@ from typing import Any
 
 from .comfyui import PACK_NAME, ROOT
 from .graph import Graph
-from .layout import VERSION, to_ui
+from .layout import RENDERER, VERSION, to_ui
 from .workflow import ObjectInfo, input_specs
 
 NAME = "Text to Video (VideoCrafter2)"
@@ -121,14 +121,15 @@ def blueprint(object_info: ObjectInfo) -> dict[str, Any]:
                     "groups": workflow["groups"],
                     "links": links,
                     "reroutes": reroutes,
-                    "extra": {},
+                    "extra": RENDERER,
                     "category": "Video generation and editing/Text to video",
                     "description": DESCRIPTION,
                 }
             ]
         },
         "config": {},
-        "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": ["videocrafter", "vc2", "t2v"]},
+        "extra": RENDERER
+        | {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": ["videocrafter", "vc2", "t2v"]},
         "version": 0.4,
     }
 
