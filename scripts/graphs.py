@@ -22,10 +22,11 @@ clip of coloured shapes in seconds. Press it again to come back."""
 
 
 def quickstart() -> Graph:
-    g = Graph("""## Press Run
+    g = Graph("""## Quickstart: press Run
 
-A sentence becomes a clip, in seconds and without a graphics card: the model here is a bundled miniature. It knows one \
-kind of sentence:
+A sentence becomes a clip, in seconds and without a graphics card: the model here is a bundled miniature.
+
+It knows one kind of sentence:
 
 **a** red, yellow, green, blue, purple or white **circle, square, triangle** or **cross moving left, right, up** or \
 **down**
