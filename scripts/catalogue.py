@@ -8,6 +8,15 @@ from __future__ import annotations
 from .graphs import FOLDER, WORKFLOWS
 
 FILE = FOLDER / "README.md"
+HEAD = (
+    "# Workflows",
+    "",
+    "Drag a json onto the canvas, or search *Templates* for **videocrafter**. The pictures show moments of a clip that the",
+    "graph itself made, with the bundled miniature at 64 x 64 in place of the real model.",
+    "",
+    "| | |",
+    "| --- | --- |",
+)
 
 
 def catalogue() -> str:
@@ -17,19 +26,7 @@ def catalogue() -> str:
         heading, text, *_ = describe().note.split("\n\n")
         picture = f'<img src="{name}.jpg" width="128" alt="what {name} makes">'
         rows.append(f"| {picture} | [**{heading.removeprefix('## ')}**]({name}.json)<br>{text} |")
-    return "\n".join(
-        [
-            "# Workflows",
-            "",
-            "Drag a json onto the canvas, or search *Templates* for **videocrafter**. The pictures show moments of a clip",
-            "that the graph itself made, with the bundled miniature at 64 x 64 in place of the real model.",
-            "",
-            "| | |",
-            "| --- | --- |",
-            *rows,
-            "",
-        ]
-    )
+    return "\n".join([*HEAD, *rows, ""])
 
 
 def write_catalogue() -> None:
