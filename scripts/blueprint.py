@@ -9,12 +9,13 @@ from typing import Any
 
 from .comfyui import PACK_NAME, ROOT
 from .graph import Graph
-from .layout import VERSION, to_ui
+from .layout import RENDERER, VERSION, to_ui
 from .workflow import ObjectInfo, input_specs
 
 NAME = "Text to Video (VideoCrafter2)"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
 DESCRIPTION = "A clip of 16 frames, or of as many as you like, from a text prompt, with VideoCrafter2."
+ALIASES = ["videocrafter", "vc2", "t2v"]
 INPUTS, OUTPUTS = -10, -20  # the ids that the front end gives a subgraph's two edges
 # Label, node and widget of what the node shows; a seed brings its own control, which cannot be an input.
 SHOWN = (
@@ -121,14 +122,14 @@ def blueprint(object_info: ObjectInfo) -> dict[str, Any]:
                     "groups": workflow["groups"],
                     "links": links,
                     "reroutes": reroutes,
-                    "extra": {},
+                    "extra": RENDERER,
                     "category": "Video generation and editing/Text to video",
                     "description": DESCRIPTION,
                 }
             ]
         },
         "config": {},
-        "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": ["videocrafter", "vc2", "t2v"]},
+        "extra": RENDERER | {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": ALIASES},
         "version": 0.4,
     }
 

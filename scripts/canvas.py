@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import mimetypes
 import os
 import re
 import shutil
@@ -36,6 +37,29 @@ MISSING_MODELS = """() => {
   return [...shown, ...(stores.missingModel?.missingModelCandidates ?? [])]
     .map(({ name, directory, url }) => ({ name, directory, url }));
 }"""
+# Where on the page the button of a node is that the canvas draws.
+BUTTON = """label => {
+  const shows = widget => (widget.label ?? widget.name) == label;
+  const node = app.graph._nodes.find(node => node.widgets?.some(shows));
+  const widget = node.widgets.find(shows);
+  const { scale, offset } = app.canvas.ds;
+  const { left, top } = app.canvas.canvas.getBoundingClientRect();
+  const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + (widget.last_y ?? widget.y) + 10];
+  return [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale];
+}"""
+SHOWN = """ending => {
+  const node = app.graph._nodes.find(node => node.type == "VC2SaveVideo");
+  const drawn = node.previewMediaType == "image" ? (node.imgs ?? []).map(image => image.src) : [];
+  const players = [...document.querySelectorAll("video, video source, img")].filter(e => e.offsetParent);
+  const files = [...drawn, ...players.map(e => e.currentSrc || e.src || "")].filter(url => url.includes("vc2_"));
+  return files.length > 0 && files.every(url => url.includes(ending));
+}"""
+TYPE = """([kind, name, value]) => {
+  const node = app.graph._nodes.find(node => node.type == kind);
+  const widget = node.widgets.find(widget => widget.name == name);
+  widget.value = value;
+  widget.callback?.(value);
+}"""
 DROP = """([name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -58,13 +82,14 @@ class Canvas:
     is in `noise`: what the front end does by itself.
     """
 
-    def __init__(self, page: Page, url: str, nodes_2: bool = False, noise: Collection[str] = ()):
+    def __init__(self, page: Page, url: str, nodes_2: bool = False, noise: Collection[str] = (), language: str = "en"):
         self.page, self.url, self.noise = page, url, noise
         self.errors: list[str] = []
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
-        page.request.post(f"{url}/settings", data={"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True})
+        settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True, "Comfy.Locale": language}
+        page.request.post(f"{url}/settings", data=settings)
         page.goto(url)
         page.wait_for_function(READY, timeout=120_000)
         page.evaluate("app.graph.clear()")
@@ -82,7 +107,7 @@ class Canvas:
 
     def drop(self, path: Path) -> None:
         """Drag a file onto the canvas."""
-        kind = {".json": "application/json", ".mp4": "video/mp4", ".webm": "video/webm"}[path.suffix]
+        kind = mimetypes.guess_type(path, strict=False)[0]
         self.page.evaluate(DROP, [path.name, kind, base64.b64encode(path.read_bytes()).decode()])
         self.wait_for_graph()
 
@@ -114,10 +139,18 @@ class Canvas:
         self.page.click(f"[data-testid={TEMPLATE}{name}]")
         self.wait_for_graph()
 
-    def clear(self) -> None:
-        """Close what lies over the canvas, and empty it."""
+    def wait_for_pictures(self) -> None:
+        """Until those that are on the page have been loaded."""
+        self.page.wait_for_function("[...document.images].every(image => image.complete)", timeout=30_000)
+        self.page.wait_for_timeout(1000)  # they fade in
+
+    def close_dialogs(self) -> None:
         self.page.keyboard.press("Escape")
         self.page.wait_for_timeout(500)  # a dialog that still closes would take the next of its kind with it
+
+    def clear(self) -> None:
+        """Close what lies over the canvas, and empty it."""
+        self.close_dialogs()
         self.page.evaluate("app.graph.clear()")
 
     def wait_for_graph(self) -> None:
@@ -142,15 +175,51 @@ class Canvas:
             node["inputs"].pop("video-preview", None)
         return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
 
+    def fit(self) -> None:
+        """Show the whole graph."""
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(700)
+
+    def press(self, label: str) -> None:
+        """The button of that name on a node."""
+        self.fit()
+        button = self.page.get_by_role("button", name=label, exact=True)
+        if button.count():
+            button.click()
+        else:
+            self.page.mouse.click(*self.page.evaluate(BUTTON, label))
+
+    def lists_blueprints(self) -> bool:
+        """Whether the front end asks the server for subgraphs that packs bring."""
+        return self.page.evaluate("typeof app.api.getGlobalSubgraphs == 'function'")
+
+    def add_node(self, title: str) -> None:
+        """As a search for nodes finds it."""
+        self.page.mouse.dblclick(1000, 500)
+        self.page.wait_for_timeout(1000)
+        self.page.keyboard.type(title)
+        self.page.wait_for_timeout(2000)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_timeout(500)
+        self.page.mouse.click(1000, 500)  # newer front ends let it hang on the pointer first
+        self.wait_for_graph()
+
     def run(self) -> None:
         self.page.click("[data-testid=queue-button] button, button[data-testid=queue-button]")
 
-    def has_app_mode(self) -> bool:
-        """Whether the front end can show a workflow as an app."""
-        return self.page.evaluate("app.extensionManager.command.commands.some(c => c.id == 'Comfy.ToggleLinear')")
+    def version(self) -> tuple[int, ...]:
+        """The front end's."""
+        return tuple(int(n) for n in self.page.evaluate("__COMFYUI_FRONTEND_VERSION__").split(".")[:2])
+
+    def type_into(self, kind: str, widget: str, value: Any) -> None:
+        """A value for a widget of the graph's only node of that kind."""
+        self.page.evaluate(TYPE, [kind, widget, value])
 
     def shows_app(self) -> bool:
         return self.page.locator(APP).count() > 0
+
+    def wait_for_app(self) -> None:
+        self.page.wait_for_selector(APP, timeout=30_000)
 
     def show_graph(self) -> None:
         """Of a workflow that opens as an app, where the front end has that."""
@@ -172,6 +241,10 @@ class Canvas:
             "[...document.querySelectorAll('video')].some(v => v.videoWidth > 0)", timeout=180_000
         )
 
+    def wait_for_shown(self, ending: str) -> None:
+        """Until the saving node shows files with that ending and no others."""
+        self.page.wait_for_function(SHOWN, arg=ending, timeout=180_000)
+
     def artefact(self, name: str) -> Path:
         """Where a picture of that name goes."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
@@ -179,6 +252,5 @@ class Canvas:
 
     def screenshot(self, name: str) -> None:
         """Of the whole graph."""
-        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(700)
+        self.fit()
         self.page.screenshot(path=self.artefact(name))

@@ -17,15 +17,16 @@ MODEL = f"""**Model**: [{OFFICIAL} of VideoCrafter2](https://huggingface.co/Vide
 # The button is web/miniature.js.
 NEEDS_MODEL = f"""{MODEL}
 
-**Without it**, press **Try the miniature** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a \
-clip of coloured shapes in seconds. Press again to come back."""
+**Without it**, press **Miniature on / off** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a \
+clip of coloured shapes in seconds. Press it again to come back."""
 
 
 def quickstart() -> Graph:
-    g = Graph("""## Press Run
+    g = Graph("""## Quickstart: press Run
 
-A sentence becomes a clip, in seconds and without a graphics card: the model here is a bundled miniature. It knows one \
-kind of sentence:
+A sentence becomes a clip, in seconds and without a graphics card: the model here is a bundled miniature.
+
+It knows one kind of sentence:
 
 **a** red, yellow, green, blue, purple or white **circle, square, triangle** or **cross moving left, right, up** or \
 **down**
@@ -61,24 +62,21 @@ draws the detail. **denoise** of the second pass: 0.4 keeps more of the first, 0
 The second pass takes about four times the time and memory of the first.
 
 {NEEDS_MODEL} It knows no size but 64 x 64, so both passes have that one.""",
-        note_at=(4, 4, 664),
+        note_at=(0, 2, None),
     )
     model, clip, vae = g.checkpoint()
     latent, prompts = g.latent(), g.prompts(clip)
-    first = g.sample("VC2Sampler", "4 Sample", model=model, latent=latent, **prompts, **OFFICIAL_SETTINGS)
-    again, row = "Second pass, 1024 x 576", 664
-    with g.group(again, 0, row):
+    first = g.sample("VC2Sampler", model=model, latent=latent, **prompts, **OFFICIAL_SETTINGS)
+    with g.group("Enlarge", 3):
         frames = g.add("frames", "VAEDecode", samples=first, vae=vae)
-    with g.group(again, 1, row):
         size = {"upscale_method": "lanczos", "width": 1024, "height": 576, "crop": "center"}
         large = g.add("scale", "ImageScale", image=frames, **size)
-    with g.group(again, 2, row):
         encoded = g.add("encode", "VAEEncode", pixels=large, vae=vae)
-    with g.group(again, 3, row):
+    with g.group("Second pass", 4):
         settings = OFFICIAL_SETTINGS | {"denoise": 0.5}
         second = g.add("second", "VC2Sampler", "Second pass", model=model, latent=encoded, **prompts, **settings)
     g.unfolded.add("second")
-    g.saved(second, vae)
+    g.saved(second, vae, 640)
     return g
 
 

@@ -43,6 +43,8 @@ PREVIEWS = {"VC2SaveVideo": 150, "LoadVideo": 170}
 PROMPT_COLOURS = {PROMPT_TITLE: ("#232", "#353"), "Negative prompt": ("#322", "#533")}
 NOTE_COLOURS = ("#222", "#000")
 RANDOMISED = "randomize"
+# The sizes suit Nodes 2.0 already; its first versions would spread the nodes.
+RENDERER = {"workflowRendererVersion": "Vue-corrected"}
 
 
 def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def to_ui(name: str, graph: Graph, object_info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": routed | _app(graph, ids) | ours,
+        "extra": RENDERER | routed | _app(graph, ids) | ours,
         "version": 0.4,
     }
 

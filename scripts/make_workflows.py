@@ -1,4 +1,4 @@
-"""Build workflows/*.json, the graphs that people drag onto the canvas, the blueprint in subgraphs/, and the pictures.
+"""Build workflows/*.json, the graphs that people drag onto the canvas, their catalogue, the blueprint and the pictures.
 
 The pictures are a thumbnail of what each graph makes, and docs/graph.png.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 
 from .blueprint import write_blueprint
+from .catalogue import write_catalogue
 from .client import Client
 from .comfyui import Server
 from .graphs import FOLDER, QUICKSTART, WORKFLOWS
@@ -33,6 +34,7 @@ def main() -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_blueprint(object_info)
+        write_catalogue()
         if not args.no_thumbnails:
             make_thumbnails(server, names)
             if QUICKSTART in names:

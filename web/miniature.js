@@ -1,37 +1,32 @@
 // Our workflows for the real model carry what to change to try them with the bundled one: a button on the loader changes it, and changes it back.
 import { app } from "../../scripts/app.js";
 
-const LABELS = {
-  en: ["Try the miniature", "Back to the real model"],
-  zh: ["用微型模型试试", "换回真实模型"],
-};
+const LABELS = { en: "Miniature on / off", zh: "微型模型 开 / 关" };
+const typed = new WeakMap(); // into which widget for the real model
 
 function edits(graph) {
   const changes = graph.extra?.videocrafter2?.miniature ?? [];
   return changes
-    .map(([id, name, small, large]) => ({
-      widget: graph.getNodeById(id)?.widgets?.find((widget) => widget.name === name),
-      small,
-      large,
-    }))
+    .map(([id, name, small, large]) => {
+      const node = graph.getNodeById(id);
+      return { node, widget: node?.widgets?.find((widget) => widget.name === name), small, large };
+    })
     .filter((edit) => edit.widget);
 }
 
 function addButton(node) {
   const locale = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
-  const [there, back] = LABELS[locale.slice(0, 2)] ?? LABELS.en;
   const loads = node.widgets.find((widget) => widget.name === "ckpt_name");
-  const isSmall = () => edits(node.graph).some(({ widget, small }) => widget === loads && widget.value === small);
-  const before = new Map(); // what had been typed is back where it was
-  const button = node.addWidget("button", isSmall() ? back : there, null, () => {
-    const small = isSmall();
+  const button = node.addWidget("button", LABELS[locale.slice(0, 2)] ?? LABELS.en, null, () => {
+    const isOn = edits(node.graph).some(({ widget, small }) => widget === loads && widget.value === small);
     for (const edit of edits(node.graph)) {
-      if (!small) before.set(edit.widget.name + edit.large, edit.widget.value);
-      const value = small ? before.get(edit.widget.name + edit.large) ?? edit.large : edit.small;
+      if (!isOn) typed.set(edit.widget, edit.widget.value);
+      const value = isOn ? (typed.get(edit.widget) ?? edit.large) : edit.small;
+      const former = edit.widget.value;
       edit.widget.value = value;
       edit.widget.callback?.(value);
+      edit.node.onWidgetChanged?.(edit.widget.name, value, former, edit.widget); // a missing model is no longer asked for
     }
-    button.label = small ? there : back;
     node.graph.setDirtyCanvas(true, true);
   }, { serialize: false });
   button.serialize = false; // else its place among the saved values would be another input's

@@ -14,6 +14,16 @@ app.registerExtension({
     const replaced = window.comfyAPI?.utils?.applyTextReplacements;
     if (prefix && replaced) prefix.serializeValue = () => replaced(app, prefix.value);
 
+    // A player stays on the node after pictures have taken its place, and goes on with the old clip.
+    const executed = node.onExecuted;
+    node.onExecuted = function (...results) {
+      executed?.apply(this, results);
+      const player = named("video-preview");
+      if (!player || MOVIES.includes(named("format")?.value)) return;
+      player.onRemove?.();
+      node.widgets.splice(node.widgets.indexOf(player), 1);
+    };
+
     // Nodes 2.0 takes what a node with an IMAGE input shows for a picture, and an mp4 then "failed to load". The format
     // decides which player it is.
     Object.defineProperty(node, "previewMediaType", {

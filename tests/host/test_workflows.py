@@ -16,6 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from scripts.blueprint import FILE as BLUEPRINT
+from scripts.blueprint import blueprint
+from scripts.catalogue import FILE as CATALOGUE
+from scripts.catalogue import catalogue
 from scripts.client import Client
 from scripts.comfyui import COMFYUI_VERSION, PACK_NAME
 from scripts.graph import DOWNLOADS, OFFICIAL, TURBO, VADER
@@ -72,6 +76,13 @@ def test_the_file_is_what_its_description_makes(name, client, object_info):
     assert saved(name) == to_ui(name, WORKFLOWS[name](), object_info), "run `make workflows`"
 
 
+def test_blueprint_and_catalogue_are_what_their_descriptions_make(client, object_info):
+    assert CATALOGUE.read_text(encoding="utf-8") == catalogue(), "run `make workflows`"
+    if ".".join(map(str, client.comfyui_version)) != COMFYUI_VERSION:
+        pytest.skip(f"the blueprint was laid out for the stock nodes of ComfyUI {COMFYUI_VERSION}")
+    assert json.loads(BLUEPRINT.read_text(encoding="utf-8")) == blueprint(object_info), "run `make workflows`"
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_graph_is_complete(name, object_info):
     """Known nodes, a value for every widget, full versions, a note, a thumbnail, and downloads for others' weights."""
@@ -120,7 +131,8 @@ def test_what_is_seen_at_the_opening_zoom(name):
     for node in nodes:
         x, y = node["pos"]
         if node["type"] == "MarkdownNote":
-            assert "`" not in node["widgets_values"][0]
+            notes = [words["note"] for words in workflow["extra"]["videocrafter2"]["languages"].values()]
+            assert not any("`" in note for note in [*node["widgets_values"], *notes])
         else:
             assert any(group.holds(x + 1, y + 1) for group in groups)
     for path in wires(workflow):
