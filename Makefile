@@ -17,9 +17,10 @@ DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
+.PHONY: bench-training-compile bench-training-saving
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(if $(COMFYUI),,$(INSTALLED))  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	@$(DEMO) --prompt "$$PROMPT" $(ARGS)
@@ -74,6 +75,12 @@ bench-scale: $(INSTALLED)  ## data sets of 60,000 tars, simulated: index, start-
 
 bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over the official code; writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)
+
+bench-training-compile: $(INSTALLED)  ## compute.compile on the miniature's recipes; writes its section of docs/training.md
+	$(RUN) -m bench.training_compile $(ARGS)
+
+bench-training-saving: $(INSTALLED)  ## how long a run stands still to save; writes its section of docs/training.md
+	$(RUN) -m bench.training_saving $(ARGS)
 
 bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full size on one GPU; writes docs/training_gpu.md
 	$(RUN) -m bench.training_gpu $(ARGS)

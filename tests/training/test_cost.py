@@ -160,7 +160,11 @@ def live_peak(unet: VideoUNet, levels: tuple[int, ...], frames: int, height: int
     for p in unet.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     with torch.device(device):
-        x, context, t = torch.ones(1, 4, frames, height, width), torch.ones(1, 77, unet.config.context_dim), torch.ones(1)
+        x, context, t = (
+            torch.ones(1, 4, frames, height, width),
+            torch.ones(1, 77, unet.config.context_dim),
+            torch.ones(1),
+        )
     with LiveBytes() as live:
         unet(x, t, context, t).sum().backward()
     return live.peak
@@ -193,7 +197,7 @@ def test_bf16_keeps_products_in_it_and_norms_in_float32():
 
 @pytest.mark.parametrize(("name", "processes"), [("F-base", 32), ("F-Spa-DIR", 8), ("your-images", 1)])
 def test_the_recipes_are_what_is_proposed_for_their_card(name, processes):
-    """Stage 1 and 2 for an A100 with 80 GB, your-images for 24 GB; what fits is computed without doing anything twice."""
+    """Stage 1 and 2 for an A100 with 80 GB, your-images for 24 GB; what fits is computed once."""
     recipe, room = load_recipe(name), 0.9e9 * (24 if name == "your-images" else 80)
     needs = estimate(recipe)
     best = propose(recipe, needs, room, processes)

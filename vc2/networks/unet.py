@@ -56,10 +56,7 @@ class Block(nn.Sequential):
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
         again = self.recomputable if self.use_checkpoint and torch.is_grad_enabled() else []
         for layer in self:
-            if layer in again:
-                x = checkpoint(layer, x, pass_, use_reentrant=False)
-            else:
-                x = layer(x, pass_)
+            x = checkpoint(layer, x, pass_, use_reentrant=False) if layer in again else layer(x, pass_)
         return x
 
 

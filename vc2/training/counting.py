@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +122,7 @@ def kept_activations(unet: VideoUNet, frames: int, height: int, width: int, bf16
     return [Kept(level, a, b, most) for (level, a, most), (_, b, _) in zip(whole, checkpointed, strict=True)]
 
 
-def peak(kept: list[Kept], levels: Collection[int]) -> int:
+def peak(kept: Sequence[Kept], levels: Collection[int]) -> int:
     """Bytes that activations take at their most where those levels are checkpointed. That is somewhere in the backward
     pass: what the layers before one keep, all of its own (computed again, perhaps), and gradients of it on their way,
     which take about twice its largest tensor.
@@ -165,8 +165,8 @@ def _kept(unet: VideoUNet, frames: int, height: int, width: int, bf16: bool) -> 
 
 
 class Autocast(TorchFunctionMode):
-    """What CUDA's autocast to bfloat16 does, for tensors on the meta device, which has none: products in bfloat16, norms
-    in float32. Weights are rounded once.
+    """What CUDA's autocast to bfloat16 does, for tensors on the meta device, which has none: products in bfloat16,
+    norms in float32. Weights are rounded once.
     """
 
     PRODUCTS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})

@@ -275,8 +275,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def save(self, wait: bool = True) -> None:
-        """Write a checkpoint; without `wait` that goes on beside the run, and the next save waits for it. Raises OSError
-        on all processes where the first cannot, now or the last time.
+        """Write a checkpoint; without `wait` that goes on beside the run, and the next save waits for it. Raises
+        OSError on all processes where the first cannot, now or the last time.
         """
         self._finish_saving()
         state = self.state_dict()

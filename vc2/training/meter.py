@@ -13,6 +13,7 @@ from . import cards
 from .objective import AnyBatch, Objective
 from .recipe import Recipe
 
+
 def peak_flops(device: torch.device) -> float:
     """Peak bf16 FLOP/s of a device, 0 where unknown (a CPU, say)."""
     if device.type != "cuda":
