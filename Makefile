@@ -17,7 +17,7 @@ DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
-.PHONY: bench-training-compile bench-training-saving
+.PHONY: bench-training-compile bench-training-saving bench-mutants
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-training-saving: $(INSTALLED)  ## how long a run stands still to save; wri
 
 bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full size on one GPU; writes docs/training_gpu.md
 	$(RUN) -m bench.training_gpu $(ARGS)
+
+bench-mutants: $(INSTALLED)  ## fifty wrong lines in the trainer: do its tests notice? about an hour, resumable; writes docs/mutants.md
+	$(RUN) -m bench.mutants $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info

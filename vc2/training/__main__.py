@@ -62,7 +62,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     profile.add_argument("--steps", type=int, default=10, help="that are measured, after two others (default: 10)")
     export = on_recipe("export", "write a run's weights as a file; RECIPE may be the run's folder")
     output = "a .safetensors file to write"
-    export.add_argument("-o", "--output", type=Path, help=f"{output} (default: <form>.safetensors in the run's folder)")
+    export.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help=f"{output} (default: <form>.safetensors in the run's folder; with --step, its number too)",
+    )
     export.add_argument(
         "--form",
         choices=("full", "spatial", "lora"),
@@ -156,10 +161,10 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "export":
         from .export import export, step_named
 
-        target = args.output or folder / f"{args.form}.safetensors"
+        step = step_named(folder, args.step)
+        target = args.output or folder / f"{args.form}{'' if step is None else f'-{step:08d}'}.safetensors"
         # Under its default name it is the run's own file, made of its checkpoints, and may be made again.
         check_target(target, args.overwrite or args.output is None)
-        step = step_named(folder, args.step)
         print(export(recipe, folder, target, args.form, args.dtype, args.raw, step))
         return 0
     if args.command == "profile":

@@ -11,7 +11,7 @@ import torch
 from ..pipeline import Settings
 from . import parallel
 from .cards import CARDS, Card
-from .cost import A100
+from .cost import A100, figure
 from .data.stream import Stream
 from .errors import RecipeError
 from .estimate import Estimate, computed, estimate, memory, propose
@@ -56,18 +56,18 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
     """
     needs = estimate(recipe)
     yield f"learns: {needs.learning / 1e6:.2f} M parameters, {needs.frozen / 1e6:.2f} M frozen"
-    compute = f"compute: {needs.model_flops / 1e12:.1f} TFLOP {'an image' if recipe.image_only else 'a clip'}"
+    compute = f"compute: {figure(needs.model_flops / 1e12)} TFLOP {'an image' if recipe.image_only else 'a clip'}"
     compute += ", forward and backward"
     if needs.flops > needs.model_flops:
-        compute += f", {(needs.flops - needs.model_flops) / 1e12:.1f} again for gradient checkpointing"
+        compute += f", {figure((needs.flops - needs.model_flops) / 1e12)} again for gradient checkpointing"
     if needs.encode_flops:
-        compute += f", {needs.encode_flops / 1e12:.1f} to encode it"
+        compute += f", {figure(needs.encode_flops / 1e12)} to encode it"
     yield compute
-    yield f"in all: {needs.a100_hours:,.1f} A100-hours (at 40 % of 312 TFLOP/s)"
+    yield f"in all: {figure(needs.a100_hours)} A100-hours (at 40 % of 312 TFLOP/s)"
     total = memory(recipe, needs, processes) / GB
     yield (
-        f"memory: about {total:.1f} GB a process on {processes}, of which {needs.static / GB:.1f} GB are weights and"
-        " the optimizer's state"
+        f"memory: about {figure(total)} GB a process on {processes}, of which {figure(needs.static / GB)} GB are"
+        " weights and the optimizer's state"
     )
     device = torch.cuda.get_device_properties(0).total_memory / GB if torch.cuda.is_available() else None
     if card or device:

@@ -37,6 +37,13 @@ def a100_hours(recipe: Recipe) -> float:
     return recipe.steps * step / (A100 * UTILISATION) / 3600
 
 
+def figure(value: float) -> str:
+    """For people: a digit after the point, or of what is less than 1, such as the miniature's, the first two."""
+    if 0 < value < 0.001:
+        return "under 0.001"
+    return f"{value:.2g}" if 0 < value < 1 else f"{value:,.1f}"
+
+
 def unet_config(recipe: Recipe) -> UNetConfig:
     """Of the file that the recipe starts from, where it is there, else of what the recipe says."""
     if recipe.init.unet and recipe.init.unet.is_file():

@@ -60,7 +60,7 @@ def profile(recipe: Recipe, folder: Path, cache: Path, steps: int) -> Iterator[s
     for _ in range(WARM_UP):
         trainer.train_step(next(batches))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    with torch_profile(activities=activities) as profiler:
+    with torch_profile(activities=activities, acc_events=True) as profiler:
         for _ in range(steps):
             with record_function(STEP):
                 with record_function("wait for data"):
