@@ -16,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
-.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu
+.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu bench-decoding
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over th
 
 bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full size on one GPU; writes docs/training_gpu.md
 	$(RUN) -m bench.training_gpu $(ARGS)
+
+bench-decoding: $(INSTALLED)  ## processor time to read clips and photographs; writes docs/decoding.md
+	$(RUN) -m bench.decoding $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
