@@ -17,7 +17,7 @@ DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
-.PHONY: bench-training-compile bench-training-saving bench-mutants
+.PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full s
 
 bench-mutants: $(INSTALLED)  ## fifty wrong lines in the trainer: do its tests notice? about an hour, resumable; writes docs/mutants.md
 	$(RUN) -m bench.mutants $(ARGS)
+
+bench-decoding: $(INSTALLED)  ## processor time to read clips and photographs; writes docs/decoding.md
+	$(RUN) -m bench.decoding $(ARGS)
 
 clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
 	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
