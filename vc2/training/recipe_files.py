@@ -112,7 +112,10 @@ def _below(node: dict | list, name: str, item: str) -> dict | list:
     if not isinstance(below, dict | None):
         raise RecipeError(f"override {item!r}: {name} holds a single value, not a section")
     section = dict(below or {})
-    node[_number(node, name, item) if isinstance(node, list) else name] = section
+    if isinstance(node, list):
+        node[_number(node, name, item)] = section
+    else:
+        node[name] = section
     return section
 
 
