@@ -11,8 +11,8 @@ FILE = FOLDER / "README.md"
 HEAD = (
     "# Workflows",
     "",
-    "Drag a json onto the canvas, or search *Templates* for **videocrafter**. The pictures show moments of a clip that",
-    "the graph itself made, with the bundled miniature at 64 x 64 in place of the real model.",
+    "Drag a json onto the canvas, or search *Templates* for **videocrafter**. The pictures show moments of a clip",
+    "that the graph itself made, with the bundled miniature at 64 x 64 in place of the real model.",
     "",
     "| | |",
     "| --- | --- |",
