@@ -77,13 +77,14 @@ def test_prepared_moments_are_the_autoencoder_s_own(recipe, folder, cache):
 
 def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "SHARD", 8)
+    monkeypatch.setattr(preparing, "ENCODED_AT_ONCE", 4)
     settings, whole, parted = recipe(data={"clips": None}), tmp_path / "whole", tmp_path / "parted"
     [expected] = prepare(settings, whole)
     real, encoded = preparing.Encoders.moments, []
 
     def interrupted(encoders, pixels):
-        encoded.append(1)
-        if len(encoded) == 3 * 8 + 4:  # in the middle of the fourth
+        encoded.append(len(pixels))
+        if sum(encoded) == 3 * 8 + 8:  # in the middle of the fourth
             assert list(parted.rglob("*.tmp"))
             raise KeyboardInterrupt
         return real(encoders, pixels)
@@ -92,6 +93,7 @@ def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, parted)
     assert not list(parted.rglob("*.tmp"))
+    assert encoded == [4] * 8  # images, together
     written = sorted(parted.rglob("*.tar"))
     with pytest.raises(SourceError, match="of which 3 tars are there"):
         Trainer(settings, tmp_path / "run", parted)
@@ -241,6 +243,22 @@ def test_check_reports_and_finds_what_is_wrong(recipe_file, folder, tmp_path, ca
     assert (code, "data.images: 4 of the 4 samples that were tried cannot be used" in err) == (2, True)
     code, _, err = say(capsys, "check", recipe_file(), "--runs", folder.parent, "init.text=absent.ckpt")
     assert (code, err.strip()) == (2, "error: absent.ckpt: no such checkpoint file")
+
+
+def test_check_proposes_how_to_compute_on_a_card(recipe_file, folder, capsys):
+    """The small recipe fits any card whole; where nothing does, that is an error."""
+    command = ("check", recipe_file(steps=1000), "--runs", folder.parent, "--processes", "2")
+    settings = "compute.gradient_checkpointing=false compute.micro_batch=null; about"
+    code, out, _ = say(capsys, *command, "--card", "h100-80")
+    assert (code, f"proposed for h100-80: {settings}" in out) == (0, True)
+    hours = re.search(r"([\d.]+) A100-hours in all, ([\d.]+) hours of this card", out)
+    assert hours
+    assert f"proposed for 24 GB: {settings}" in say(capsys, *command, "--memory", "24")[1]
+    code, out, err = say(capsys, *command, "--memory", "0.001")
+    assert (code, "proposed" in out) == (2, False)
+    assert "0 GB: nothing fits; even one at a time and computed again throughout 0.0 GB are needed" in err
+    assert "--card a100 is not known; use one of h200-141," in say(capsys, *command, "--card", "a100")[2]
+    assert torch.cuda.is_available() == ("proposed" in say(capsys, *command)[1])
 
 
 @pytest.mark.parametrize(("good", "bad", "fails"), [(3, 2, True), (19, 1, False), (18, 2, True), (5, 0, False)])
