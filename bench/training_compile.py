@@ -90,6 +90,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="of training/recipes/tiny")
     parser.add_argument("--only", help="measure one recipe in this process, and print it as JSON")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.md")
     args = parser.parse_args()
@@ -98,7 +99,7 @@ def main() -> None:
             print(json.dumps(measure(args.only, Path(name))))
         return
     rows = []
-    for name in RECIPES:
+    for name in args.recipes:
         with tempfile.TemporaryDirectory() as cache:
             # Nothing compiled before counts, and nothing compiles elsewhere.
             fresh = {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
