@@ -81,6 +81,7 @@ def test_each_source_is_read_in_its_own_order_without_a_gap(weights, seed, place
         source, own = later[position]
         assert own == expected.get(source, 0)
         expected[source] = own + 1
+    assert later[0] == Mixing(weights, seed, (0,))[0]  # and back
 
 
 def test_shares_are_the_weights():
