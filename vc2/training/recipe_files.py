@@ -106,7 +106,7 @@ def _override(tree: dict, item: str) -> None:
 
 def _below(node: Any, name: str, item: str) -> Any:
     """The section of that name, or in a list of that number; a new one where there is none."""
-    number = _number(node, name, item) if isinstance(node, list) else name
+    number: Any = _number(node, name, item) if isinstance(node, list) else name
     below = node[number] if isinstance(node, list) else node.get(name)
     if not isinstance(below, dict | list | None):
         raise RecipeError(f"override {item!r}: {name} holds a single value, not a section")
