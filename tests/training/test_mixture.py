@@ -81,6 +81,7 @@ def test_each_source_is_read_in_its_own_order_without_a_gap(weights, seed, place
         source, own = later[position]
         assert own == expected.get(source, 0)
         expected[source] = own + 1
+    assert later[0] == Mixing(weights, seed, (0,))[0]  # and back
 
 
 def test_shares_are_the_weights():
@@ -123,6 +124,8 @@ def test_the_first_source_of_a_list_is_read_as_it_is_alone(tmp_path):
     own = [caption for caption in mixed if caption.startswith("mine")]
     assert own == alone[: len(own)]
     assert len(own) > 20
+    others = [caption for caption in mixed if caption.startswith("other")]
+    assert [caption.split()[1] for caption in others[:12]] != [caption.split()[1] for caption in own[:12]]
 
 
 def test_a_list_of_sources_trains_goes_on_and_is_validated(recipe, tmp_path):
@@ -291,6 +294,15 @@ def test_a_step_has_one_bucket_and_every_bucket_its_share(tmp_path):
     assert [a.captions + b.captions for a, b in shared] == [b.captions for b in whole]
 
 
+def test_what_is_held_out_is_in_no_bucket(tmp_path):
+    source = photos(tmp_path / "photos", "p", SHAPES)
+    recipe = images(source, steps=40, buckets=BUCKETS, held_out=1)
+    [held_out] = stream_of(recipe, "images", tmp_path / "cache").held_out(1)
+    seen = captions(read(recipe, tmp_path / "cache"))
+    assert held_out.caption not in seen
+    assert len(set(seen)) == len(SHAPES) - 1
+
+
 def test_buckets_of_a_mixture_share_its_weights(tmp_path):
     mine = photos(tmp_path / "mine", "mine", [(300, 300)] * 6 + [(600, 300)] * 2)
     others = photos(tmp_path / "others", "others", [(600, 300)] * 4)
@@ -380,6 +392,19 @@ def test_all_frames_of_a_clip_are_flipped_alike(tmp_path):
 
 
 # Caches
+
+
+def test_what_is_encoded_otherwise_is_another_cache():
+    source = {"kind": "folder", "path": "x", "prepared": "moments"}
+    networks = {"autoencoder": "a", "text": "b"}
+    select = {"select": {"min_side": 64}}
+    recipes = [images(source), images(source, buckets=BUCKETS), images(source, flip=0.5), images({**source, **select})]
+    places = [cache_folder(recipe, "images", "files", Path(), networks).name for recipe in recipes]
+    assert len(set(places)) == 4
+    assert places[0] == "folder-images-c7a2ed24e1f38ccc"  # the name that 0.2.0 gave it
+    [heavier] = images([{**source, "weight": 3}]).data.images.members
+    place = cache_folder(recipes[0], "images", "files", Path(), networks, heavier)
+    assert place.name == places[0]  # how often samples are read changes nothing
 
 
 def test_a_cache_belongs_to_the_data_wherever_it_lies(recipe, tmp_path):

@@ -104,19 +104,14 @@ def _override(tree: dict, item: str) -> None:
     node[_number(node, leaf, item) if isinstance(node, list) else leaf] = new
 
 
-def _below(node: dict | list, name: str, item: str) -> dict | list:
-    """The section of that name, or in a list of that number; a copy where the file's own is not to be changed."""
-    below = node[_number(node, name, item)] if isinstance(node, list) else node.get(name)
-    if isinstance(below, list):
-        return below
-    if not isinstance(below, dict | None):
+def _below(node: Any, name: str, item: str) -> Any:
+    """The section of that name, or in a list of that number; a new one where there is none."""
+    number: Any = _number(node, name, item) if isinstance(node, list) else name
+    below = node[number] if isinstance(node, list) else node.get(name)
+    if not isinstance(below, dict | list | None):
         raise RecipeError(f"override {item!r}: {name} holds a single value, not a section")
-    section = dict(below or {})
-    if isinstance(node, list):
-        node[_number(node, name, item)] = section
-    else:
-        node[name] = section
-    return section
+    node[number] = {} if below is None else below.copy()
+    return node[number]
 
 
 def _number(of: list, name: str, item: str) -> int:
