@@ -1,4 +1,4 @@
-"""A rule-based judge of the procedural worlds: which colour, shape and direction does a clip show, and how does it move?
+"""A rule-based judge of the procedural worlds: which colour, shape and direction does a clip show, how does it move?
 
 It takes the watermark off first, looks for what differs from the background, and never trusts the prompt. A clip in
 which no single object is found is wrong on every count, and so is one in which the object does not move steadily.

@@ -38,7 +38,9 @@ def plan() -> list[str]:
         recipe = place.recipe(arm, 0)
         stops = ", ".join(str(step) for step in place.stops(arm, 0))
         learns = f"{recipe.learn.part}{' LoRA ' + str(recipe.learn.rank) if recipe.learn.how == 'lora' else ''}"
-        lines.append(f"{arm.name:22} from {arm.start or 'nothing':8} {learns:16} scored at {stops:24} {place.identity(arm)}")
+        lines.append(
+            f"{arm.name:22} from {arm.start or 'nothing':8} {learns:16} scored at {stops:24} {place.identity(arm)}"
+        )
     return lines
 
 

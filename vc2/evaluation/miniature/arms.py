@@ -90,7 +90,7 @@ class Place:
         whole = load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])
         if self.quick:
             changes += [f"steps={whole.steps // QUICKLY}", "optimizer.warmup=5", "optimizer.ema=0.9"]
-            changes += [f"data.{medium}.count=600" for medium in whole.data.sources]
+            changes += [f"data.{medium}.count={100 if medium == 'clips' else 600}" for medium in whole.data.sources]
         if steps is not None:
             changes.append(f"steps={steps}")
         return load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])

@@ -39,13 +39,12 @@ def append(folder: Path, seed: int, row: Row) -> None:
     """Add a row, whole or not at all; other processes may add theirs. Raises OSError."""
     path = path_of(folder, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        with open(path, "a+", encoding="utf-8") as file:
-            file.seek(0)
-            file.truncate(len("".join(_whole(file.read())).encode()))
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    with FileLock(f"{path}.lock"), open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        file.truncate(len("".join(_whole(file.read())).encode()))
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def commit() -> str:

@@ -1,4 +1,4 @@
-"""What a model's clips show, in numbers: composition, motion, picture, and how far they are from the training videos."""
+"""What a model's clips show, in numbers: composition, motion, picture, and the distance to the training videos."""
 
 from __future__ import annotations
 
