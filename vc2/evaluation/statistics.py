@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
-def sign_flip(differences: Sequence[float], alternative: str = "two-sided") -> float:
+def sign_flip(differences: ArrayLike, alternative: str = "two-sided") -> float:
     """The p-value of "the mean is 0" (`alternative`: "two-sided", "greater" or "less"): how many of the 2^n ways to
     give the differences signs have a mean at least as far. Exact; with n seeds no smaller than 1 / 2^n one-sided.
     """
@@ -24,7 +25,7 @@ def sign_flip(differences: Sequence[float], alternative: str = "two-sided") -> f
     return float((means >= observed - slack).mean())
 
 
-def equivalence(differences: Sequence[float], margin: float) -> float:
+def equivalence(differences: ArrayLike, margin: float) -> float:
     """The p-value of "the mean is not within +-margin": two one-sided tests (TOST), both by sign flips."""
     values = np.asarray(differences, dtype=float)
     return max(sign_flip(values + margin, "greater"), sign_flip(values - margin, "less"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ...training.recipe import DOES_NOT_CHANGE_WHAT_IS_LEARNED, Recipe
@@ -83,17 +84,7 @@ class Place:
 
     def recipe(self, arm: Arm, seed: int, steps: int | None = None) -> Recipe:
         """The arm's recipe for a seed; `steps`: up to a snapshot. Raises RecipeError."""
-        changes = [f"seed={seed}", f"name=paper-{arm.name}-{seed}", f"init.autoencoder={self.encoders}"]
-        changes.append(f"init.text={self.encoders}")
-        if arm.start:
-            changes.append(f"init.unet={self.folder(BY_NAME[arm.start], seed) / 'model.safetensors'}")
-        whole = load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])
-        if self.quick:
-            changes += [f"steps={whole.steps // QUICKLY}", "optimizer.warmup=5", "optimizer.ema=0.9"]
-            changes += [f"data.{medium}.count={100 if medium == 'clips' else 600}" for medium in whole.data.sources]
-        if steps is not None:
-            changes.append(f"steps={steps}")
-        return load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])
+        return _recipe(self, arm, seed, steps)
 
     def stops(self, arm: Arm, seed: int) -> list[int]:
         """Steps at which the arm is scored, the last of them its end."""
@@ -101,10 +92,30 @@ class Place:
         return [*(step for step in arm.snapshots if step < end), end]
 
     def identity(self, arm: Arm) -> str:
-        """Sixteen hexadecimal digits of all that is learned from: the world, and the recipes from the first arm to this
-        one; not of seeds and paths.
+        """Sixteen hexadecimal digits of all that its clips follow from: the world, how they are sampled, and the
+        recipes from the first arm to this one; not of seeds and paths.
         """
-        tree = self.recipe(arm, 0).model_dump(mode="json")
-        for key in (*DOES_NOT_CHANGE_WHAT_IS_LEARNED, "name", "seed", "init"):
-            tree.pop(key)
-        return fingerprint(world_hash(), tree, self.identity(BY_NAME[arm.start]) if arm.start else None)
+        return _identity(self, arm)
+
+
+@cache
+def _recipe(place: Place, arm: Arm, seed: int, steps: int | None) -> Recipe:
+    changes = [f"seed={seed}", f"name=paper-{arm.name}-{seed}", f"init.autoencoder={place.encoders}"]
+    changes.append(f"init.text={place.encoders}")
+    if arm.start:
+        changes.append(f"init.unet={place.folder(BY_NAME[arm.start], seed) / 'model.safetensors'}")
+    whole = load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])
+    if place.quick:
+        changes += [f"steps={whole.steps // QUICKLY}", "optimizer.warmup=5", "optimizer.ema=0.9"]
+        changes += [f"data.{medium}.count={100 if medium == 'clips' else 600}" for medium in whole.data.sources]
+    if steps is not None:
+        changes.append(f"steps={steps}")
+    return load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])
+
+
+@cache
+def _identity(place: Place, arm: Arm) -> str:
+    tree = place.recipe(arm, 0).model_dump(mode="json")
+    for key in {*DOES_NOT_CHANGE_WHAT_IS_LEARNED, "name", "seed", "init"} - {"sampling"}:
+        tree.pop(key)
+    return fingerprint(world_hash(), tree, place.identity(BY_NAME[arm.start]) if arm.start else None)

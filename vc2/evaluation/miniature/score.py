@@ -24,18 +24,19 @@ SPEED = (world.START + world.REACH) / (world.SOURCE_FRAMES - 1) * world.SOURCE_F
 
 def scenes(some: bool = False) -> list[world.Scene]:
     """The world's 96 prompts; or 32 of them: each seen pair in two directions, each held-out pair in one."""
-    every = [
-        world.Scene(colour, shape, direction, 0)
-        for colour, shape, direction in product(
-            range(len(world.COLOURS)), range(len(world.SHAPES)), range(len(world.DIRECTIONS))
-        )
-    ]
+    colours, shapes, directions = range(len(world.COLOURS)), range(len(world.SHAPES)), range(len(world.DIRECTIONS))
+    every = [world.Scene(*ids, 0) for ids in product(colours, shapes, directions)]
     if not some:
         return every
+    pairs = list(product(colours, shapes))
+    seen = [pair for pair in pairs if paper_world.seen(*pair)]
+    held_out = [pair for pair in pairs if not paper_world.seen(*pair)]
 
     def taken(scene: world.Scene) -> bool:
-        one_in = 2 if paper_world.seen(scene.colour, scene.shape) else 4
-        return (scene.direction - scene.colour - scene.shape) % one_in == 0
+        pair = (scene.colour, scene.shape)
+        if pair in seen:
+            return (scene.direction - seen.index(pair)) % 2 == 0
+        return (scene.direction - held_out.index(pair)) % 4 == 0
 
     return [scene for scene in every if taken(scene)]
 
