@@ -2,6 +2,7 @@
 # a release, 0.33.0) one that is cloned; FRONT_END=latest (or a release) another front end than the ComfyUI's own.
 PYTHON ?= python3
 PROMPT ?= a red circle moving right
+SEEDS ?= 8
 ARGS ?=
 export PROMPT
 
@@ -15,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
+.PHONY: help demo ui test test-host test-kernels lint workflows miniature paper clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu
 
 help:  ## this list
@@ -54,6 +55,9 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in a
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/polish.yaml
 	cp runs/tiny-polish/model.safetensors models/vc2-tiny.safetensors
+
+paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
+	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
 
 bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
 
