@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from vc2.evaluation import statistics
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import claims, rows, runner
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, Arm, Place
+from vc2.evaluation.miniature.distance import kernel_distance
 from vc2.evaluation.miniature.gates import of_a_seed, share_right
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
@@ -208,6 +210,21 @@ def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, m
     (tmp_path / "docs" / "miniature" / "expectations.md").write_text("Status: draft.")
     assert command.main(["run", "--seeds", "1"]) == 2
     assert "is a draft" in capsys.readouterr().err
+
+
+# Distance
+
+
+def test_the_distance_is_zero_on_average_for_another_draw_and_grows_with_a_shift():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count: int, shift: float) -> torch.Tensor:
+        return torch.randn(count, 16, generator=generator) + shift
+
+    same = [kernel_distance(draw(32, 0), draw(64, 0)) for _ in range(40)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / 40**0.5
+    shifted = [kernel_distance(draw(32, shift), draw(64, 0)) for shift in (0.3, 0.6, 1.2)]
+    assert max(same) < shifted[0] < shifted[1] < shifted[2]
 
 
 # Claims

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,14 +81,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def spread(workers: int, argv: list[str]) -> int:
-    """The same command in several processes of one thread each; the worst of their exit statuses."""
+    """The same command in several processes of one thread each; the exit status of the first that failed."""
     command = [sys.executable, "-m", "vc2.evaluation.miniature", *argv, "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that they are told, too
     processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
     try:
-        return max(process.wait() for process in processes)
-    except KeyboardInterrupt:  # the terminal has told them, too
-        return max(process.wait() for process in processes)
+        codes = [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait() for process in processes]
+    return next((abs(code) for code in codes if code), 0)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,8 +27,9 @@ class Distance:
     def __init__(self, autoencoder: AutoencoderKL, frames: int = 8):
         self.autoencoder = autoencoder
         self.references = {name: self.features(_truth(domain, frames)) for name, domain in REFERENCES.items()}
-        low = self.references["low"]
-        self.centre, self.spread = low.mean(0), low.std(0) + 1e-3
+        # Of both, so that what hardly varies in one of them does not outweigh everything.
+        both = torch.cat(list(self.references.values()))
+        self.centre, self.spread = both.mean(0), both.std(0) + 1e-3
 
     @torch.no_grad()
     def features(self, clips: Sequence[np.ndarray]) -> Tensor:
