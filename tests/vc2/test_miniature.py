@@ -90,11 +90,11 @@ def test_some_prompts_are_balanced():
 
 
 def test_a_row_that_was_cut_off_is_written_again(tmp_path):
-    rows.append(tmp_path, 3, {"arm": "a", "step": 1, "weights": "ema", "fps": 8})
+    rows.append(rows.path_of(tmp_path, 3), {"arm": "a", "step": 1, "weights": "ema", "fps": 8})
     with open(rows.path_of(tmp_path, 3), "a") as file:
         file.write('{"arm": "b", "st')
-    assert [row["arm"] for row in rows.read(tmp_path, 3)] == ["a"]
-    rows.append(tmp_path, 3, {"arm": "b", "step": 1, "weights": "ema", "fps": 8})
+    assert [row["arm"] for row in rows.read(rows.path_of(tmp_path, 3))] == ["a"]
+    rows.append(rows.path_of(tmp_path, 3), {"arm": "b", "step": 1, "weights": "ema", "fps": 8})
     assert [json.loads(line)["arm"] for line in rows.path_of(tmp_path, 3).read_text().splitlines()] == ["a", "b"]
 
 
@@ -135,7 +135,7 @@ def fake_runner(tmp_path, monkeypatch):
             happen("score", name, scoring)
             about = {"world": world_hash(), "recipe": self.identity(name), "commit": self.commit}
             key = {"arm": name, "step": scoring.step, "weights": scoring.weights, "fps": scoring.fps}
-            rows.append(self.folder, seed, {**key, **about, "encoders": self.fingerprints})
+            rows.append(rows.path_of(self.folder, seed), {**key, **about, "encoders": self.fingerprints})
 
         def score_random(self, seed):
             [scoring] = self.scorings(runner.RANDOM, seed)
@@ -159,7 +159,7 @@ def test_what_is_killed_anywhere_goes_on_and_scores_everything_once(fake_runner)
         with pytest.raises(Killed):
             fake_runner().run()
     fake_runner().run()
-    written = [rows.key_of(row) for row in rows.read(fake_runner.rows, 2)]
+    written = [rows.key_of(row) for row in rows.read(rows.path_of(fake_runner.rows, 2))]
     one = fake_runner()
     wanted = [
         (name, s.step, s.weights, s.fps)

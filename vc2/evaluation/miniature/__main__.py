@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation.miniature`: plan, gates, run."""
+"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ...training.errors import RecipeError, TrainingError
-from .arms import ARMS, PILOT_SEEDS, Place
+from .arms import ARMS, PILOT_SEEDS, ROWS, Place
 
 ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
 ENCODERS = ROOT / "encoders.safetensors"
@@ -25,6 +25,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("plan", help="the models of a seed, and how many steps each trains")
     commands.add_parser("gates", help="can this world show the claims? writes docs/miniature/gates.json")
+    commands.add_parser("rates", help="learning rates of the finetunes, compared on the pilot's first seed")
     run = commands.add_parser("run", help="train, sample and score; the same command goes on where it stopped")
     run.add_argument("--seeds", type=int, default=8, help="how many (default: 8)")
     run.add_argument("--pilot", action="store_true", help="the two seeds that do not count, instead")
@@ -57,10 +58,15 @@ def gates() -> bool:
     encoders.GATES.write_text(json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
     print("\n".join([*TABLE, *(gate.line() for gate in measured)]))
     for path in sorted((DOCS / "rows").glob("seed-*.jsonl")):
-        seed = int(path.stem.removeprefix("seed-"))
-        if lines := [gate.line() for gate in of_a_seed(rows.read(DOCS / "rows", seed))]:
-            print("\n".join([f"\nseed {seed}", *TABLE, *lines]))
+        if lines := [gate.line() for gate in of_a_seed(rows.read(path))]:
+            print("\n".join([f"\n{path.stem}", *TABLE, *lines]))
     return all(gate.passed for gate in measured)
+
+
+def rates() -> None:
+    from .rates import compare, table
+
+    print("\n".join(table(compare(Place(ROOT, ENCODERS), DOCS, ROWS, PILOT_SEEDS[0]))))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -109,6 +115,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "gates":
             return 0 if gates() else 1
+        if args.command == "rates":
+            rates()
+            return 0
         run(args)
         return 0
     except (KeyboardInterrupt, Stopped):

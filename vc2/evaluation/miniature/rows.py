@@ -19,9 +19,8 @@ def path_of(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.jsonl"
 
 
-def read(folder: Path, seed: int) -> list[Row]:
-    """All whole rows of a seed; one that was cut off when its writer was killed is left out."""
-    path = path_of(folder, seed)
+def read(path: Path) -> list[Row]:
+    """All whole rows of a file; one that was cut off when its writer was killed is left out."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in _whole(path.read_text(encoding="utf-8"))]
@@ -35,10 +34,9 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEY)
 
 
-def append(folder: Path, seed: int, row: Row) -> None:
+def append(path: Path, row: Row) -> None:
     """Add a row, whole or not at all; other processes may add theirs. Raises OSError."""
-    path = path_of(folder, seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"), open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         file.truncate(len("".join(_whole(file.read())).encode()))

@@ -80,7 +80,7 @@ class Runner:
     def check(self) -> None:
         """Raises RecipeError where rows that are there do not belong to this code."""
         for seed in self.seeds:
-            for row in rows.read(self.folder, seed):
+            for row in rows.read(rows.path_of(self.folder, seed)):
                 wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}
                 wanted |= {"commit": self.commit} if self.counted else {}
                 for name, value in wanted.items():
@@ -124,7 +124,7 @@ class Runner:
         return out
 
     def missing(self, name: str, seed: int) -> list[Scoring]:
-        there = {rows.key_of(row) for row in rows.read(self.folder, seed)}
+        there = {rows.key_of(row) for row in rows.read(rows.path_of(self.folder, seed))}
         return [s for s in self.scorings(name, seed) if (name, s.step, s.weights, s.fps) not in there]
 
     def done(self, name: str, seed: int) -> bool:
@@ -218,7 +218,7 @@ class Runner:
             **score(clips, wanted, 8, self.distance).row(),
             "seconds": {"training": round(trained, 1), "scoring": round(time.process_time() - began, 1)},
         }
-        rows.append(self.folder, seed, row)
+        rows.append(rows.path_of(self.folder, seed), row)
 
     def score_random(self, seed: int) -> None:
         base = files.load(self.place.folder(BY_NAME["F-base"], seed) / "model.safetensors", torch.float32)
