@@ -12,7 +12,7 @@ from scipy import stats
 
 from vc2.evaluation import statistics
 from vc2.evaluation.miniature import __main__ as command
-from vc2.evaluation.miniature import claims, rows, runner
+from vc2.evaluation.miniature import claims, gates, rows, runner
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, Arm, Place
 from vc2.evaluation.miniature.distance import kernel_distance
 from vc2.evaluation.miniature.gates import of_a_seed, share_right
@@ -225,6 +225,35 @@ def test_the_distance_is_zero_on_average_for_another_draw_and_grows_with_a_shift
     assert abs(np.mean(same)) < 3 * np.std(same) / 40**0.5
     shifted = [kernel_distance(draw(32, shift), draw(64, 0)) for shift in (0.3, 0.6, 1.2)]
     assert max(same) < shifted[0] < shifted[1] < shifted[2]
+
+
+# Gates
+
+
+class Blurring(torch.nn.Module):
+    """In place of an autoencoder: pictures come back as the means of blocks of so many pixels."""
+
+    def __init__(self, block: int):
+        super().__init__()
+        self.block = block
+
+    def encode(self, x):
+        return torch.cat([torch.nn.functional.avg_pool2d(x, self.block)] * 2, 1)
+
+    def decode(self, z):
+        return torch.nn.functional.interpolate(z, scale_factor=self.block)
+
+
+def test_the_gates_open_for_a_perfect_autoencoder_and_not_for_a_coarse_one(monkeypatch):
+    monkeypatch.setattr(gates, "CLIPS", 5)
+    perfect, scale = gates.of_the_world(Blurring(1))
+    assert [gate.line() for gate in perfect if not gate.passed] == []
+    assert scale.defect(scale.low) == pytest.approx(1)
+    assert scale.defect(scale.clean) == pytest.approx(0)
+    failed = {gate.name for gate in gates.of_the_world(Blurring(8))[0] if not gate.passed}
+    assert "watermark behind the autoencoder, of before" in failed
+    assert "judge right on colour, shape and direction: low-quality videos behind the autoencoder" in failed
+    assert not any(name.startswith(("direction right", "motion error", "object found")) for name in failed)
 
 
 # Claims

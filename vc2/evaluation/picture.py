@@ -73,7 +73,9 @@ class Scale:
         return cls(_means(clean), _means(low))
 
     def shares(self, measured: dict[str, float]) -> dict[str, float]:
-        return {name: (measured[name] - self.clean[name]) / (self.low[name] - self.clean[name]) for name in DEFECTS}
+        """nan for a defect of which the autoencoder leaves nothing, and for one that was not measured."""
+        gaps = {name: self.low[name] - self.clean[name] for name in DEFECTS}
+        return {name: (measured[name] - self.clean[name]) / gap if gap else np.nan for name, gap in gaps.items()}
 
     def defect(self, measured: dict[str, float]) -> float:
         """The mean of the shares, each within 0..1; of those that could be measured."""
