@@ -209,7 +209,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         optimizer={"warmup": 0},
     )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
-    miniature = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    miniature = [load_recipe(name) for name in ("tiny/autoencoder", "tiny/text", "paper/autoencoder")]
     absent = tmp_path / "absent"
     sources = [
         KINDS["folder"](kind="folder", path=absent),

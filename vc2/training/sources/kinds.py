@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from .folder import Folder
 from .journeydb import JourneyDB
 from .manifest import Manifest
+from .paper import Paper
 from .procedural import Procedural
 from .shards import Shards
 from .source import Source
 from .webvid import WebVid
 
 OneSource = Annotated[
-    Folder | WebVid | JourneyDB | Shards | Manifest | Procedural,
+    Folder | WebVid | JourneyDB | Shards | Manifest | Procedural | Paper,
     Field(discriminator="kind"),
 ]
 
@@ -57,7 +58,7 @@ def _listed(value: Any) -> Any:
 
 
 AnySource = Annotated[
-    Folder | WebVid | JourneyDB | Shards | Manifest | Procedural | Mixture,
+    Folder | WebVid | JourneyDB | Shards | Manifest | Procedural | Paper | Mixture,
     Field(discriminator="kind"),
     BeforeValidator(_listed),
 ]
