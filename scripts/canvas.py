@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page
 
 from .comfyui import ROOT
 
@@ -203,6 +203,12 @@ class Canvas:
         self.page.wait_for_timeout(500)
         self.page.mouse.click(1000, 500)  # newer front ends let it hang on the pointer first
         self.wait_for_graph()
+
+    def help(self, kind: str) -> Locator:
+        """Open the help page of the graph's only node of that kind."""
+        self.page.evaluate("kind => app.canvas.selectNode(app.graph._nodes.find(n => n.type == kind))", kind)
+        self.page.click("[data-testid=info-button]")
+        return self.page.locator(".node-help-content")
 
     def run(self) -> None:
         self.page.click("[data-testid=queue-button] button, button[data-testid=queue-button]")

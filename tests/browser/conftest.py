@@ -30,10 +30,7 @@ def browser() -> Iterator[Browser]:
 def noise(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Noise]:
     """What the front end says by itself, with Nodes 2.0 or without: heard on a ComfyUI without the pack."""
     folder = tmp_path_factory.mktemp("stock")
-    empty = folder / "pack"
-    empty.mkdir()
-    (empty / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
-    with Server(cpu=True, base=folder / "base", pack=empty) as server:
+    with Server(cpu=True, base=folder / "base", pack=stock.pack(folder / "pack")) as server:
         yield cache(lambda nodes_2: stock.noise(browser, server.url, server.output, nodes_2, folder))
 
 

@@ -56,6 +56,30 @@ def without_its_model() -> dict[str, Any]:
     return workflow() | {"nodes": [loader], "links": []}
 
 
+# A node of a name that ours has too, with one help page for every language: what the front end says when it looks for
+# the language's own is the same then.
+HELPED = """
+class Helped:
+    FUNCTION, CATEGORY, RETURN_TYPES = "run", "stock", ()
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def run(self):
+        return ()
+
+
+NODE_CLASS_MAPPINGS = {"VC2Sampler": Helped}
+WEB_DIRECTORY = "./web"
+"""
+
+
+def pack(folder: Path) -> Path:
+    """What is linked in instead of ours: a node that does nothing, and its help page."""
+    (folder / "web" / "docs").mkdir(parents=True)
+    (folder / "web" / "docs" / "VC2Sampler.md").write_text("# A page")
+    (folder / "__init__.py").write_text(HELPED)
+    return folder
+
+
 def noise(browser: Browser, url: str, output: Path, nodes_2: bool, scratch: Path) -> set[str]:
     """What the console says while someone does with stock nodes what the tests do with ours."""
     heard: set[str] = set()
@@ -75,6 +99,7 @@ def noise(browser: Browser, url: str, output: Path, nodes_2: bool, scratch: Path
         canvas.page.close()
 
     canvas = opened()
+    canvas.page.evaluate("fetch('/favicon.ico')")  # which Chromium asks for when it likes
     canvas.drop(saved(workflow()))
     canvas.run()
     canvas.wait_for_video()
@@ -86,6 +111,11 @@ def noise(browser: Browser, url: str, output: Path, nodes_2: bool, scratch: Path
     canvas.clear()
     canvas.drop(saved(without_its_model()))
     canvas.page.wait_for_timeout(1000)
+    closed(canvas)
+
+    canvas = opened()
+    canvas.drop(saved(workflow() | {"nodes": [_node(1, "VC2Sampler", [], {}, "NONE") | {"outputs": []}], "links": []}))
+    canvas.help("VC2Sampler").wait_for(timeout=10_000)
     closed(canvas)
 
     canvas = opened()

@@ -72,10 +72,7 @@ def test_every_workflow_loads_as_the_tests_read_it(canvas, client, request):
 def test_the_help_page_opens(classic):
     classic.drop(QUICKSTART_FILE)
     classic.show_graph()
-    classic.page.evaluate("app.canvas.selectNode(app.graph._nodes.find(n => n.type == 'VC2Sampler'))")
-    classic.page.click("[data-testid=info-button]")
-    content = classic.page.locator(".node-help-content")
-    content.wait_for(timeout=10_000)
+    classic.help("VC2Sampler").wait_for(timeout=10_000)
     classic.page.wait_for_function(
         "document.querySelector('.node-help-content').innerText.includes('25 for a draft')", timeout=10_000
     )

@@ -37,7 +37,7 @@ def test_every_input_has_a_tooltip_and_every_node_a_description(ours):
 def test_every_node_has_a_help_page(ours):
     for name in ours:
         pages = ROOT / "web" / "docs"
-        assert (pages / name / "en.md").read_text().startswith(f"# {ours[name]['display_name']}")
+        assert (pages / f"{name}.md").read_text().startswith(f"# {ours[name]['display_name']}")
         assert (pages / name / "zh.md").read_text().startswith("# ")
 
 
@@ -67,7 +67,7 @@ def test_words_name_nodes_as_the_canvas_does(ours):
 def test_a_name_in_italics_is_a_node_s(client, ours):
     """Help pages name our nodes by titles that exist."""
     titles = {info["display_name"] for info in ours.values()}
-    for page in (ROOT / "web" / "docs").glob("*/en.md"):
+    for page in (ROOT / "web" / "docs").glob("*.md"):
         named = set(re.findall(r"\*((?:Load |Empty |Save |Compare )?[\w ]*Video[\w() ]*)\*", page.read_text()))
         assert named <= titles, page.parent.name
 
