@@ -196,9 +196,10 @@ with holes. The worst of two processes at once:
 | memory of a process's own | {worst(ranks, "memory"):.0f} MiB |
 | descriptors, those of Python included | {worst(ranks, "descriptors"):.0f} |
 
-The order that 0.2.0 made takes {before["seconds"]:.1f} s and {before["memory"]:,.0f} MiB ({before["peak"]:,.0f} at its
-peak) for a {FRACTION}th of these samples, in every process and in every reader: {before["seconds"] * FRACTION:.0f} s
-and {before["memory"] * FRACTION / 1024:.0f} GiB for all of them. Runs that it began keep it.
+An order in memory, as 0.2.0 made them, takes {before["seconds"]:.1f} s and {before["memory"]:,.0f} MiB
+({before["peak"]:,.0f} at its peak) for a {FRACTION}th of these samples, in every process and every reader:
+{before["seconds"] * FRACTION:.0f} s and {before["memory"] * FRACTION / 1024:.0f} GiB for all.
+Runs that it began keep it.
 """
     (ROOT / "docs" / "scale.md").write_text(lines)
     print(lines)
