@@ -69,7 +69,7 @@ def test_a_name_in_italics_is_a_node_s(client, ours):
     titles = {info["display_name"] for info in ours.values()}
     for page in (ROOT / "web" / "docs").glob("*.md"):
         named = set(re.findall(r"\*((?:Load |Empty |Save |Compare )?[\w ]*Video[\w() ]*)\*", page.read_text()))
-        assert named <= titles, page.parent.name
+        assert named <= titles, page.name
 
 
 def test_the_chinese_pages_are_headed_as_the_nodes_are(ours):
