@@ -14,7 +14,7 @@ app.registerExtension({
     const replaced = window.comfyAPI?.utils?.applyTextReplacements;
     if (prefix && replaced) prefix.serializeValue = () => replaced(app, prefix.value);
 
-    // A player stays on the node after pictures have taken its place, and goes on with the old clip.
+    // A node that has shown a clip shows no pictures any more: its player goes on with the old clip.
     const executed = node.onExecuted;
     node.onExecuted = function (...results) {
       executed?.apply(this, results);
@@ -22,6 +22,7 @@ app.registerExtension({
       if (!player || MOVIES.includes(named("format")?.value)) return;
       player.onRemove?.();
       node.widgets.splice(node.widgets.indexOf(player), 1);
+      delete node.videoContainer; // by which the front end knows such nodes
     };
 
     // Nodes 2.0 takes what a node with an IMAGE input shows for a picture, and an mp4 then "failed to load". The format
