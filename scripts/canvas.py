@@ -50,7 +50,8 @@ BUTTON = """label => {
 SHOWN = """ending => {
   const node = app.graph._nodes.find(node => node.type == "VC2SaveVideo");
   const drawn = node.previewMediaType == "image" ? (node.imgs ?? []).map(image => image.src) : [];
-  const players = [...document.querySelectorAll("video, video source, img")].filter(e => e.offsetParent);
+  const onNodes = e => e.closest(".dom-widget, [data-node-id]");
+  const players = [...document.querySelectorAll("video, video source, img")].filter(onNodes);
   const files = [...drawn, ...players.map(e => e.currentSrc || e.src || "")].filter(url => url.includes("vc2_"));
   return files.length > 0 && files.every(url => url.includes(ending));
 }"""
@@ -196,9 +197,9 @@ class Canvas:
     def add_node(self, title: str) -> None:
         """As a search for nodes finds it."""
         self.page.mouse.dblclick(1000, 500)
-        self.page.wait_for_timeout(1000)
+        self.page.wait_for_function("document.activeElement?.tagName == 'INPUT'", timeout=30_000)
         self.page.keyboard.type(title)
-        self.page.wait_for_timeout(2000)
+        self.page.wait_for_timeout(3000)  # the search waits for the typing to end
         self.page.keyboard.press("Enter")
         self.page.wait_for_timeout(500)
         self.page.mouse.click(1000, 500)  # newer front ends let it hang on the pointer first

@@ -2,6 +2,9 @@
 import { app } from "../../scripts/app.js";
 
 const MOVIES = ["mp4", "webm"];
+// The front end's own widgets.
+const PLAYERS = ["video-preview"];
+const PICTURES = ["$$canvas-image-preview", "$$comfy_animation_preview"];
 
 app.registerExtension({
   name: "VideoCrafter2.SaveVideo",
@@ -14,14 +17,18 @@ app.registerExtension({
     const replaced = window.comfyAPI?.utils?.applyTextReplacements;
     if (prefix && replaced) prefix.serializeValue = () => replaced(app, prefix.value);
 
-    // A player stays on the node after pictures have taken its place, and goes on with the old clip.
+    // What the node has shown is what it goes on to show: an old clip beside new pictures, or the reverse.
     const executed = node.onExecuted;
     node.onExecuted = function (...results) {
       executed?.apply(this, results);
-      const player = named("video-preview");
-      if (!player || MOVIES.includes(named("format")?.value)) return;
-      player.onRemove?.();
-      node.widgets.splice(node.widgets.indexOf(player), 1);
+      const isMovie = MOVIES.includes(named("format")?.value);
+      for (const name of isMovie ? PICTURES : PLAYERS) {
+        const preview = named(name);
+        if (!preview) continue;
+        preview.onRemove?.();
+        node.widgets.splice(node.widgets.indexOf(preview), 1);
+      }
+      delete node[isMovie ? "imgs" : "videoContainer"];
     };
 
     // Nodes 2.0 takes what a node with an IMAGE input shows for a picture, and an mp4 then "failed to load". The format
