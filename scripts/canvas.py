@@ -195,14 +195,21 @@ class Canvas:
         return self.page.evaluate("typeof app.api.getGlobalSubgraphs == 'function'")
 
     def add_node(self, title: str) -> None:
-        """As a search for nodes finds it."""
-        self.page.mouse.dblclick(1000, 500)
-        self.page.wait_for_function("document.activeElement?.tagName == 'INPUT'", timeout=30_000)
-        self.page.keyboard.type(title)
-        self.page.wait_for_timeout(3000)  # the search waits for the typing to end
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(500)
-        self.page.mouse.click(1000, 500)  # newer front ends let it hang on the pointer first
+        """As a search for nodes finds it. Nothing tells that its list is complete, so it is asked with more patience
+        where nothing came of it.
+        """
+        for patience in (1000, 4000, 15_000):
+            self.page.mouse.dblclick(1000, 500)
+            self.page.wait_for_timeout(patience)
+            self.page.keyboard.type(title)
+            self.page.wait_for_timeout(2 * patience)
+            self.page.keyboard.press("Enter")
+            self.page.wait_for_timeout(patience)
+            self.page.mouse.click(1000, 500)  # newer front ends let it hang on the pointer first
+            self.page.wait_for_timeout(patience)
+            if self.page.evaluate("app.graph._nodes.length"):
+                break
+            self.page.keyboard.press("Escape")
         self.wait_for_graph()
 
     def help(self, kind: str) -> Locator:
