@@ -10,7 +10,7 @@ from typing import Any
 from .comfyui import PACK_NAME, ROOT
 from .graph import Graph
 from .layout import RENDERER, VERSION, to_ui
-from .workflow import ObjectInfo, input_specs
+from .workflow import ObjectInfo, input_specs, widget_slots
 
 NAME = "Text to Video (VideoCrafter2)"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
@@ -52,14 +52,15 @@ def blueprint(object_info: ObjectInfo) -> dict[str, Any]:
         _link(*link) | parents.get(link[0], {})  # a link's last reroute
         for link in workflow["links"]
     ]
+    for node in nodes:
+        _list_widgets(node, object_info[node["type"]])
     inputs, sockets, values = [], [], []
     for slot, (label, key, widget) in enumerate(SHOWN):
         node = by_key[key]
-        kind, _ = input_specs(object_info[node["type"]])[widget]
-        kind = "COMBO" if isinstance(kind, list) else kind
-        link = len(links) + 1
-        links.append(_link(link, INPUTS, slot, node["id"], len(node["inputs"]), kind))
-        node["inputs"].append({"name": widget, "type": kind, "widget": {"name": widget}, "link": link})
+        place = next(n for n, socket in enumerate(node["inputs"]) if socket["name"] == widget)
+        kind, link = node["inputs"][place]["type"], len(links) + 1
+        links.append(_link(link, INPUTS, slot, node["id"], place, kind))
+        node["inputs"][place]["link"] = link
         name = label.replace(" ", "_")
         id_ = _id(f"input/{name}")
         inputs.append(
@@ -137,6 +138,16 @@ def blueprint(object_info: ObjectInfo) -> dict[str, Any]:
 def write_blueprint(object_info: ObjectInfo, path: Path = FILE) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(blueprint(object_info), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _list_widgets(node: dict[str, Any], info: dict[str, Any]) -> None:
+    """Front ends of 1.35 to 1.45 give a new blueprint's widgets their values by their place among the inputs: so all
+    must be there, in their order.
+    """
+    for widget, (kind, _) in input_specs(info).items():
+        if widget in widget_slots(info):
+            kind = "COMBO" if isinstance(kind, list) else kind
+            node["inputs"].append({"name": widget, "type": kind, "widget": {"name": widget}, "link": None})
 
 
 def _link(id_: int, source: int, output: int, target: int, socket: int, kind: str) -> dict[str, Any]:
