@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from comfy_api.latest import io
 
-from ..vc2.sampling.travel import blend, keyframes
+from ..vc2.sampling.travel import blend, common_length, keyframes
 from .host.model import DEFAULT_FPS, with_video_conditions
 from .inputs import choose
 from .schema import ADVANCED, search
@@ -117,8 +115,7 @@ class VC2PromptTravel(io.ComfyNode):
         choose(between, ("blend", "hold"), "between")
         keys = keyframes(prompts, frames)
         encoded = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for _, text in keys]
-        # Long prompts come as several lots of 77 tokens. Attention to a repeated text is attention to the text.
-        tokens = math.lcm(*(text.shape[1] for text, _ in encoded))
+        tokens = common_length([text.shape[1] for text, _ in encoded])  # long prompts come as several lots of 77
         contexts = torch.cat([text.repeat(1, tokens // text.shape[1], 1) for text, _ in encoded])
         values = blend(contexts, [frame for frame, _ in keys], frames, hold=between == "hold")
         return io.NodeOutput([[values, {"pooled_output": encoded[0][1]}]])

@@ -18,7 +18,7 @@ from .host.progress import warn
 from .inputs import choose
 from .schema import ADVANCED, search
 
-USUAL = "auto"  # the codec that a format has where none is asked for
+USUAL, USUAL_CRF = "auto", -1  # the codec that a format has where none is asked for, and the codec's own quality
 
 
 def pixels(frame: torch.Tensor) -> np.ndarray:
@@ -30,6 +30,11 @@ def sound_of(audio: dict, clip: int) -> Sound:
     """An AUDIO's track for the clip of that number; where it has fewer, its last."""
     waveform = audio["waveform"]  # [tracks, channels, samples]
     return Sound(waveform[min(clip, len(waveform) - 1)].T.float().cpu().numpy(), audio["sample_rate"])
+
+
+def compression(codec: str, crf: int) -> dict:
+    """The two inputs as `write_video` takes them, where None is the usual."""
+    return {"codec": None if codec == USUAL else codec, "crf": None if crf == USUAL_CRF else crf}
 
 
 class VC2SaveVideo(io.ComfyNode):
@@ -95,8 +100,8 @@ class VC2SaveVideo(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "crf",
-                    default=-1,
-                    min=-1,
+                    default=USUAL_CRF,
+                    min=USUAL_CRF,
                     max=63,
                     optional=True,
                     tooltip=(
@@ -150,6 +155,19 @@ class VC2SaveVideo(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, format=None, codec=None, crf=None):
+        """What no file can be is told before anything is sampled, unless it comes by a link and is not known yet."""
+        if format is None or codec is None or crf is None:
+            return True
+        try:
+            choose(format, FORMATS, "format")
+            choose(codec, (USUAL, *CODECS), "codec")
+            FORMATS[format].compression(**compression(codec, crf))
+        except (ValueError, RuntimeError) as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         images,
@@ -157,7 +175,7 @@ class VC2SaveVideo(io.ComfyNode):
         filename_prefix,
         format,
         codec=USUAL,
-        crf=-1,
+        crf=USUAL_CRF,
         ping_pong=False,
         plays=0,
         frames_per_clip=0,
@@ -190,8 +208,7 @@ class VC2SaveVideo(io.ComfyNode):
                 map(pixels, (clip[index] for index in order)),  # the batch is never held as uint8 as well
                 fps,
                 metadata,
-                codec=None if codec == USUAL else codec,
-                crf=None if crf < 0 else crf,
+                **compression(codec, crf),
                 plays=plays,
                 sound=sound_of(audio, number).lasting(len(order) / fps) if audio is not None else None,
             )

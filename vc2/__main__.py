@@ -1,12 +1,13 @@
 """`python -m vc2 "a prompt" -o clip.mp4`: text to video without ComfyUI.
 
 Many prompts: `python -m vc2 --prompts file.txt -o folder/`, one a line; under `accelerate launch` every process takes
-its share.
+its share, and with `--skip-existing` only what an earlier one did not come to.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .files.video import FORMATS, check_clips, format_of, write_video
+from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
 
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 SEEDS = 2**64
@@ -34,7 +35,13 @@ def parser() -> argparse.ArgumentParser:
         help="the video: .mp4, .webm, .gif, .webp, or .png for one file a frame, name_00000.png on; with --prompts the"
         " folder for 0000.mp4 on",
     )
-    p.add_argument("--overwrite", action="store_true", help="replace files that exist; without it they are refused")
+    existing = p.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace files that exist, which else are refused")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave clips that exist, whatever they show, and make the others, each as it would have been",
+    )
     p.add_argument(
         "--checkpoint",
         type=Path,
@@ -117,6 +124,12 @@ def run(args: argparse.Namespace) -> None:
     share = jobs(args)[rank::world]
     width, height = parse_size(args.size)
     # Only this process's own files: another may have written some of its own already.
+    if args.skip_existing:
+        missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
+        log.info("%d of %d clips exist and are left as they are", len(share) - len(missing), len(share))
+        if not missing:
+            return
+        share = missing
     paths = [path for _, path, _ in share]
     check_clips(paths, args.overwrite)
     if not args.checkpoint.exists() and args.checkpoint == TINY:
@@ -165,6 +178,9 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 for Ctrl-C, 2 for what the user can put right, which one line tells."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A console may lack the letters of a file's name: no reason to fail once the file is there.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         run(args)

@@ -25,6 +25,7 @@ from .sampling.schedule import NoiseSchedule
 
 log = logging.getLogger(__name__)
 
+LARGEST = 2**16  # of any number that a file recommends: it must not decide to take all memory
 DISTILLED = {"steps": 4, "guidance": 7.5, "fps": 16}  # what T2V-Turbo was made for
 
 
@@ -75,7 +76,7 @@ def recommended(metadata: dict[str, str]) -> dict[str, Any]:
     """
     try:
         sampling = json.loads(metadata.get("sampling", "{}"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata 'sampling' is not JSON ({error})") from error
     if not isinstance(sampling, dict):
         raise ValueError(f"the metadata 'sampling' must be a JSON object, found {sampling!r}")
@@ -83,6 +84,8 @@ def recommended(metadata: dict[str, str]) -> dict[str, Any]:
         value = sampling.get(name, kind())
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise ValueError(f"the metadata 'sampling' must hold {name} as {kind.__name__}, found {value!r}")
+        if kind is not str and not abs(value) <= LARGEST:
+            raise ValueError(f"the metadata 'sampling' must hold a {name} that can be sampled, found {value!r}")
     return sampling
 
 
@@ -91,11 +94,19 @@ class TextToVideo:
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
         loaded = checkpoint.load(path, dtype)
-        if loaded.vae is None or loaded.text is None:
+        if not (loaded.vae and loaded.vae_config and loaded.text and loaded.text_config):
             raise CheckpointError(
                 f"{path} holds only a UNet; text to video needs a whole checkpoint, with first_stage_model.* and"
                 " cond_stage_model.*"
             )
+        for what, given, read in (
+            ("text encoder", loaded.text_config.width, loaded.config.context_dim),
+            ("autoencoder", loaded.vae_config.embed_dim, loaded.config.in_channels),
+        ):
+            if given != read:
+                raise CheckpointError(
+                    f"{path}: the {what} gives {given} channels and the UNet reads {read}; expected parts of one model"
+                )
         self.device = torch.device(device)
         self.distilled = loaded.config.time_cond_proj_dim is not None
         if self.distilled:
@@ -108,6 +119,8 @@ class TextToVideo:
             raise CheckpointError(f"{path}: {error}") from error
         self.schedule: NoiseSchedule = loaded.schedule
         self.dtype = dtype or next(iter(loaded.unet.values())).dtype
+        if self.dtype.itemsize not in (2, 4):  # fp8 is for storing alone, and nothing gains from fp64
+            self.dtype = torch.float16 if self.dtype.itemsize == 1 else torch.float32
         if self.device.type == "cpu" and self.dtype == torch.float16:
             log.info("computing in fp32: CPUs compute fp16 slowly, and not every layer")
             self.dtype = torch.float32

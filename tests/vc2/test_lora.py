@@ -38,6 +38,13 @@ def turbo_list(config, rank=4):
     return [t for shape in lora.adapted_modules(config).values() for t in pair(shape, rank, g)]
 
 
+def layer_state(layer=LAYER, down_name="lora_A.weight", **changes):
+    """A pair for one layer in ComfyUI's layout, with some of it changed."""
+    given = {"down": torch.zeros(4, 32), "up": torch.zeros(32, 4)} | changes
+    names = {"down": down_name, "up": "lora_B.weight", "alpha": "alpha"}
+    return {f"diffusion_model.{layer}.{names[name]}": tensor for name, tensor in given.items()}
+
+
 def test_turbos_counts_and_order():
     """575 modules and 1150 tensors, `time_cond_proj` at index 4."""
     modules = lora.adapted_modules(UNetConfig.vc2())
@@ -102,6 +109,73 @@ def test_peft_alpha_from_its_configuration(tmp_path):
     assert float(lora.load(tmp_path / "adapter_model.safetensors", CONFIG)[f"diffusion_model.{LAYER}.alpha"]) == 32
 
 
+@pytest.fixture
+def adapter(tmp_path):
+    """Reads a PEFT adapter of two layers, of rank 16 and 4, by a configuration: their scales alpha / rank."""
+    layers = {LAYER: 16, LAYER.replace("attn1.to_q", "attn2.to_v"): 4}
+    shapes, state = lora.adapted_modules(CONFIG), {}
+    for layer, rank in layers.items():
+        up, down = pair(shapes[layer], rank, torch.Generator().manual_seed(0))
+        prefix = f"base_model.model.model.diffusion_model.{layer}"
+        state |= {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
+    save_file(state, tmp_path / "adapter_model.safetensors")
+
+    def read(config):
+        (tmp_path / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+        tensors = lora.load(tmp_path / "adapter_model.safetensors", CONFIG)
+        return [float(tensors[f"diffusion_model.{layer}.alpha"]) / rank for layer, rank in layers.items()]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("config", "scales"),
+    [
+        ({}, [0.5, 2]),
+        ({"lora_alpha": 16}, [1, 4]),
+        ({"lora_alpha": 16, "use_rslora": True}, [4, 8]),
+        ({"lora_alpha": 16, "use_rslora": False, "alpha_pattern": None, "peft_type": "LORA"}, [1, 4]),
+        ({"lora_alpha": 16, "init_lora_weights": True}, [1, 4]),
+        ({"lora_alpha": 16, "alpha_pattern": {"to_q": 32}}, [2, 4]),
+        ({"lora_alpha": 16, "alpha_pattern": {"attn2.to_v": 2, "o_q": 99}}, [1, 0.5]),
+        ({"alpha_pattern": {f"^model.diffusion_model.{LAYER}": 4, "^to_v": 99}, "use_rslora": True}, [1, 4]),
+        ({"lora_alpha": 8, "rank_pattern": {"to_q": 16}, "r": 4}, [0.5, 2]),
+    ],
+)
+def test_pefts_scales(adapter, config, scales):
+    assert adapter(config) == scales
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ("{", "is not a PEFT adapter configuration"),
+        ("[" * 100_000, "is not a PEFT adapter configuration"),
+        ("[1]", "it holds no JSON object"),
+        ({"lora_alpha": float("nan")}, "alpha must be a finite number, found nan"),
+        ({"lora_alpha": "16"}, "alpha must be a finite number, found '16'"),
+        ({"alpha_pattern": {"to_q": True}}, "alpha must be a finite number, found True"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern must be a JSON object, found \[1\]"),
+        ({"alpha_pattern": {"(a+)+$": 1}}, "alpha_pattern has the regular expression"),
+        ({"use_dora": True}, "use_dora is True; only plain LoRA is supported"),
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
+    ],
+)
+def test_peft_configurations_that_cannot_be_honoured(adapter, config, complaint):
+    with pytest.raises(CheckpointError, match=rf"adapter_config\.json.*{complaint}"):
+        adapter(config)
+
+
+def test_alphas_of_other_types(tmp_path):
+    """Some write them as integers, or as vectors of one."""
+    for alpha in (torch.tensor(8), torch.full((1,), 8.0)):
+        save_file(layer_state(alpha=alpha), tmp_path / "x.safetensors")
+        found = lora.load(tmp_path / "x.safetensors", CONFIG)[f"diffusion_model.{LAYER}.alpha"]
+        assert (found.shape, float(found)) == ((), 8)
+
+
 def test_vaders_count():
     """198 attention projections to_q, to_k, to_v of VideoCrafter2."""
     names = [n for n in lora.adapted_modules(UNetConfig.vc2()) if n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v")]
@@ -143,6 +217,20 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
             "has shape",
         ),
         ({"model.weight": torch.zeros(1)}, "1 of 1 tensors belong to no layer"),
+        (layer_state(down=torch.zeros(0, 32), up=torch.zeros(32, 0)), "has shape .0, 32., as no weights have"),
+        (layer_state(down=torch.tensor(1.0)), r"lora_A\.weight has shape \(\), expected"),
+        (layer_state(up=torch.tensor(1.0)), r"lora_B\.weight has shape \(\), expected"),
+        (layer_state(alpha=torch.ones(4)), r"alpha has shape \(4,\), expected a single number"),
+        (layer_state(alpha=torch.tensor(torch.nan)), "alpha holds numbers that are not finite"),
+        (layer_state(down=torch.zeros(4, 32, dtype=torch.int64)), "lora_A.weight holds int64 numbers"),
+        ({f"diffusion_model.{LAYER}.alpha": torch.tensor(1.0)}, "lora_A.weight is missing"),
+        ({f"diffusion_model.{LAYER}.diff_b": torch.tensor(1.0)}, "expected none, for this layer has no bias"),
+        ({f"diffusion_model.{LAYER}.diff_b": torch.zeros(32)}, "expected none, for this layer has no bias"),
+        (layer_state("input_blocks.1.0.in_layers.0"), "has no matrix to which a LoRA could be added"),
+        # Modules that only hold others.
+        (layer_state("input_blocks.1"), "2 of 2 tensors belong to no layer of this model"),
+        (layer_state("input_blocks.1.1.transformer_blocks.0.attn1"), "2 of 2 tensors belong to no layer"),
+        (layer_state(LAYER) | layer_state(LAYER, "lora_down.weight"), "is there twice, by two names"),
         (
             {
                 f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 32),

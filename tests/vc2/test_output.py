@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vc2.files import checkpoint
-from vc2.files.output import check_target
+from vc2.files import checkpoint, output
+from vc2.files.output import check_target, move
 
 
 @pytest.fixture
@@ -49,6 +49,41 @@ def test_what_exists_is_kept_unless_it_may_be_replaced(folder):
         check_target(folder / name, overwrite=True)
     check_target(folder / "new" / "deeper" / "clip.mp4")
     assert not (folder / "new").exists()
+
+
+def test_a_name_that_the_system_does_not_take(folder):
+    """Before the work, as everything that can be known before."""
+    with pytest.raises(OSError, match=r"takes no new file of that name .*too long"):
+        check_target(folder / f"{'x' * 300}.mp4")
+    assert sorted(os.listdir(folder)) == ["file", "nowhere", "x.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.mp4", "what?.mp4", "a<b.mp4", "nul.mp4", "COM1", "dot.", "sub*/clip.mp4", "a\tb"]
+)
+def test_names_that_windows_does_not_take(folder, monkeypatch, name):
+    check_target(folder / name)
+    monkeypatch.setattr(output, "WINDOWS", True)
+    with pytest.raises(OSError, match="Windows takes no name such as"):
+        check_target(folder / name)
+    for good in ("clip.mp4", "../clip (1).mp4", "null.mp4", ".mp4", "ä b.mp4", "com10.x"):
+        check_target(folder / "new" / good)
+
+
+def test_a_file_in_use_is_told(folder, monkeypatch):
+    """Windows does not replace a file that is open or mapped."""
+
+    def refuse(*_):
+        raise PermissionError(13, "Access is denied")
+
+    (folder / "new").write_text("new")
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match=r"file cannot be replaced \(Access is denied\): it is in use"):
+        move(folder / "new", folder / "file")
+    with pytest.raises(OSError, match="file cannot be replaced"):
+        checkpoint.save_part(folder / "file", "", {"x": torch.zeros(1)})
+    assert (folder / "file").read_text() == "kept"
+    assert sorted(os.listdir(folder)) == ["file", "new", "nowhere", "x.mp4"]
 
 
 def test_a_relative_name_is_enough(folder, monkeypatch):

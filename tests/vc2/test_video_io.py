@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vc2.files import video
 from vc2.files.video import FORMATS, check_clips, format_of, read_metadata, read_video, write_video
 
 
@@ -62,6 +63,31 @@ json_values = st.recursive(
 def test_metadata_survives(tmp_path_factory, suffix, workflow):
     path = write_video(tmp_path_factory.mktemp("meta") / f"clip{suffix}", ramp(1, 16, 16), 8, {"workflow": workflow})
     assert read_metadata(path)["workflow"] == workflow
+
+
+def test_metadata_is_json_as_browsers_read_it(tmp_path):
+    """They refuse the whole of it for a NaN, and write null for one themselves."""
+    workflow = {"a": [float("nan"), 1.5, {"b": float("inf"), "NaN": "NaN"}], "c": -float("inf")}
+    path = write_video(tmp_path / "clip.mp4", ramp(), 8, {"workflow": workflow})
+    assert read_metadata(path)["workflow"] == {"a": [None, 1.5, {"b": None, "NaN": "NaN"}], "c": None}
+
+
+@pytest.mark.parametrize("read", [read_video, read_metadata])
+def test_a_playlist_is_not_followed(tmp_path, read):
+    """Whatever it is called: ffmpeg by itself opens what it names."""
+    secret = write_video(tmp_path / "secret.mp4", ramp(), 8)
+    for content in (f"ffconcat version 1.0\nfile '{secret.name}'\n", f"#EXTM3U\n#EXTINF:1,\n{secret.name}\n"):
+        (tmp_path / "clip.mp4").write_text(content)
+        with pytest.raises(OSError, match=r"clip\.mp4 cannot be read as a video") as raised:
+            read(tmp_path / "clip.mp4")
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "concat:clip.mp4", "-i.mp4", "a%05d.mp4"])
+def test_names_are_read_as_they_are(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, ramp(2), 8, {"workflow": 1})
+    assert len(read_video(name)) == 2
 
 
 def test_large_metadata(tmp_path):
@@ -138,6 +164,16 @@ def test_frames_replace_their_own_and_nothing_else(tmp_path):
     ):
         write_video(tmp_path / "clip.png", ramp(1), 10)
     assert contents(tmp_path) == after
+
+
+def test_frames_left_of_a_longer_clip_are_told_before_the_work(tmp_path, monkeypatch):
+    """Wherever it is known how many there will be."""
+    write_video(tmp_path / "clip.png", ramp(3), 10)
+    monkeypatch.setattr(video, "_encode", lambda *_: pytest.fail("it encoded"))
+    with pytest.raises(FileExistsError, match=r"clip_00002\.png would mix with the new clip's 2 frames"):
+        write_video(tmp_path / "clip.png", list(ramp(2)), 10)
+    with pytest.raises(ValueError, match="there are no frames to write"):
+        write_video(tmp_path / "clip.png", [], 10)
 
 
 @pytest.mark.parametrize(("name", "existing"), [("clip.mp4", "clip.mp4"), ("a+b.png", "a+b_00412.png")])

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,9 +21,10 @@ from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig
 from ..networks.unet import VideoUNet
 from ..sampling.schedule import NoiseSchedule
 from . import CheckpointError
+from .foreign import LORA, foreign_model
 from .layout import IGNORED, SCHEDULE_BUFFERS, TEXT, UNET, VAE, schedule_buffers, text_shapes
-from .output import check_target, scratch_folder
-from .pickles import read_pickle
+from .output import check_target, move, scratch_folder
+from .tensors import check_numbers, check_shapes, read_metadata, read_tensors
 
 __all__ = [
     "SCHEDULE_BUFFERS",
@@ -65,56 +65,19 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
-    """All tensors of a .safetensors, .ckpt, .pt or .pth file, by name, memory-mapped.
-
-    Wrappings are taken off: Lightning's `state_dict`, DeepSpeed's `module` with its `_forward_module.` prefix. Raises
-    FileNotFoundError or CheckpointError; a pickle that holds anything but tensors and plain containers is refused
-    unread.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} ({path.stat().st_size} bytes) is not a complete safetensors file ({error}); download it again"
-            ) from error
-    state = read_pickle(path)
-    for wrapping in ("state_dict", "module"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
-            state = state[wrapping]
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}; expected a state dict (tensor name -> tensor)")
-    tensors = {
-        str(name).removeprefix("_forward_module."): value for name, value in state.items() if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise CheckpointError(
-            f"{path} holds no tensors; found the keys {', '.join(map(str, list(state)[:5])) or '(none)'}"
-        )
-    return tensors
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """A safetensors file's free text; empty for other files."""
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
-
-
 def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoint:
-    """Load a text-to-video checkpoint, whole or UNet only, and check every tensor's name and shape.
+    """Load a text-to-video checkpoint, whole or UNet only; every tensor's name, shape and numbers are checked.
 
-    `dtype` converts floating-point weights (None keeps the file's: fp16, bf16 or fp32). Raises FileNotFoundError or
+    `dtype` converts the weights (None keeps the file's: fp16, bf16, fp32 or fp8). Raises FileNotFoundError or
     CheckpointError.
     """
     path = Path(path)
     state = _without_ignored(read_tensors(path))
+    if model := foreign_model(state):
+        raise CheckpointError(
+            f"{path} is {model}, not a VideoCrafter text-to-video checkpoint; use VideoCrafter2's model.ckpt or one"
+            f" finetuned from it{', and the LoRA on top of that' if model == LORA else ''}"
+        )
     prefix = next((p for p in (UNET, "diffusion_model.", "") if f"{p}input_blocks.0.0.weight" in state), None)
     if prefix is None:
         top_level = ", ".join(sorted({name.split(".")[0] for name in state})[:6])
@@ -129,6 +92,7 @@ def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoin
         raise CheckpointError(
             f"{path}: {_count_of('unexpected', state)}; expected only {UNET}*, {VAE}*, {TEXT}* and schedule buffers"
         )
+    check_shapes(path, {**prefixed(UNET, unet), **prefixed(VAE, vae), **prefixed(TEXT, text), **buffers})
     try:
         config = UNetConfig.from_state_dict(unet)
         vae_config = AutoencoderConfig.from_state_dict(vae) if vae else None
@@ -142,11 +106,10 @@ def load(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Checkpoin
         _check(path, VAE, vae, _shapes(AutoencoderKL(vae_config, device="meta")))
     if text_config:
         _check(path, TEXT, text, text_shapes(text_config))
+    for part, tensors in ((UNET, unet), (VAE, vae), (TEXT, text)):
+        check_numbers(path, tensors, part)
     if dtype:
-        unet, vae, text = (
-            {name: t.to(dtype) if t.is_floating_point() else t for name, t in part.items()}
-            for part in (unet, vae, text)
-        )
+        unet, vae, text = ({name: t.to(dtype) for name, t in part.items()} for part in (unet, vae, text))
     return Checkpoint(
         path, config, unet, schedule, vae or None, vae_config, text or None, text_config, read_metadata(path)
     )
@@ -159,17 +122,25 @@ def load_part(path: str | os.PathLike | None, prefix: str, asked_by: str) -> dic
     """
     if path is None:
         raise CheckpointError(f"{asked_by} is not set; give a checkpoint that holds {prefix}*")
+    path = Path(path)
     state = take(_without_ignored(read_tensors(path)), prefix)
     if not state:
         raise CheckpointError(
             f"{path} holds no tensors called {prefix}*; {asked_by} must name a whole checkpoint that does"
         )
+    check_shapes(path, prefixed(prefix, state))
+    check_numbers(path, state, prefix)
     return {name: tensor.float() for name, tensor in state.items()}
 
 
 def take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove from `state` the tensors whose names start with `prefix`; returns them without it."""
     return {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A part's tensors under the names that they have in a whole checkpoint."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def _without_ignored(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -209,7 +180,11 @@ def _schedule(config: UNetConfig, buffers: dict[str, Tensor]) -> NoiseSchedule:
     Official: `configs/inference_t2v_*.yaml`.
     """
     if "scale_arr" in buffers:
-        return NoiseSchedule(scale=buffers["scale_arr"])
+        schedule = NoiseSchedule(scale=buffers["scale_arr"])
+        if not (schedule.scale.isfinite() & (schedule.scale > 0)).all():
+            lowest = float(schedule.scale.min())
+            raise ValueError(f"scale_arr must be positive throughout, found {lowest:g}; the file is damaged")
+        return schedule
     return NoiseSchedule({"VideoCrafter2": 0.7, "VideoCrafter1 T2V 1024": 0.3}.get(config.family))
 
 
@@ -236,8 +211,8 @@ def save(
     """
     tensors = {}
     for prefix, part in ((UNET, unet), (VAE, vae or {}), (TEXT, text or {})):
-        for name, tensor in part.items():
-            tensors[prefix + name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        for name, tensor in prefixed(prefix, part).items():
+            tensors[name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
     if schedule is not None:
         tensors |= schedule_buffers(schedule)
     return _write(Path(path), tensors, metadata, overwrite)
@@ -251,9 +226,8 @@ def save_part(
     overwrite: bool = True,
 ) -> Path:
     """Write one part by itself (`prefix` is UNET, VAE or TEXT), in the precision that it has; otherwise as `save`."""
-    return _write(
-        Path(path), {prefix + name: tensor.detach().cpu() for name, tensor in state.items()}, metadata, overwrite
-    )
+    tensors = {name: tensor.detach().cpu() for name, tensor in prefixed(prefix, state).items()}
+    return _write(Path(path), tensors, metadata, overwrite)
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None, overwrite: bool) -> Path:
@@ -265,7 +239,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | No
         temporary.chmod(0o666 & ~_umask())  # the library writes files that only their owner can read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     return path
 
 

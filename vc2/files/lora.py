@@ -3,8 +3,8 @@
 Layouts that are read:
 - T2V-Turbo v1's `unet_lora.pt`: a bare list [up0, down0, up1, ...] over every Linear, Conv2d and Conv3d of the UNet
   with its `time_cond_proj`, in the order of `named_modules()`; scale 1 (their `utils/lora.py`);
-- PEFT (`base_model.model...<path>.lora_A.weight`; VADER's files have it over the whole model): alpha from the
-  `adapter_config.json` beside the file, else PEFT's default, 8;
+- PEFT (`base_model.model...<path>.lora_A.weight`; VADER's files have it over the whole model): alpha by the
+  `adapter_config.json` beside the file (see `peft`), else PEFT's default, 8;
 - kohya (`lora_unet_<path_with_underscores>.lora_down.weight`) and ComfyUI's own
   (`diffusion_model.<path>.lora_A.weight`, `.diff`): scale 1 where no alpha is.
 
@@ -14,7 +14,6 @@ What is written: `diffusion_model.<path>.lora_A.weight`, `.lora_B.weight`, `.alp
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -25,14 +24,13 @@ from torch import Tensor, nn
 
 from ..networks.config import UNetConfig
 from ..networks.unet import VideoUNet
-from . import CheckpointError, checkpoint
-from .pickles import read_pickle
+from . import CheckpointError, checkpoint, peft
+from .tensors import check_numbers, check_shapes, named, read_content
 
 log = logging.getLogger(__name__)
 
 PREFIX = "diffusion_model."
 DOWN, UP = "lora_A.weight", "lora_B.weight"
-PEFT_ALPHA = 8.0
 # T2V-Turbo's layer that reads the guidance scale, and how wide that is embedded.
 GUIDANCE_LAYER, GUIDANCE_WIDTH = "time_cond_proj", 256
 # How the layouts end a tensor's name -> how it ends here.
@@ -67,11 +65,11 @@ def load(path: str | Path, config: UNetConfig | None = None) -> dict[str, Tensor
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such LoRA file")
     unet = _unet(config or UNetConfig.vc2())
-    content = None if path.suffix == ".safetensors" else read_pickle(path)
-    if isinstance(content, list | tuple):
+    content = read_content(path)
+    if isinstance(content, list):
         tensors = _from_list(path, content, unet)
     else:
-        tensors = _from_names(path, checkpoint.read_tensors(path), unet)
+        tensors = _from_names(path, named(path, content), unet)
     _check(path, tensors, unet)
     return tensors
 
@@ -125,7 +123,7 @@ def _from_list(path: Path, content: Sequence, unet: VideoUNet) -> dict[str, Tens
 
 
 def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[str, Tensor]:
-    layers = {name for name, _ in unet.named_modules()}
+    layers = {name.rpartition(".")[0] for name in unet.state_dict() if name.endswith(".weight")}
     underscored = {name.replace(".", "_"): name for name in layers}
 
     def layer_of(module: str) -> str | None:
@@ -135,14 +133,18 @@ def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[s
         module = module.rsplit(PREFIX, 1)[-1].removeprefix("base_model.model.").removeprefix("unet.")
         return module if module in layers else None
 
-    tensors, text_encoders, unknown, peft = {}, 0, [], False
+    tensors, text_encoders, unknown, adapted = {}, 0, [], {}
     for name, tensor in state.items():
         match = NAME.fullmatch(name)
         if name.startswith(TEXT_PREFIXES):
             text_encoders += 1
         elif match and (layer := layer_of(match["layer"])) is not None:
-            tensors[f"{PREFIX}{layer}.{ENDINGS[match['ending']]}"] = tensor
-            peft = peft or "base_model." in name
+            target = f"{PREFIX}{layer}.{ENDINGS[match['ending']]}"
+            if target in tensors:
+                raise MisfitError(f"{path}: {name} is there twice, by two names; expected {target} once")
+            tensors[target] = tensor.reshape(()) if target.endswith(".alpha") and tensor.numel() == 1 else tensor
+            if "base_model." in name:
+                adapted[layer] = match["layer"].removeprefix("base_model.model.")
         else:
             unknown.append(name)
     if unknown or not tensors:
@@ -155,31 +157,29 @@ def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[s
         log.warning(
             "%s: %d tensors for the text encoder are left out; VideoCrafter2's is used as it is", path, text_encoders
         )
-    if peft:
-        alpha = torch.tensor(_peft_alpha(path))
-        for layer, given in by_layer(tensors).items():
-            if DOWN in given:
-                tensors.setdefault(f"{PREFIX}{layer}.alpha", alpha)
+    given = by_layer(tensors)
+    ranks = {
+        module: down.shape[0]
+        for layer, module in adapted.items()
+        if (down := given[layer].get(DOWN)) is not None and down.ndim
+    }
+    alphas = peft.alphas(path, ranks) if ranks else {}
+    for layer, module in adapted.items():
+        if module in alphas:
+            tensors.setdefault(f"{PREFIX}{layer}.alpha", torch.tensor(alphas[module]))
     return tensors
-
-
-def _peft_alpha(path: Path) -> float:
-    config = path.with_name("adapter_config.json")
-    if not config.is_file():
-        return PEFT_ALPHA
-    try:
-        return float(json.loads(config.read_text(encoding="utf-8")).get("lora_alpha", PEFT_ALPHA))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{config} is not a PEFT adapter configuration: {error}") from error
 
 
 def _check(path: Path, tensors: dict[str, Tensor], unet: VideoUNet) -> None:
     """Every number is finite, every pair is complete and multiplies to its layer's shape."""
+    check_shapes(path, tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
     for layer, given in by_layer(tensors).items():
-        weight, bias = shapes.get(f"{layer}.weight", ()), shapes.get(f"{layer}.bias", ())
-        expected = {"diff": weight, "diff_b": bias}
-        if DOWN in given or UP in given:
+        weight, bias = shapes[f"{layer}.weight"], shapes.get(f"{layer}.bias")
+        expected = {"diff": weight, "diff_b": bias, "alpha": ()}
+        if given.keys() & {DOWN, UP, "alpha"}:
+            if len(weight) < 2:
+                raise MisfitError(f"{path}: {PREFIX}{layer} has no matrix to which a LoRA could be added")
             for ending in (DOWN, UP):
                 if ending not in given:
                     raise CheckpointError(f"{path}: {PREFIX}{layer}.{ending} is missing; its other half is there")
@@ -188,12 +188,11 @@ def _check(path: Path, tensors: dict[str, Tensor], unet: VideoUNet) -> None:
             expected[UP] = (*weight[:1], *rank, *(1,) * (len(weight) - 2))
         for ending, tensor in given.items():
             shape = tuple(tensor.shape)
-            if shape != expected.get(ending, shape):
-                raise MisfitError(
-                    f"{path}: {PREFIX}{layer}.{ending} has shape {shape}, expected {expected[ending]} for this model"
+            if shape != expected[ending]:
+                wanted = {(): "a single number", None: "none, for this layer has no bias"}.get(
+                    expected[ending], f"{expected[ending]} for this model"
                 )
-            if not tensor.float().isfinite().all():
-                raise CheckpointError(
-                    f"{path}: {PREFIX}{layer}.{ending} holds numbers that are not finite (NaN or infinity); the file"
-                    " is damaged, or its training diverged"
-                )
+                raise MisfitError(f"{path}: {PREFIX}{layer}.{ending} has shape {shape}, expected {wanted}")
+    # alpha is the one that some write as an integer.
+    whole = {name: t.float() if name.endswith(".alpha") and not t.is_complex() else t for name, t in tensors.items()}
+    check_numbers(path, whole)

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from . import tags
 from .codecs import compression
-from .output import already_there, check_target, listed, scratch_folder
+from .output import already_there, check_target, listed, move, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,20 @@ class Format:
     metadata: bool = False
     codecs: tuple[str, ...] = ()
     sound: str | None = None
+
+    def compression(self, codec: str | None = None, crf: int | None = None, plays: int = 0) -> list[str]:
+        """ffmpeg's arguments for `write_video`'s `codec`, `crf` and `plays`, as far as the format knows them.
+
+        Raises ValueError for a codec or crf that it cannot have, RuntimeError where this ffmpeg lacks the codec.
+        """
+        if self.codecs:
+            codec = codec or self.codecs[0]
+            if codec not in self.codecs:
+                raise ValueError(f"a {self.suffix} holds {' or '.join(self.codecs)}, not {codec}")
+            return compression(codec, crf)
+        if self.suffix == ".gif":  # it counts how often it starts again, and has 0 for ever and -1 for once
+            return ["-loop", str(plays - 1 or -1) if plays else "0"]
+        return ["-loop", str(plays)] if self.suffix == ".webp" else []
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Sound:
         return Sound(np.concatenate([samples, silence]), self.rate)
 
 
+READABLE = "mov,mp4,matroska,webm,avi,gif"  # ffmpeg's demuxers; a video's ending and content may differ
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"
 FORMATS = {
@@ -150,13 +165,17 @@ def write_video(
         raise ValueError(f"fps must be positive, found {fps}")
     if sound is not None and format.sound is None:
         raise ValueError(f"{path}: a {format.suffix} holds no sound; choose .mp4 or .webm")
-    compressed = _compression(path, format, codec, crf, plays)
+    try:
+        compressed = format.compression(codec, crf, plays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    count = len(frames) if isinstance(frames, Sized) else 0
+    check_clips([path], overwrite, count or None)
     iterator = iter(frames)
     try:
         first = next(iterator)
     except StopIteration:
         raise ValueError(f"{path}: there are no frames to write") from None
-    check_clips([path], overwrite)
     with scratch_folder(path) as folder:
         size = f"{first.shape[1]}x{first.shape[0]}"
         inputs = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i pipe:0".split()
@@ -181,19 +200,8 @@ def write_video(
             for file in written:
                 tags.WRITERS[format.suffix](file, texts)
         for file, target in zip(written, targets, strict=True):
-            file.replace(target)
+            move(file, target)
     return targets[0]
-
-
-def _compression(path: Path, format: Format, codec: str | None, crf: int | None, plays: int) -> list[str]:
-    if format.codecs:
-        codec = codec or format.codecs[0]
-        if codec not in format.codecs:
-            raise ValueError(f"{path}: a {format.suffix} holds {' or '.join(format.codecs)}, not {codec}")
-        return compression(codec, crf)
-    if format.suffix == ".gif":  # it counts how often it starts again, and has 0 for ever and -1 for once
-        return ["-loop", str(plays - 1 or -1) if plays else "0"]
-    return ["-loop", str(plays)] if format.suffix == ".webp" else []
 
 
 def _ffmpeg(*arguments: str) -> list[str]:
@@ -246,19 +254,39 @@ def _json(value: object) -> str:
     return json.dumps(plain, allow_nan=False)
 
 
+def reading(path: str | os.PathLike) -> list[str]:
+    """ffmpeg's arguments to open a video file and nothing else.
+
+    By itself it opens what a playlist names, whatever that and the file are called.
+    """
+    return ["-protocol_whitelist", "file", "-format_whitelist", READABLE, "-i", f"file:{path}"]
+
+
 def read_video(path: str | os.PathLike) -> np.ndarray:
-    """All frames of a video, uint8 `[T, H, W, 3]`."""
-    reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["source_size"]
-    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+    """All frames of a video, uint8 `[T, H, W, 3]`. Raises OSError for what is no video file (mp4, mov, webm, mkv, avi,
+    gif).
+    """
+    *guard, _, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=guard)
+    try:
+        width, height = next(reader)["source_size"]
+        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
+    if not frames:
+        raise OSError(f"{path} cannot be read as a video: it has no frames")
+    return np.stack(frames)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
-    """The free text that `write_video` stored, decoded; empty where there is none."""
+    """The free text that `write_video` stored, decoded; empty where there is none. Raises OSError as `read_video`."""
     if Path(path).suffix.lower() in tags.WRITERS:
         return tags.decoded(tags.read(Path(path)))
-    command = _ffmpeg("-i", str(path), "-f", "ffmetadata", "-")
-    text, metadata = subprocess.run(command, check=True, capture_output=True).stdout.decode(), {}
+    result = subprocess.run(_ffmpeg(*reading(path), "-f", "ffmetadata", "-"), capture_output=True, check=False)
+    if result.returncode:
+        reason = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise OSError(f"{path} cannot be read as a video: {''.join(reason)}")
+    text, metadata = result.stdout.decode(errors="replace"), {}
     for line in text.replace("\\\n", "\n").splitlines()[1:]:
         key, separator, value = line.partition("=")
         if separator:

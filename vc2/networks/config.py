@@ -62,11 +62,11 @@ class UNetConfig:
             raise UnsupportedCheckpointError(
                 "motion_cond_proj without time_cond_proj: T2V-Turbo has the latter, or both"
             )
-        for name in ("model_channels", "num_head_channels"):
+        for name in ("model_channels", "num_head_channels", "transformer_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"UNetConfig.{name} must be positive, found {getattr(self, name)}")
         for width in {self.model_channels, *(m * self.model_channels for m in self.channel_mult)}:
-            if width % 32:
+            if width < 1 or width % 32:
                 raise ValueError(
                     f"every level's width must be a multiple of 32 (GroupNorm has 32 groups), found {width}"
                 )
@@ -126,10 +126,12 @@ class AutoencoderConfig:
             raise ValueError("AutoencoderConfig.double_z must be True: the encoder predicts a mean and a log variance")
         if self.attn_resolutions:
             raise ValueError("AutoencoderConfig.attn_resolutions must be empty: kl-f8 attends in its middle block only")
-        if self.ch % 32:
+        if self.ch < 1 or self.ch % 32:
             raise ValueError(
                 f"AutoencoderConfig.ch must be a multiple of 32 (GroupNorm has 32 groups), found {self.ch}"
             )
+        if not self.ch_mult or min(self.ch_mult) < 1:
+            raise ValueError(f"AutoencoderConfig.ch_mult must be positive for every level, found {self.ch_mult}")
 
     @property
     def downsampling(self) -> int:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..files.output import WINDOWS
 from .errors import RecipeError
 from .parallel import unsharded
 from .recipe import Recipe
@@ -102,7 +103,9 @@ def clean(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last."""
+    """Make the renaming itself last; Windows opens no folder, and its file system sees to that."""
+    if WINDOWS:
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

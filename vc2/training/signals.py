@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ANSWERED = [number for name in NAMES if (number := getattr(signal, name, None))]  # Windows has only the first two
 
 
 class Signals:
@@ -29,15 +30,12 @@ class Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if number == signal.SIGUSR1:
+        name = signal.Signals(number).name
+        if name == "SIGUSR1":
             self.save = True
         else:
             self.stop = True
-        log.info(
-            "received %s: saving%s at the end of this step",
-            signal.Signals(number).name,
-            "" if number == signal.SIGUSR1 else " and stopping",
-        )
+        log.info("received %s: saving%s at the end of this step", name, "" if name == "SIGUSR1" else " and stopping")
 
 
 def ignore(_: int) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ...files.video import reading
 from .record import Record
 from .source import BrokenSample, Sample, View
 
@@ -69,10 +70,11 @@ def _as_path(record: Record) -> Iterator[Path]:
             raise BrokenSample(f"{record.name}: no such file")
         yield record.file
         return
-    with tempfile.NamedTemporaryFile(suffix=record.ending) as file, record.open() as content:
-        shutil.copyfileobj(content, file)
-        file.flush()
-        yield Path(file.name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"clip{record.ending}"
+        with open(path, "wb") as file, record.open() as content:
+            shutil.copyfileobj(content, file)
+        yield path  # closed: Windows opens no file twice
 
 
 def read(record: Record, medium: str, view: View) -> Sample:
@@ -114,9 +116,10 @@ def _decode(path: Path, fps: float, first: int, stride: int, frames: int) -> Ite
     # have no n-th frame.
     start = max(0.0, (first - 0.25) / fps)
     wanted = f"fps={fps:.6f},select=not(mod(n\\,{stride}))"
+    *guard, _, name = reading(path)
     reader = imageio_ffmpeg.read_frames(
-        str(path),
-        input_params=["-ss", f"{start:.6f}"],
+        name,
+        input_params=[*guard, "-ss", f"{start:.6f}"],
         output_params=["-vf", wanted, "-fps_mode", "passthrough", "-frames:v", str(frames)],
     )
     w, h = next(reader)["size"]
@@ -128,7 +131,8 @@ def _decode(path: Path, fps: float, first: int, stride: int, frames: int) -> Ite
 
 def probe(path: Path) -> tuple[float, int]:
     """Frames a second and their number, by the container's word."""
-    reader = imageio_ffmpeg.read_frames(str(path), output_params=["-frames:v", "1"])
+    *guard, _, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=guard, output_params=["-frames:v", "1"])
     try:
         meta = next(reader)
     finally:
