@@ -75,7 +75,7 @@ def test_a_run_up_to_a_snapshot_is_the_beginning_of_the_whole_run(tmp_path):
     for arm in ARMS:
         *snapshots, end = place.stops(arm, 3)
         for step in snapshots:
-            assert place.recipe(arm, 3, end).differences(place.recipe(arm, 3, step).model_dump_json()) == []
+            assert place.recipe(arm, 3, end).differences(place.recipe(arm, 3, step).model_dump_json()) == {}
 
 
 def test_some_prompts_are_balanced():
