@@ -12,7 +12,7 @@ from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
 
-TO_END = 12  # seconds that a command which failed may take to end
+TO_END = 20  # seconds that a command which failed may take to end
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
