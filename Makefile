@@ -2,6 +2,7 @@
 # a release, 0.33.0) one that is cloned; FRONT_END=latest (or a release) another front end than the ComfyUI's own.
 PYTHON ?= python3
 PROMPT ?= a red circle moving right
+SEEDS ?= 8
 ARGS ?=
 export PROMPT
 
@@ -15,11 +16,12 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-host test-kernels lint workflows miniature clean
-.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-training bench-training-gpu bench-decoding
+.PHONY: help demo ui test test-host test-kernels lint workflows miniature paper clean
+.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
+.PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(if $(COMFYUI),,$(INSTALLED))  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	@$(DEMO) --prompt "$$PROMPT" $(ARGS)
@@ -46,14 +48,18 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)
 
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about two hours; the same command resumes it
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in some hours; the same command resumes it
 	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/autoencoder.yaml
+	$(RUN) -m vc2.evaluation.miniature gates
+	@mkdir -p runs/tiny-autoencoder && cp -n runs/paper/encoders.safetensors runs/tiny-autoencoder/model.safetensors
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/polish.yaml
 	cp runs/tiny-polish/model.safetensors models/vc2-tiny.safetensors
+
+paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
+	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
 
 bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
 
@@ -69,11 +75,23 @@ bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load
 bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.compile; writes docs/host.md
 	$(RUN) -m bench.host $(ARGS)
 
+bench-scale: $(INSTALLED)  ## data sets of 60,000 tars, simulated: index, start-up, memory; writes docs/scale.md
+	$(RUN) -m bench.scale $(ARGS)
+
 bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over the official code; writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)
 
+bench-training-compile: $(INSTALLED)  ## compute.compile on the miniature's recipes; writes its section of docs/training.md
+	$(RUN) -m bench.training_compile $(ARGS)
+
+bench-training-saving: $(INSTALLED)  ## how long a run stands still to save; writes its section of docs/training.md
+	$(RUN) -m bench.training_saving $(ARGS)
+
 bench-training-gpu: $(INSTALLED)  ## speed, MFU and memory of training at full size on one GPU; writes docs/training_gpu.md
 	$(RUN) -m bench.training_gpu $(ARGS)
+
+bench-mutants: $(INSTALLED)  ## fifty wrong lines in the trainer: do its tests notice? about an hour, resumable; writes docs/mutants.md
+	$(RUN) -m bench.mutants $(ARGS)
 
 bench-decoding: $(INSTALLED)  ## processor time to read clips and photographs; writes docs/decoding.md
 	$(RUN) -m bench.decoding $(ARGS)

@@ -1,5 +1,5 @@
 """Time a step and peak memory of the trainer, against a plain loop over the official UNet in the same run. Writes
-docs/training.md.
+the beginning of docs/training.md, whose sections have benches of their own.
 
     VIDEOCRAFTER_PATH=/path/to/VideoCrafter make bench-training
 
@@ -26,12 +26,13 @@ from pathlib import Path
 
 import torch
 
+from bench import sections
+
 ROOT = Path(__file__).parent.parent
 # Everything of VideoCrafter2 but its width.
 SHAPE = {"model_channels": 64, "num_head_channels": 16, "context_dim": 64}
 BATCH, FRAMES, SIDE = 2, 16, 16
 ROUNDS, STEPS, WARM_UP = 3, 6, 2
-REAL = {"F-base": 32, "F-Spa-DIR": 8, "F-Spa-LORA": 8}  # recipes, and on how many GPUs the paper trains each
 
 
 def plain() -> dict[str, float]:
@@ -164,7 +165,9 @@ def main() -> None:
         f" {v['peak'] / base['peak']:.2f}x |"
         for kind, v in least.items()
     )
-    args.out.write_text(f"""# What a training step takes
+    sections.begin(
+        args.out,
+        f"""# What a training step takes
 
 Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch
 {torch.__version__}): {BATCH} clips of {FRAMES} frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its
@@ -177,27 +180,9 @@ width, in float32. The least of {ROUNDS} rounds in turns; peak is the process's.
 The official UNet runs without xformers, as it does on a CPU. The plain loop has its batch in memory and keeps no
 average of the weights; the trainer reads latents and captions from disk, averages (one more copy of what learns), and
 checks loss and gradient before each step.
-
-At real sizes, counted on the network (`python -m vc2.training check`) and not measured; `make bench-training-gpu`
-measures them where there is a GPU.
-
-{real_sizes()}
-""")
+""",
+    )
     print(args.out.read_text())
-
-
-def real_sizes() -> str:
-    from vc2.training.estimate import estimate, memory
-    from vc2.training.recipe_files import load_recipe
-
-    header = "| recipe | TFLOP a sample | with what checkpointing computes again | A100-hours | memory a GPU, about |"
-    lines = [header, "| --- | --- | --- | --- | --- |"]
-    for name, gpus in REAL.items():
-        recipe = load_recipe(name)
-        needs = estimate(recipe)
-        work = f"{needs.model_flops / 1e12:.1f} | {needs.flops / 1e12:.1f} | {needs.a100_hours:,.0f}"
-        lines.append(f"| {name} on {gpus} | {work} | {memory(recipe, needs, gpus) / 1e9:.0f} GB |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import ComfyExtension
 
 from .condition import VC2PromptTravel, VC2VideoConditioning
+from .example import offer_example
 from .guidance import VC2GuidanceRescale, VC2TemporalGuidance
 from .latent import VC2EmptyLatentVideo
 from .load import VC2LoadCheckpoint, VC2LoadDiffusionModel, VC2LoadLoRA
@@ -17,6 +18,7 @@ from .video import VC2CompareVideos, VC2SaveVideo
 
 # The bundled miniature appears in the loader's list beside the user's own checkpoints.
 folder_paths.add_model_folder_path("checkpoints", str(Path(__file__).parent.parent / "models"))
+offer_example()
 
 
 class VideoCrafter2(ComfyExtension):

@@ -19,7 +19,7 @@ from .client import Client, Progress, PromptError, Result
 from .comfyui import CACHE, PACK_NAME, ROOT, ComfyUIError, Server, free_port, serve
 from .workflow import WorkflowError, find_node, set_widget, typed_widgets, ui_to_api
 
-QUICKSTART = ROOT / "workflows" / "quickstart.json"
+QUICKSTART = ROOT / "workflows" / "VideoCrafter2_1_Quickstart.json"
 PROMPT_NODE = ("CLIPTextEncode", "Prompt")
 VIDEO_SUFFIXES = {".mp4", ".webm", ".mov", ".mkv", ".gif", ".webp"}
 

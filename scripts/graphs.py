@@ -1,248 +1,332 @@
-"""The graphs in workflows/, described by their nodes, values and links; `layout` makes of one what a browser saves."""
+"""The graphs in workflows/, described; `layout` makes of each what a browser saves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from .comfyui import ROOT
+from .graph import OFFICIAL, OFFICIAL_SETTINGS, TINY, TURBO, VADER, Graph
 
 FOLDER = ROOT / "workflows"
-TINY, OFFICIAL = "vc2-tiny.safetensors", "model.ckpt"
-# Where the front end offers to fetch weights that are missing: folder of `models/`, address.
-DOWNLOADS = {
-    OFFICIAL: ("checkpoints", "https://huggingface.co/VideoCrafter/VideoCrafter2/resolve/main/model.ckpt"),
-    "unet_lora.pt": ("loras", "https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2/resolve/main/unet_lora.pt"),
-}
-PANDA = "a panda playing the guitar by a campfire in a bamboo forest, cinematic lighting, highly detailed"
-OFFICIAL_SETTINGS: dict[str, Any] = {"seed": 1, "steps": 50, "guidance": 12.0, "eta": 1.0, "denoise": 1.0}
+QUICKSTART = "VideoCrafter2_1_Quickstart"
+CLIP = "videocrafter2_example.mp4"  # made by the miniature; the pack puts it into ComfyUI's input folder
 WINDOWS: dict[str, Any] = {"mode": "FreeNoise", "length": 16, "overlap": 12}
-GET_OFFICIAL = f"""**Weights**: [`{OFFICIAL}` of VideoCrafter2](https://huggingface.co/VideoCrafter/VideoCrafter2) \
-(5.5 GB) in `models/checkpoints/`.
-To try the graph without them choose `{TINY}`, 64 x 64, fps 16, 25 steps, guidance 4, and a sentence such as \
-*a red circle moving right*."""
+MODEL = f"""**Model**: [{OFFICIAL} of VideoCrafter2](https://huggingface.co/VideoCrafter/VideoCrafter2), 5.5 GB, in \
+**models/checkpoints**."""
+# The button is web/miniature.js.
+NEEDS_MODEL = f"""{MODEL}
 
-Link = tuple[str, int]
-
-
-class Node(NamedTuple):
-    """A node of a graph. An input that is a pair (node, output slot) is a link, anything else a widget's value."""
-
-    kind: str
-    title: str | None
-    inputs: dict[str, Any]
-
-
-class Graph:
-    """Nodes by name, and the note that explains them."""
-
-    def __init__(self, note: str) -> None:
-        self.note = note
-        self.nodes: dict[str, Node] = {}
-
-    def add(self, name: str, kind: str, title: str | None = None, /, **inputs: Any) -> Link:
-        self.nodes[name] = Node(kind, title, inputs)
-        return (name, 0)
-
-    def checkpoint(self, name: str = OFFICIAL) -> tuple[Link, Link, Link]:
-        """Its MODEL, CLIP and VAE."""
-        self.add("load", "VC2LoadCheckpoint", ckpt_name=name, weight_dtype="default")
-        return ("load", 0), ("load", 1), ("load", 2)
-
-    def latent(self, frames: int = 16, size: tuple[int, int] = (512, 320)) -> Link:
-        return self.add("latent", "VC2EmptyLatentVideo", width=size[0], height=size[1], frames=frames, clips=1)
-
-    def prompt(self, clip: Link, text: str = PANDA) -> Link:
-        return self.add("prompt", "CLIPTextEncode", "Prompt", clip=clip, text=text)
-
-    def negative(self, clip: Link) -> Link:
-        return self.add("negative", "CLIPTextEncode", "Negative prompt", clip=clip, text="")
-
-    def conditions(self, positive: Link, negative: Link, fps: float = 28) -> dict[str, Link]:
-        """A sampler's two prompts, with the frame rate in them."""
-        links = {"positive": positive, "negative": negative}
-        self.add("conditions", "VC2VideoConditioning", **links, fps=fps, frames_per_clip=0)
-        return {"positive": ("conditions", 0), "negative": ("conditions", 1)}
-
-    def sampled(
-        self, model: Link, clip: Link, latent: Link, prompt: str = PANDA, fps: float = 28, **changes: Any
-    ) -> Link:
-        """Prompts, conditions and our sampler, with the official settings but for `changes`."""
-        conditions = self.conditions(self.prompt(clip, prompt), self.negative(clip), fps)
-        settings = OFFICIAL_SETTINGS | changes
-        return self.add("sampler", "VC2Sampler", model=model, latent=latent, **conditions, **settings)
-
-    def saved(self, latent: Link, vae: Link) -> None:
-        images = self.add("decode", "VAEDecode", samples=latent, vae=vae)
-        self.save(images, "video/vc2")
-
-    def save(self, images: Link, prefix: str) -> None:
-        self.add("save", "VC2SaveVideo", images=images, fps=10.0, filename_prefix=prefix, format="mp4")
+**Without it**, press **Miniature on / off** on *Load VideoCrafter Checkpoint*, then Run: the bundled model makes a \
+clip of coloured shapes in seconds. Press it again to come back."""
 
 
 def quickstart() -> Graph:
-    g = Graph("""## Quickstart
+    g = Graph("""## Quickstart: press Run
 
-A prompt becomes a video with the bundled miniature, on a CPU in seconds. It knows one kind of sentence:
+A sentence becomes a clip, in seconds and without a graphics card: the model here is a bundled miniature.
 
-**a** {red, yellow, green, blue, purple, white} {circle, square, triangle, cross} **moving** {left, right, up, down}
+It knows one kind of sentence:
 
-It has VideoCrafter2's architecture, so the same graph runs the real model: choose its checkpoint in *Load \
-VideoCrafter Checkpoint*, then 512 x 320, fps 28,
-50 steps, guidance 12.""")
+**a** red, yellow, green, blue, purple or white **circle, square, triangle** or **cross moving left, right, up** or \
+**down**
+
+The real model, for any sentence, is in the template **VideoCrafter2_2_Text_to_Video**.""")
     model, clip, vae = g.checkpoint(TINY)
-    small = g.latent(16, (64, 64))
-    g.saved(g.sampled(model, clip, small, "a red circle moving right", fps=16, steps=25, guidance=4.0), vae)
+    g.saved(g.sampled(model, clip, g.latent(16, (64, 64)), "a red circle moving right", steps=25, guidance=4.0), vae)
+    g.app = [("prompt", "text"), ("sampler", "steps"), ("sampler", "seed")]
     return g
 
 
 def text_to_video() -> Graph:
     g = Graph(f"""## Text to video
 
-The official sampler with the official settings: 16 frames of 512 x 320, 50 steps, guidance 12, eta 1.
+16 frames of 512 x 320 with the settings of the paper. **25 steps** are enough for a draft.
 
-{GET_OFFICIAL}""")
+{NEEDS_MODEL}
+
+**More or less motion**: put *VideoCrafter Video Conditioning* between the prompts and the sampler. A lower \
+**motion fps** means larger movements; 28 is as without the node.""")
     model, clip, vae = g.checkpoint()
     g.saved(g.sampled(model, clip, g.latent()), vae)
+    return g
+
+
+def high_resolution() -> Graph:
+    g = Graph(
+        f"""## Higher resolution
+
+The model knows 512 x 320. So the clip is made at that size, enlarged, and denoised again at **1024 x 576**, which \
+draws the detail. **denoise** of the second pass: 0.4 keeps more of the first, 0.7 draws more anew.
+
+The second pass takes about four times the time and memory of the first.
+
+{NEEDS_MODEL} It knows no size but 64 x 64, so both passes have that one.""",
+        note_at=(0, 2, None),
+    )
+    model, clip, vae = g.checkpoint()
+    latent, prompts = g.latent(), g.prompts(clip)
+    first = g.sample("VC2Sampler", model=model, latent=latent, **prompts, **OFFICIAL_SETTINGS)
+    with g.group("Enlarge", 3):
+        frames = g.add("frames", "VAEDecode", samples=first, vae=vae)
+        size = {"upscale_method": "lanczos", "width": 1024, "height": 576, "crop": "center"}
+        large = g.add("scale", "ImageScale", image=frames, **size)
+        encoded = g.add("encode", "VAEEncode", pixels=large, vae=vae)
+    with g.group("Second pass", 4):
+        settings = OFFICIAL_SETTINGS | {"denoise": 0.5}
+        second = g.add("second", "VC2Sampler", "Second pass", model=model, latent=encoded, **prompts, **settings)
+    g.unfolded.add("second")
+    g.saved(second, vae, 640)
+    return g
+
+
+def free_init() -> Graph:
+    g = Graph(
+        f"""## FreeInit
+
+The clip is sampled **three times**, each time from noise that remembers the last one's rough shape, and takes three \
+times as long. It is meant to make clips move more as the prompt says; with *iterations* at **1** you see the \
+difference.
+
+{NEEDS_MODEL}""",
+    )
+    model, clip, vae = g.checkpoint()
+    remembered = g.patch("Noise", "init", "VC2FreeInit", model=model, iterations=3)
+    g.saved(g.sampled(remembered, clip, g.latent()), vae)
     return g
 
 
 def stock_ksampler() -> Graph:
     g = Graph(f"""## The stock KSampler
 
-VideoCrafter2 is an ordinary MODEL: every stock sampler and scheduler is right for it. Fewer steps do with a good one: \
-here `dpmpp_2m`, 25 steps, and no
-negative prompt beyond the empty one.
+VideoCrafter2 works with every stock sampler and scheduler. A good one needs fewer steps: here **dpmpp_2m** with \
+**25**.
 
-{GET_OFFICIAL}""")
+{NEEDS_MODEL}""")
     model, clip, vae = g.checkpoint()
-    prompts = g.prompt(clip), g.negative(clip)
-    latent, conditions = g.latent(), g.conditions(*prompts)
+    latent, prompts = g.latent(), g.prompts(clip)
     settings = {"seed": 1, "steps": 25, "cfg": 12.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1.0}
-    g.saved(g.add("sampler", "KSampler", model=model, latent_image=latent, **conditions, **settings), vae)
+    g.saved(g.sample("KSampler", model=model, latent_image=latent, **prompts, **settings), vae)
+    return g
+
+
+def custom_sampler() -> Graph:
+    g = Graph(
+        f"""## The sampler in parts
+
+**SamplerCustomAdvanced** with our steps and our noise levels. Put another guider, sampler or noise in the place of \
+one of them.
+
+{NEEDS_MODEL}""",
+        note_at=(0, 1, None),
+    )
+    model, clip, vae = g.checkpoint()
+    latent, prompts = g.latent(), g.prompts(clip)
+    with g.group("4 Sample", 2, 100):
+        guider = g.add("guider", "CFGGuider", model=model, **prompts, cfg=12.0)
+        noise = g.add("noise", "RandomNoise", noise_seed=1)
+        method = g.add("method", "VC2DDIM", eta=1.0)
+        sigmas = g.add("schedule", "VC2Schedule", model=model, steps=50, denoise=1.0)
+    with g.group("4 Sample", 3, 100):
+        parts = {"noise": noise, "guider": guider, "sampler": method, "sigmas": sigmas, "latent_image": latent}
+        images = g.add("decode", "VAEDecode", samples=("sampler", 0), vae=vae)
+        g.add("sampler", "SamplerCustomAdvanced", **parts)
+    g.save(images, 4, 100)
+    return g
+
+
+def guidance() -> Graph:
+    g = Graph(
+        f"""## Steadier frames, less contrast
+
+**Temporal Guidance** pushes the frames to agree with one another; each step takes half as long again.
+
+**Guidance Rescale** takes back the contrast that a high guidance adds. Use them together or one at a time (select, \
+then Ctrl-B).
+
+{NEEDS_MODEL}""",
+    )
+    model, clip, vae = g.checkpoint()
+    steady = g.patch("Guidance", "temporal", "VC2TemporalGuidance", model=model, scale=1.0)
+    softer = g.patch("Guidance", "rescale", "VC2GuidanceRescale", model=steady, multiplier=0.7)
+    g.saved(g.sampled(softer, clip, g.latent()), vae)
     return g
 
 
 def with_lora() -> Graph:
-    g = Graph(f"""## LoRA
+    g = Graph(
+        f"""## LoRA
 
-*Load VideoCrafter LoRA* reads every layout made for this model: T2V-Turbo,
-[VADER](https://huggingface.co/zheyangqin/VADER_VideoCrafter_PickScore) and other PEFT files, kohya, and what
-`python -m vc2.training` writes. Files with `diffusion_model.` or kohya names go through the stock LoRA loaders as \
-well. Put yours in
-`models/loras/`.
+Every layout made for this model loads here: [VADER](https://huggingface.co/zheyangqin/VADER_VideoCrafter_PickScore) \
+(the one named, trained for pictures that people prefer), other PEFT files, kohya, and your own from \
+**python -m vc2.training**. Put it in **models/loras**.
 
-{GET_OFFICIAL}""")
+{MODEL}""",
+    )
     model, clip, vae = g.checkpoint()
-    patched = g.add("lora", "VC2LoadLoRA", model=model, lora_name="my_lora.safetensors", strength=1.0)
+    patched = g.patch("LoRA", "lora", "VC2LoadLoRA", model=model, lora_name=VADER, strength=1.0)
     g.saved(g.sampled(patched, clip, g.latent()), vae)
     return g
 
 
 def turbo() -> Graph:
-    g = Graph(f"""## Turbo: four steps
+    g = Graph(
+        f"""## Four steps
 
-[T2V-Turbo](https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2)'s `unet_lora.pt` in `models/loras/` makes a four-step \
-model: one pass a step, no
-negative prompt, guidance as a condition. fps 16 is what it was made with. A v2 UNet goes through *Load VideoCrafter \
-Diffusion Model* instead, with fps 8.
+T2V-Turbo's LoRA makes a model of **four steps**, one pass each and without a negative prompt: about 25 times as fast. \
+8 steps are better still.
 
-{GET_OFFICIAL}""")
+{MODEL}
+
+**LoRA**: [{TURBO} of T2V-Turbo](https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2) in **models/loras**. The bundled \
+miniature has no such LoRA.
+
+The conditioning tells the model the **fps 16** that this LoRA was trained with.""",
+        note_at=(1, 2, None),
+    )
     model, clip, vae = g.checkpoint()
-    fast = g.add("lora", "VC2LoadLoRA", model=model, lora_name="unet_lora.pt", strength=1.0)
+    latent = g.latent()
+    fast = g.patch("LoRA", "lora", "VC2LoadLoRA", model=model, lora_name=TURBO, strength=1.0)
     prompt = g.prompt(clip)
-    positive = g.conditions(prompt, prompt, 16)["positive"]
+    with g.group("3 Prompt", 2, 190 + 222):
+        g.add("conditions", "VC2VideoConditioning", positive=prompt, negative=prompt, fps=16.0, frames_per_clip=0)
     settings = {"seed": 1, "steps": 4, "guidance": 7.5, "original_steps": 50, "motion_guidance": 0.05}
-    g.saved(g.add("sampler", "VC2TurboSampler", model=fast, positive=positive, latent=g.latent(), **settings), vae)
+    with g.group("4 Sample", 3, 0):
+        images = g.add("decode", "VAEDecode", samples=("sampler", 0), vae=vae)
+        g.add("sampler", "VC2TurboSampler", model=fast, positive=("conditions", 0), latent=latent, **settings)
+    g.save(images, 4, 0)
     return g
 
 
 def long_video() -> Graph:
-    g = Graph(f"""## Long video
+    g = Graph(
+        f"""## Long video
 
-64 frames with FreeNoise: temporal attention in windows of 16, and noise that repeats, so that the subject stays. For \
-less memory choose *overlap*, or the FIFO
-sampler, whose memory does not grow with the clip at all. eta 0 keeps windows closest to one another.
+64 frames. **FreeNoise** attends to windows of 16 frames and repeats its noise, so that the subject stays. For less \
+memory choose the mode **overlap**, or the template **VideoCrafter2_Long_Video_FIFO**. With **eta 0** the windows \
+agree best.
 
-{GET_OFFICIAL}""")
+{NEEDS_MODEL}""",
+    )
     model, clip, vae = g.checkpoint()
-    windows = g.add("windows", "VC2ContextWindows", model=model, **WINDOWS)
+    windows = g.patch("Long video", "windows", "VC2ContextWindows", model=model, **WINDOWS)
     g.saved(g.sampled(windows, clip, g.latent(64), eta=0.0), vae)
     return g
 
 
-def prompt_travel() -> Graph:
-    g = Graph(f"""## Prompt travel
+def fifo() -> Graph:
+    g = Graph(f"""## Long video, frame by frame
 
-Every frame has its own prompt: write keyframes as `frame: prompt`, one a line. Between them the prompts blend. \
-*frames* here and in the empty latent
-are the same number; with more than 16 the windows take over.
+64 frames from a queue in which noise rises from frame to frame: sampling takes no more memory for 1000 frames than \
+for 64. It is slower than **VideoCrafter2_Long_Video**, and the subject may drift.
 
-{GET_OFFICIAL}""")
+{NEEDS_MODEL}""")
     model, clip, vae = g.checkpoint()
+    latent, prompts = g.latent(64), g.prompts(clip)
+    settings = {"seed": 1, "guidance": 12.0, "partitions": 4, "window": 16, "eta": 1.0}
+    g.saved(g.sample("VC2FIFOSampler", model=model, latent=latent, **prompts, **settings), vae)
+    return g
+
+
+def prompt_travel() -> Graph:
+    g = Graph(
+        f"""## Prompt travel
+
+Keyframes, one a line: **frame: prompt**. Between them the prompts blend. **frames** must be the same here and in \
+*Empty VideoCrafter Latent*; beyond 16 the windows take over.
+
+{NEEDS_MODEL}""",
+    )
+    model, clip, vae = g.checkpoint()
+    windows = g.patch("Long video", "windows", "VC2ContextWindows", model=model, **WINDOWS)
     spring = "0: a mountain lake in spring, blossoms, morning light"
     winter = "31: a mountain lake in winter, snow, evening light"
-    travel = g.add("travel", "VC2PromptTravel", clip=clip, prompts=f"{spring}\n{winter}", frames=32, between="blend")
-    negative = g.negative(clip)
-    windows = g.add("windows", "VC2ContextWindows", model=model, **WINDOWS)
-    latent, conditions = g.latent(32), g.conditions(travel, negative)
+    latent = g.latent(32)
+    with g.group("3 Prompt", 1):
+        travel = g.add(
+            "travel", "VC2PromptTravel", clip=clip, prompts=f"{spring}\n{winter}", frames=32, between="blend"
+        )
+    prompts = {"positive": travel, "negative": g.negative(clip)}
     settings = OFFICIAL_SETTINGS | {"eta": 0.0}
-    g.saved(g.add("sampler", "VC2Sampler", model=windows, latent=latent, **conditions, **settings), vae)
+    g.saved(g.sample("VC2Sampler", model=windows, latent=latent, **prompts, **settings), vae)
     return g
 
 
 def video_to_video() -> Graph:
-    g = Graph(f"""## Video to video
+    g = Graph(
+        f"""## Video to video
 
-The frames of a clip are encoded, noised part of the way (*denoise*) and denoised with a new prompt: what moves how \
-stays, what it is changes. Upload a
-clip of 16 frames in *Load Video*; the frames are scaled to 512 x 320.
+The motion of a clip stays, its subject changes. **denoise** says how much: 0.6 stays close, 0.9 is nearly new.
 
-{GET_OFFICIAL}""")
+Speed and sound are the source's.
+
+{NEEDS_MODEL}""",
+        note_at=(0, 0, 262),
+    )
     model, clip, vae = g.checkpoint()
-    video = g.add("video", "LoadVideo", file="clip.mp4")
-    g.add("frames", "GetVideoComponents", video=video)
-    size = {"upscale_method": "lanczos", "width": 512, "height": 320, "crop": "center"}
-    scaled = g.add("scale", "ImageScale", image=("frames", 0), **size)
-    encoded = g.add("encode", "VAEEncode", pixels=scaled, vae=vae)
-    g.saved(g.sampled(model, clip, encoded, denoise=0.75), vae)
+    prompt = "a red hot air balloon rising over green hills, blue sky, aerial view, highly detailed"
+    g.unfolded.add("sampler")
+    g.saved(g.sampled(model, clip, ("encode", 0), prompt, denoise=0.75), vae, fps=("frames", 2), audio=("frames", 1))
+    row, source = 664, "2 Source clip"
+    with g.group(source, 0, row):
+        video = g.add("video", "LoadVideo", file=CLIP)
+    with g.group(source, 1, row):
+        g.add("frames", "GetVideoComponents", video=video)
+    with g.group(source, 2, row):
+        first = g.add("trim", "ImageFromBatch", "First 16 frames", image=("frames", 0), batch_index=0, length=16)
+    with g.group(source, 3, row):
+        size = {"upscale_method": "lanczos", "width": 512, "height": 320, "crop": "center"}
+        scaled = g.add("scale", "ImageScale", image=first, **size)
+    with g.group(source, 4, row):
+        g.add("encode", "VAEEncode", pixels=scaled, vae=vae)
     return g
 
 
 def strategies() -> Graph:
-    g = Graph(f"""## Training strategies side by side
+    g = Graph(
+        f"""## Training strategies side by side
 
-The paper's comparison in one graph: the base model, its spatial layers adapted by LoRA, and the same layers finetuned \
-directly, on one prompt and one seed. The
-files are what `python -m vc2.training export` writes: a LoRA in `models/loras/`, a UNet in \
-`models/diffusion_models/`.
+The paper's comparison: the base model, its spatial layers adapted by LoRA, and the same layers finetuned directly, \
+with one prompt and one seed. **python -m vc2.training** writes the two files: the LoRA for **models/loras**, the UNet \
+for **models/diffusion_models**.
 
-{GET_OFFICIAL}""")
+{MODEL}""",
+        note_at=(0, 0, None),
+    )
     model, clip, vae = g.checkpoint()
     noise = g.latent()
     lora, unet = "f-spa-lora.safetensors", "f-spa-dir.safetensors"
-    spatial = g.add("lora", "VC2LoadLoRA", "F-Spa-LORA", model=model, lora_name=lora, strength=1.0)
-    direct = g.add("unet", "VC2LoadDiffusionModel", "F-Spa-DIR", unet_name=unet, weight_dtype="default")
-    conditions = g.conditions(g.prompt(clip), g.negative(clip))
+    spatial = g.patch("Trained weights", "lora", "VC2LoadLoRA", model=model, lora_name=lora, strength=1.0)
+    with g.group("Trained weights", 1):
+        direct = g.add("unet", "VC2LoadDiffusionModel", unet_name=unet, weight_dtype="default")
+    prompts = g.prompts(clip)
     clips: dict[str, Any] = {}
-    for i, (name, weights) in enumerate((("F-base", model), ("F-Spa-LORA", spatial), ("F-Spa-DIR", direct)), 1):
-        z = g.add(f"sampler{i}", "VC2Sampler", name, model=weights, latent=noise, **conditions, **OFFICIAL_SETTINGS)
-        clips[f"clip_{i}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
-    g.save(
-        g.add("compare", "VC2CompareVideos", **clips, labels="F-base\nF-Spa-LORA\nF-Spa-DIR", columns=3),
-        "video/vc2-strategies",
-    )
+    for i, (name, weights) in enumerate((("F-base", model), ("F-Spa-LORA", spatial), ("F-Spa-DIR", direct))):
+        with g.group("4 Sample", 2, 140 if i == 0 else None):
+            z = g.add(f"sampler{i}", "VC2Sampler", name, model=weights, latent=noise, **prompts, **OFFICIAL_SETTINGS)
+        with g.group("4 Sample", 3, 140 + 340 * i):
+            clips[f"clip_{i + 1}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
+    with g.group("5 Save", 4, 140):
+        side_by_side = g.add("compare", "VC2CompareVideos", **clips, labels="F-base\nF-Spa-LORA\nF-Spa-DIR", columns=3)
+    g.save(side_by_side, 4, filename_prefix="video/vc2-strategies")
     return g
 
 
+# By the file's name, which is all that Templates show and search. Digits put first what a newcomer opens first. What
+# needs files that cannot be downloaded stands in a folder that Templates leave out.
 WORKFLOWS: dict[str, Callable[[], Graph]] = {
-    "quickstart": quickstart,
-    "text_to_video": text_to_video,
-    "stock_ksampler": stock_ksampler,
-    "lora": with_lora,
-    "turbo_4_steps": turbo,
-    "long_video": long_video,
-    "prompt_travel": prompt_travel,
-    "video_to_video": video_to_video,
-    "strategy_comparison": strategies,
+    QUICKSTART: quickstart,
+    "VideoCrafter2_2_Text_to_Video": text_to_video,
+    "VideoCrafter2_High_Resolution": high_resolution,
+    "VideoCrafter2_Stock_KSampler": stock_ksampler,
+    "VideoCrafter2_Custom_Sampler": custom_sampler,
+    "VideoCrafter2_Guidance": guidance,
+    "VideoCrafter2_FreeInit": free_init,
+    "VideoCrafter2_LoRA": with_lora,
+    "VideoCrafter2_Turbo_4_Steps": turbo,
+    "VideoCrafter2_Long_Video": long_video,
+    "VideoCrafter2_Long_Video_FIFO": fifo,
+    "VideoCrafter2_Prompt_Travel": prompt_travel,
+    "VideoCrafter2_Video_to_Video": video_to_video,
+    "training/VideoCrafter2_Training_Strategies": strategies,
 }

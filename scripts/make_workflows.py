@@ -1,14 +1,20 @@
-"""Build workflows/*.json, the graphs that people drag onto the canvas, and a thumbnail of what each makes."""
+"""Build workflows/*.json, the graphs that people drag onto the canvas, their catalogue, the blueprint and the pictures.
+
+The pictures are a thumbnail of what each graph makes, and docs/graph.png.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 
+from .blueprint import write_blueprint
+from .catalogue import write_catalogue
 from .client import Client
 from .comfyui import Server
-from .graphs import FOLDER, WORKFLOWS
+from .graphs import FOLDER, QUICKSTART, WORKFLOWS
 from .layout import to_ui
+from .picture import graph_picture
 from .thumbnails import make_thumbnails
 
 
@@ -19,13 +25,20 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.names) - set(WORKFLOWS):
         parser.error(f"no workflow called {', '.join(sorted(unknown))}; there are {', '.join(WORKFLOWS)}")
+    names = args.names or list(WORKFLOWS)
     with Server(cpu=True) as server:
         object_info = Client(server.url).object_info()
-        made = {name: to_ui(name, WORKFLOWS[name](), object_info) for name in args.names or WORKFLOWS}
-        for name, workflow in made.items():
-            (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n")
+        for name in names:
+            workflow = to_ui(name, WORKFLOWS[name](), object_info)
+            path = FOLDER / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_blueprint(object_info)
+        write_catalogue()
         if not args.no_thumbnails:
-            make_thumbnails(server, made, FOLDER)
+            make_thumbnails(server, names)
+            if QUICKSTART in names:
+                graph_picture(server)
 
 
 if __name__ == "__main__":

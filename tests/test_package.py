@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,50 @@ def files(folder: Path, pattern: str = "*.*") -> set[str]:
 
 def test_the_source_archive_is_the_repository(sdist):
     """Its tests can run: code, recipes, graphs, fixtures, locales and the miniature are there."""
-    for folder in ("bench", "docs", "locales", "nodes", "requirements", "scripts", "tests", "training", "vc2", "web"):
+    for folder in (
+        "bench",
+        "docs",
+        "locales",
+        "nodes",
+        "requirements",
+        "scripts",
+        "subgraphs",
+        "tests",
+        "training",
+        "vc2",
+        "web",
+        "workflows",
+    ):
         assert files(sdist / folder) == files(ROOT / folder), folder
     for name in ("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "__init__.py", "models/vc2-tiny.safetensors"):
         assert (sdist / name).is_file(), name
+
+
+def test_the_registry_archive_is_what_a_user_needs():
+    """Everything tracked but what .comfyignore names: the pack whole, under 14 MiB, nothing for developers."""
+
+    def tracked(*options: str) -> set[str]:
+        command = ["git", "ls-files", "-z", *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip("not a git checkout")
+        return {name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()}
+
+    archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
+    assert {name.split("/")[0] for name in archive if "/" in name} == {
+        "locales",
+        "models",
+        "nodes",
+        "subgraphs",
+        "training",
+        "vc2",
+        "web",
+        "workflows",
+    }
+    for folder in ("nodes", "vc2", "web", "subgraphs", "workflows"):
+        assert {f"{folder}/{name}" for name in files(ROOT / folder)} <= archive, folder
+    assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"} <= archive
+    assert sum(len(zlib.compress((ROOT / name).read_bytes())) for name in archive) < 14 * 2**20
 
 
 def test_the_wheel_holds_vc2_and_nothing_else(wheel):

@@ -55,7 +55,7 @@ def fetch(client, result, folder) -> Path:
 
 def test_quickstart(client, tmp_path):
     """The workflow file that users drop on the canvas: a video of the asked size that carries its own graph."""
-    workflow = json.loads((ROOT / "workflows" / "quickstart.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / "VideoCrafter2_1_Quickstart.json").read_text())
     seen = []
     result = client.run(ui_to_api(workflow, client.object_info()), on_progress=seen.append, workflow=workflow)
     path = fetch(client, result, tmp_path)

@@ -72,9 +72,9 @@ def full_disk() -> None:
     """Files may grow to 64 KiB; Python is told, as by a full disk, in the middle of a write."""
     real = Trainer.save
 
-    def save(trainer):
+    def save(trainer, **how):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
-        real(trainer)
+        real(trainer, **how)
 
     Trainer.save = save
 

@@ -82,8 +82,8 @@ def test_an_interrupted_preparation_goes_on(recipe, tmp_path, monkeypatch):
     real, encoded = preparing.Encoders.moments, []
 
     def interrupted(encoders, pixels):
-        encoded.append(1)
-        if len(encoded) == 3 * 8 + 4:  # in the middle of the fourth
+        encoded.extend(pixels)
+        if len(encoded) > 3 * 8:  # in the middle of the fourth
             assert list(parted.rglob("*.tmp"))
             raise KeyboardInterrupt
         return real(encoders, pixels)
@@ -461,7 +461,7 @@ def test_recipes_of_a_folder_without_any_is_an_error(tmp_path, capsys):
     assert say(capsys, "recipes", tmp_path / "absent") == (2, "", f"error: {tmp_path / 'absent'}: no such folder\n")
 
 
-@pytest.mark.parametrize("name", ["run", "recipes", "check", "prepare", "export", "merge"])
+@pytest.mark.parametrize("name", ["run", "recipes", "check", "prepare", "profile", "export", "merge"])
 def test_every_argument_says_what_it_is(name, capsys):
     with pytest.raises(SystemExit):
         command.parse([name, "--help"])

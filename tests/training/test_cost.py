@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.live_bytes import LiveBytes
 from vc2.networks.config import UNetConfig, as_config
 from vc2.networks.unet import VideoUNet
 from vc2.training import cost, counting
-from vc2.training.estimate import estimate
+from vc2.training.errors import RecipeError
+from vc2.training.estimate import estimate, memory, propose
 from vc2.training.matrix import matrix
 from vc2.training.recipe_files import load_recipe
 
@@ -48,9 +50,13 @@ def test_stored_counts_are_those_of_the_network(stored_counts, name, frames, aga
     """Where this fails after a change to the network, `python -m vc2.training.recount` counts anew."""
     recipe = load_recipe(name)
     config = as_config(UNetConfig, recipe.networks.unet)
-    checkpointing = again and recipe.compute.gradient_checkpointing
-    stored = stored_counts["unet"][cost.unet_key(recipe, config, frames, checkpointing)]
-    assert counting.count_sample(recipe, config, frames, checkpointing) == stored
+    once, *levels = stored_counts["unet"][cost.unet_key(recipe, config, frames)]
+    assert counting.count_sample(recipe, config, frames) == [once, *levels]
+    if name.startswith("tiny"):  # and they are what the network itself takes, checkpointed or not
+        unet = counting.network(recipe, config)
+        unet.gradient_checkpointing(again)
+        size = (frames, recipe.data.height // 8, recipe.data.width // 8, recipe.diffusion.image_temporal)
+        assert counting.count_flops(unet, *size) == once + again * sum(levels)
 
 
 def test_the_autoencoder_s_stored_count_is_its_own(stored_counts):
@@ -84,25 +90,29 @@ def test_a_count_is_of_its_recipe_alone(change):
     recipe = load_recipe("tiny/base", ["init.unet=elsewhere"])
     other = load_recipe("tiny/base", ["init.unet=elsewhere", change])
 
-    def key(recipe, checkpointing=False):
-        return cost.unet_key(recipe, as_config(UNetConfig, recipe.networks.unet), 1, checkpointing)
+    def key(recipe):
+        return cost.unet_key(recipe, as_config(UNetConfig, recipe.networks.unet), 1)
 
     assert key(other) != key(recipe)
-    assert key(recipe, checkpointing=True) != key(recipe)
 
 
 def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
-    recipe = load_recipe(
-        RECIPES / "F-base.yaml", ["networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"]
-    )
-    found = estimate(recipe)
+    narrow = "networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"
+
+    def checkpointed(where: str):
+        return load_recipe(RECIPES / "F-base.yaml", [narrow, f"compute.gradient_checkpointing={where}"])
+
+    def flops(where: str) -> float:
+        recipe = checkpointed(where)
+        return cost.sample_flops(recipe, cost.unet_config(recipe), 16)
+
+    found, without = estimate(checkpointed("true")), estimate(checkpointed("false"))
     assert 1.2 < found.flops / found.model_flops < 4 / 3
-    without = estimate(
-        load_recipe(
-            RECIPES / "F-base.yaml", [f"networks.unet={recipe.networks.unet}", "compute.gradient_checkpointing=false"]
-        )
-    )
     assert without.flops == without.model_flops == found.model_flops
+    assert without.flops < flops("[0, 2]") < found.flops == flops("[0, 1, 2, 3]")
+    assert flops("[0, 2]") + flops("[1, 3]") == found.flops + without.flops
+    with pytest.raises(RecipeError, match=r"this network has levels 0 to 3, found \[1, 4\]"):
+        flops("[1, 4]")
 
 
 def test_lora_learns_3_32_million_parameters():
@@ -113,22 +123,26 @@ def test_lora_learns_3_32_million_parameters():
     assert sum(p.numel() for p in learning) == pytest.approx(3.32e6, rel=0.002)
 
 
+SMALL = UNetConfig(
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(2,),
+    num_head_channels=16,
+    context_dim=64,
+)
+
+
 def test_activations_are_those_that_are_kept():
     """Against the memory that a real forward pass takes."""
-    config = UNetConfig(
-        model_channels=32,
-        channel_mult=(1, 2),
-        num_res_blocks=1,
-        attention_resolutions=(2,),
-        num_head_channels=16,
-        context_dim=64,
-    )
-    counted = counting.saved_bytes(VideoUNet(config, device="meta"), 8, 16, 16, bf16=False)
-    unet, kept = VideoUNet(config), {}
+    layers = counting.kept_activations(VideoUNet(SMALL, device="meta"), 8, 16, 16, bf16=False)
+    counted = sum(layer.whole for layer in layers)
+    unet, kept = VideoUNet(SMALL), {}
+    weights = {p.untyped_storage().data_ptr() for p in unet.parameters()}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter):
+        if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = (tensor, storage.nbytes())
         return tensor
 
@@ -136,8 +150,75 @@ def test_activations_are_those_that_are_kept():
         unet(torch.randn(1, 4, 8, 16, 16), torch.zeros(1), torch.randn(1, 77, 64), torch.zeros(1))
     real = sum(size for _, size in kept.values())
     assert counted == pytest.approx(real, rel=0.1)
-    checkpointed = VideoUNet(config, device="meta")
-    for module in checkpointed.modules():
-        if hasattr(module, "use_checkpoint"):
-            module.use_checkpoint = True
-    assert counting.saved_bytes(checkpointed, 8, 16, 16, bf16=False) < 0.5 * counted
+    assert counting.peak(layers, (0, 1)) < 0.5 * counted
+
+
+def live_peak(unet: VideoUNet, levels: tuple[int, ...], frames: int, height: int, width: int) -> int:
+    """Bytes, beside weights and gradients, of a forward and a backward pass, counted operation by operation."""
+    device = next(unet.parameters()).device
+    unet.gradient_checkpointing(levels)
+    for p in unet.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    with torch.device(device):
+        x, context, t = (
+            torch.ones(1, 4, frames, height, width),
+            torch.ones(1, 77, unet.config.context_dim),
+            torch.ones(1),
+        )
+    with LiveBytes() as live:
+        unet(x, t, context, t).sum().backward()
+    return live.peak
+
+
+@pytest.mark.parametrize("levels", [(), (0,), (1,), (0, 1)])
+def test_the_peak_is_that_of_a_real_step(levels):
+    layers = counting.kept_activations(VideoUNet(SMALL, device="meta"), 8, 16, 16, bf16=False)
+    real = live_peak(VideoUNet(SMALL), levels, 8, 16, 16)
+    assert 0.9 * real < counting.peak(layers, levels) < 1.25 * real
+
+
+@pytest.mark.parametrize("levels", [(), (0,)])
+def test_the_peak_is_that_of_a_step_at_full_size(levels):
+    """Which no device computes here."""
+    unet = VideoUNet(UNetConfig.vc2(), device="meta")
+    layers = counting.kept_activations(unet, 16, 40, 64, bf16=False)
+    unet.use_attention(counting._fused_attention)
+    assert counting.peak(layers, levels) == pytest.approx(live_peak(unet, levels, 16, 40, 64), rel=0.06)
+
+
+def test_bf16_keeps_products_in_it_and_norms_in_float32():
+    """By the operations that CUDA's autocast rounds: so less than in float32, and more than half of it."""
+    unet = VideoUNet(SMALL, device="meta")
+    whole, half = (
+        sum(layer.whole for layer in counting.kept_activations(unet, 8, 16, 16, bf16)) for bf16 in (False, True)
+    )
+    assert 0.55 * whole < half < 0.8 * whole
+
+
+@pytest.mark.parametrize(("name", "processes"), [("F-base", 32), ("F-Spa-DIR", 8), ("your-images", 1)])
+def test_the_recipes_are_what_is_proposed_for_their_card(name, processes):
+    """Stage 1 and 2 for an A100 with 80 GB, your-images for 24 GB; what fits is computed once."""
+    recipe, room = load_recipe(name), 0.9e9 * (24 if name == "your-images" else 80)
+    needs = estimate(recipe)
+    best = propose(recipe, needs, room, processes)
+    assert best.recipe.compute == recipe.compute
+    assert best.bytes == memory(recipe, needs, processes) < room
+    assert best.a100_hours == needs.a100_hours
+    if name == "F-base":
+        assert best.a100_hours == pytest.approx(3706, abs=1)
+        twice = load_recipe(name, ["compute.gradient_checkpointing=true"])
+        assert estimate(twice).a100_hours == pytest.approx(4544, abs=1)
+
+
+def test_less_memory_computes_more_again_at_fewer_samples_at_once():
+    recipe = load_recipe("F-Spa-LORA")
+    needs, hours, sizes = estimate(recipe), [], []
+    for gigabytes in (80, 40, 24, 16, 8, 6):
+        best = propose(recipe, needs, 0.9e9 * gigabytes, 8)
+        assert best.bytes <= 0.9e9 * gigabytes
+        hours.append(best.a100_hours)
+        sizes.append((best.recipe.compute.gradient_checkpointing, best.recipe.compute.micro_batch))
+    assert hours == sorted(hours)
+    assert sizes[:5] == [(False, None), (False, 16), (False, 8), ((0,), 8), ((0, 1), 8)]
+    assert all(micro is None or micro >= 8 for _, micro in sizes)  # images that occupy a GPU
+    assert propose(recipe, needs, 4e9, 8) is None

@@ -31,25 +31,27 @@ def ends(tmp_path_factory, start, cache) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "status", "message"),
     [
-        ("out_of_memory-0", "error: step 2 ran out of memory (CUDA out of memory. Tried to allocate 20.00 GiB.)"),
-        ("reader_raises-0", "MemoryError: Caught MemoryError in DataLoader worker process 0"),
-        ("reader_killed-0", "error: a process that reads data was ended at step 1 (DataLoader worker (pid"),
-        ("full_disk-0", "step-00000002.pt could not be written ("),
-        ("tracker_fails-0", "RuntimeError: the tracker's server is gone"),
-        ("one_of_four-2", "RuntimeError: a shape that nobody expected"),
-        ("one_of_four-0", None),
-        ("one_of_four-1", None),
-        ("one_of_four-3", None),
-        ("one_while_the_other_is_stuck-1", "RuntimeError: a driver's error"),
-        ("one_while_the_other_is_stuck-0", "process 1 failed: a driver's error; this process waited for it"),
-        ("one_before_the_first_step-1", "error: checkpoints cannot be read"),
-        ("one_before_the_first_step-0", None),
+        ("out_of_memory-0", 2, "error: step 2 ran out of memory (CUDA out of memory. Tried to allocate 20.00 GiB.)"),
+        ("reader_raises-0", 1, "MemoryError: Caught MemoryError in DataLoader worker process 0"),
+        ("reader_killed-0", 2, "error: a process that reads data was ended at step 1 (DataLoader worker (pid"),
+        ("full_disk-0", 2, "step-00000002.pt could not be written ("),
+        ("tracker_fails-0", 1, "RuntimeError: the tracker's server is gone"),
+        ("one_of_four-2", 1, "RuntimeError: a shape that nobody expected"),
+        ("one_of_four-0", 1, None),
+        ("one_of_four-1", 1, None),
+        ("one_of_four-3", 1, None),
+        ("one_while_the_other_is_stuck-1", 1, "RuntimeError: a driver's error"),
+        ("one_while_the_other_is_stuck-0", 1, "process 1 failed: a driver's error; this process waited for it"),
+        ("one_before_the_first_step-1", 2, "error: checkpoints cannot be read"),
+        ("one_before_the_first_step-0", 1, None),
     ],
 )
-def test_a_run_that_fails_ends_with_its_message(ends, name, message):
-    assert ends["statuses"].get(name) in (1, 2), ends["messages"][name]
+def test_a_run_that_fails_ends_with_its_message(ends, name, status, message):
+    # On a busy machine taking torch down can last longer than a command that failed is given.
+    late = "Timeout (" in ends["messages"][name]
+    assert ends["statuses"].get(name) == (1 if late else status), ends["messages"][name]
     assert message is None or message in ends["messages"][name]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from vc2.pipeline import Settings
 from vc2.sampling.schedule import NoiseSchedule
 from vc2.training import checkpoint as runs
 from vc2.training import parallel
+from vc2.training.data import order
 from vc2.training.errors import RecipeError
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import Trainer
@@ -109,10 +111,58 @@ def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
     settings = recipe(data={"clips": None, "images": photos(tmp_path / "photos", good=12, bad=0)})
     Trainer(settings, folder).save()
     Trainer(settings, folder)
+    (tmp_path / "photos" / "000.txt").write_text("another caption")
+    with pytest.raises(RecipeError, match=r"the files of data\.images are not those that .* began with; put them back"):
+        Trainer(settings, folder)
+
+
+def test_data_that_moved_is_the_same_data(recipe, folder, tmp_path):
+    """Copied too, which changes its times."""
+    source = photos(tmp_path / "photos", good=12, bad=0)
+    Trainer(recipe(data={"clips": None, "images": source}), folder).save()
+    shutil.copytree(source["path"], tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    shutil.rmtree(source["path"])
+    moved = recipe(data={"clips": None, "images": {**source, "path": str(tmp_path / "elsewhere")}})
+    Trainer(moved, folder)
+    (tmp_path / "elsewhere" / "000.txt").rename(tmp_path / "elsewhere" / "spare.txt")
+    with pytest.raises(RecipeError, match=r"the files of data\.images"):
+        Trainer(moved, folder)
+
+
+def test_data_of_a_run_of_0_2_0_is_known_by_its_place(recipe, folder, tmp_path, caplog):
+    """It recorded where files lie and their times, by which they cannot be known elsewhere."""
+    source = photos(tmp_path / "photos", good=12, bad=0)
+    settings = recipe(data={"clips": None, "images": source})
+    trainer = Trainer(settings, folder)
+    trainer.objective.identities = {"images": trainer.objective.files("images")}
+    trainer.save()
+    Trainer(settings, folder)
     assert "not those that the run began with" not in caplog.text
     (tmp_path / "photos" / "000.txt").write_text("another caption")
     Trainer(settings, folder)
     assert "the files of data.images are not those that the run began with" in caplog.text
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "photos")
+    with pytest.raises(RecipeError, match="another data"):
+        Trainer(recipe(data={"clips": None, "images": {**source, "path": str(tmp_path / "elsewhere")}}), folder)
+
+
+def test_a_run_keeps_the_order_that_it_began_with(recipe, folder, monkeypatch):
+    """Recipes do not say which; 0.2.0's orders of large sources were others."""
+    monkeypatch.setattr(order, "LARGE", 10)
+    trainer = Trainer(recipe(), folder)
+    assert isinstance(trainer.objective.streams["images"].order, order.ComputedOrder)
+    trainer.save()
+    again = Trainer(recipe(), folder)
+    assert isinstance(again.objective.streams["images"].order, order.ComputedOrder)
+    with pytest.raises(RecipeError, match="another data"):
+        Trainer(recipe(data={"order": 1}), folder)
+    old = Trainer(recipe(data={"order": 1}), folder.parent / "old")
+    old.recipe = recipe()  # as 0.2.0 wrote it: without the key
+    old.save()
+    assert "ComputedOrder" not in {type(s.order).__name__ for s in old.objective.streams.values()}
+    gone_on = Trainer(recipe(), folder.parent / "old")
+    assert not isinstance(gone_on.objective.streams["images"].order, order.ComputedOrder)
+    assert gone_on.recipe.data.order is None
 
 
 def test_the_share_of_broken_samples_counts_every_image_of_a_step(recipe, folder):

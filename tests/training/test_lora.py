@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.fixtures import fill_module, relative_rms
+from vc2.files import checkpoint
 from vc2.files import lora as files
 from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
 from vc2.training import lora
-from vc2.training.partition import temporal_names, untouched_by_images
+from vc2.training.errors import RecipeError
+from vc2.training.loop import Trainer
+from vc2.training.partition import mark_what_learns, temporal_names, untouched_by_images
+from vc2.training.recipe import Diffusion, Learn
 
 NARROW = UNetConfig(
     model_channels=32,
@@ -100,3 +105,81 @@ def test_what_images_cannot_teach(temporal):
     assert {name for name, g in largest.items() if g < 1e-11 * max(largest.values())} == untouched_by_images(
         unet, temporal
     )
+
+
+@pytest.mark.parametrize("part", ["spatial", "temporal", "all"])
+@torch.no_grad()
+def test_every_kind_of_layer_and_any_alpha_is_saved_as_it_was_trained(part, tmp_path):
+    """The product counts alpha / rank, while it trains and in the file."""
+    recipe = SimpleNamespace(
+        learn=Learn(part=part, how="lora", rank=4, alpha=1.0, targets=("q", "k", "v", "out", "ff", "proj", "conv")),
+        diffusion=Diffusion(),
+        image_only=False,
+    )
+    unet = fill_module(VideoUNet(NARROW)).eval()
+    state = {name: t.clone() for name, t in unet.state_dict().items()}
+    mark_what_learns(unet, recipe)
+    learning = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(1)
+    for p in learning.values():
+        p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    trained = unet(*inputs())
+    path = files.save(tmp_path / "lora.safetensors", lora.to_file(unet.state_dict(), recipe.learn.alpha))
+    tensors = files.load(path, NARROW)
+    assert {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} == {1.0}
+    merged = VideoUNet(NARROW).eval()
+    merged.load_state_dict(merge(state, tensors))
+    assert relative_rms(merged(*inputs()), trained) < 1e-5
+    at_rank = VideoUNet(NARROW).eval()
+    at_rank.load_state_dict(merge(state, lora.to_file({name: p for name, p in learning.items()})))
+    assert relative_rms(at_rank(*inputs()), trained) > 1e-2
+
+
+def test_a_recipe_names_the_layers_that_get_an_adapter(unet):
+    def named(*kinds: str, part: str = "all", **left_out: bool) -> set[str]:
+        return {name.rsplit(".", 1)[-1] for name in lora.targets(unet, part, kinds=kinds, **left_out)}
+
+    assert named("q", "v") == {"to_q", "to_v"}
+    assert named("ff") == {"proj", "2"}
+    assert named("proj", part="spatial") == {"proj_in", "proj_out"}
+    spatial, temporal = (lora.targets(unet, part, kinds=("conv",)) for part in ("spatial", "temporal"))
+    names = temporal_names(unet)
+    assert spatial
+    assert temporal
+    assert all(name.endswith(("in_layers.2", "out_layers.3")) and f"{name}.weight" not in names for name in spatial)
+    assert all(f"{name}.weight" in names for name in temporal)
+    # On single images temporal q and k cannot learn, whatever a recipe names.
+    assert lora.targets(unet, "temporal", kinds=("q", "k"), no_queries=True) == []
+    assert lora.targets(unet, "spatial", kinds=("q",), no_queries=True)
+
+
+def test_what_only_a_lora_has_is_refused_elsewhere():
+    with pytest.raises(ValueError, match="alpha and targets are of a LoRA, and how is direct"):
+        Learn(alpha=8, targets=("q",))
+    with pytest.raises(ValueError, match="'q', 'k', 'v', 'out', 'ff', 'proj' or 'conv'"):
+        Learn(how="lora", targets=("to_q",))
+
+
+def test_a_lora_beside_eight_bits_learns_what_it_learns_beside_floats(recipe, folder, start):
+    """The frozen Linears are rounded to a byte, the exported files are not."""
+    pytest.importorskip("bitsandbytes")
+    settings = {"init": {"unet": start}, "learn": {"part": "spatial", "how": "lora", "rank": 2}, "steps": 4}
+    settings |= {"optimizer": {"lr": 0.01, "warmup": 0}, "diffusion": {"dropout": 0.0}}
+    for precision in ("fp32", "bf16"):
+        losses = {}
+        for frozen in ("float", "int8"):
+            compute, run = {"precision": precision, "frozen": frozen}, folder.parent / f"{precision}-{frozen}"
+            trainer = Trainer(recipe(**settings, compute=compute), run)
+            batches = trainer.objective.batches(0, 0, 1)
+            losses[frozen] = [trainer.train_step(next(batches))["loss"] for _ in range(4)]
+        linears = [m for m in trainer.network.modules() if isinstance(m, torch.nn.Linear)]
+        assert {m.weight.dtype for m in linears if not m.weight.requires_grad} == {torch.int8}
+        assert losses["int8"] != losses["float"]
+        assert losses["int8"] == pytest.approx(losses["float"], rel=0.01)
+    trainer.export()
+    before, after = checkpoint.load(start).unet, checkpoint.load(run / "model.safetensors").unet
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".attn" in name for name in changed)
+    with pytest.raises(RecipeError, match=r"compute\.frozen int8 is for LoRA"):
+        recipe(compute={"frozen": "int8"})

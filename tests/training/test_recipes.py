@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from vc2.training.build import build_objective
 from vc2.training.check import check
+from vc2.training.data.batches import load_batches
+from vc2.training.data.mixture import stream_of
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.matrix import matrix
@@ -173,6 +177,22 @@ def test_a_recipe_cannot_be_its_own_base(tmp_path):
         load_recipe(tmp_path / "a.yaml")
 
 
+def two_manifests(folder: Path) -> Recipe:
+    """A recipe with every option of lists, their filters among them."""
+    rows = [
+        {"file": f"{n}.png", "text": f"photo {n}", "score": 5 + n, "mark": 0.1, "width": 64, "height": 48}
+        for n in range(4)
+    ]
+    for row in rows:
+        Image.new("RGB", (64, 48)).save(folder / row["file"])
+    (folder / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    select = {"min_side": 32, "max_aspect": 2, "max_watermark": 0.5, "min_aesthetic": 5, "watermark": "mark"}
+    source = {"kind": "manifest", "path": str(folder / "list.jsonl"), "root": str(folder), "file": "file"}
+    source |= {"caption": "text", "select": {**select, "aesthetic": "score"}}
+    data = {"images": [source, {**source, "weight": 2}], "width": 64, "height": 64, "buckets": [[96, 64]], "flip": 0.5}
+    return Recipe.model_validate({"name": "listed", "steps": 2, "batch": 2, "data": {**data, "workers": 0}})
+
+
 def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
     """One that nothing reads is a promise broken. Watched while recipes of every kind are checked, trained and listed;
     reading them does not count.
@@ -189,7 +209,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         optimizer={"warmup": 0},
     )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
-    miniature = [load_recipe(TINY / f"{name}.yaml") for name in ("autoencoder", "text")]
+    miniature = [load_recipe(name) for name in ("tiny/autoencoder", "tiny/text", "paper/autoencoder")]
     absent = tmp_path / "absent"
     sources = [
         KINDS["folder"](kind="folder", path=absent),
@@ -197,6 +217,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         KINDS["journeydb"](kind="journeydb", jsonl=absent, images=tmp_path),
         KINDS["shards"](kind="shards", path="absent"),
     ]
+    listed = two_manifests(tmp_path)
     read, plain = set(), object.__getattribute__
 
     def watch(self, name):
@@ -213,6 +234,8 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
     for source in sources:
         with pytest.raises(SourceError):
             source.open("images", tmp_path)
+    batches = load_batches(listed, {"images": stream_of(listed, "images", tmp_path)}, 0, 0, 1, pin=False)
+    assert next(batches).captions
     monkeypatch.undo()
 
     def below(section):
@@ -265,7 +288,7 @@ def test_the_columns_of_the_matrix_line_up(tmp_path):
         base = f"base: {RECIPES / 'F-Spa-DIR.yaml'}\n"
         (tmp_path / f"{name}.yaml").write_text(f"{base}name: {name}\ninit: {{unet: {start}}}\n")
     header, rule, *rows = matrix(tmp_path)
-    for title, cell in (("learns", "spatial"), ("how", "direct"), ("size", "512x512"), ("A100-hours", "64.7")):
+    for title, cell in (("learns", "spatial"), ("how", "direct"), ("size", "512x512"), ("A100-hours", "50.3")):
         assert {row.index(f"  {cell}") for row in rows} == {header.index(f"  {title}")}
     assert len(rule) == max(len(line) for line in (header, *rows))
 

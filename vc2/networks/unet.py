@@ -5,7 +5,7 @@ One class serves training and the command line (`operations=torch.nn`) and Comfy
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
@@ -38,18 +38,25 @@ TEMPORAL = {
 
 
 class Block(nn.Sequential):
-    """The layers between two skips."""
+    """The layers between two skips, at a `level`: 0 is the latents' own resolution, 1 half of it, and so on."""
 
     use_checkpoint = False
 
+    def __init__(self, *layers: nn.Module, level: int):
+        super().__init__(*layers)
+        self.level = level
+
+    @property
+    def recomputable(self) -> list[nn.Module]:
+        """The layers that checkpointing computes again. Resampling keeps its input and nothing else: there is nothing
+        to gain.
+        """
+        return [layer for layer in self if not isinstance(layer, Downsample | Upsample)]
+
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
-        recompute = self.use_checkpoint and torch.is_grad_enabled()
+        again = self.recomputable if self.use_checkpoint and torch.is_grad_enabled() else []
         for layer in self:
-            # Resampling keeps its input and nothing else: there is nothing to gain.
-            if recompute and not isinstance(layer, Downsample | Upsample):
-                x = checkpoint(layer, x, pass_, use_reentrant=False)
-            else:
-                x = layer(x, pass_)
+            x = checkpoint(layer, x, pass_, use_reentrant=False) if layer in again else layer(x, pass_)
         return x
 
 
@@ -99,7 +106,7 @@ class VideoUNet(nn.Module):
         if c.addition_attention:
             # Always 8 heads and convolutional projections, whatever the rest of the network has.
             init_attn = TemporalTransformer(width, 8, head_dim, c.transformer_depth, False, max_distance, **kw)
-            self.init_attn = Block(init_attn)
+            self.init_attn = Block(init_attn, level=0)
 
         channels, factor, skips = width, 1, [width]
         for level, mult in enumerate(c.channel_mult):
@@ -108,14 +115,15 @@ class VideoUNet(nn.Module):
                 channels = mult * width
                 if factor in c.attention_resolutions:
                     layers += transformers(channels)
-                self.input_blocks.append(Block(*layers))
+                self.input_blocks.append(Block(*layers, level=level))
                 skips.append(channels)
             if level < len(c.channel_mult) - 1:
-                self.input_blocks.append(Block(Downsample(channels, **kw)))
+                self.input_blocks.append(Block(Downsample(channels, **kw), level=level))
                 skips.append(channels)
                 factor *= 2
 
-        self.middle_block = Block(res(channels, channels), *transformers(channels), res(channels, channels))
+        middle = (res(channels, channels), *transformers(channels), res(channels, channels))
+        self.middle_block = Block(*middle, level=len(c.channel_mult) - 1)
 
         self.output_blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(c.channel_mult))):
@@ -127,7 +135,7 @@ class VideoUNet(nn.Module):
                 if level and i == c.num_res_blocks:
                     layers.append(Upsample(channels, **kw))
                     factor //= 2
-                self.output_blocks.append(Block(*layers))
+                self.output_blocks.append(Block(*layers, level=level))
 
         self.out = nn.Sequential(
             operations.GroupNorm(GROUPS, channels, **plain),
@@ -136,11 +144,17 @@ class VideoUNet(nn.Module):
         )
         self.gradient_checkpointing(c.use_checkpoint)
 
-    def gradient_checkpointing(self, on: bool) -> None:
-        """Recompute each layer in the backward pass instead of keeping its activations."""
+    def gradient_checkpointing(self, where: bool | Collection[int]) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations: all, none, or those at some
+        levels. Raises ValueError for a level that this network does not have.
+        """
+        levels = range(len(self.config.channel_mult))
+        chosen = (levels if where else ()) if isinstance(where, bool) else where
+        if unknown := sorted(set(chosen) - set(levels)):
+            raise ValueError(f"this network has levels 0 to {levels[-1]} to checkpoint, found {unknown[0]}")
         for module in self.modules():
             if isinstance(module, Block):
-                module.use_checkpoint = on
+                module.use_checkpoint = module.level in chosen
 
     def use_attention(self, backend: str | attention.Backend) -> None:
         """Compute all attention with `backend` (see `attention.backend`)."""

@@ -1,4 +1,4 @@
-"""`python -m vc2.training`: run, recipes, check, prepare, export, merge."""
+"""`python -m vc2.training`: run, recipes, check, prepare, profile, export, merge."""
 
 from __future__ import annotations
 
@@ -31,7 +31,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
         return command
 
-    on_recipe("run", "train a recipe; the same command goes on where it stopped")
+    training = on_recipe("run", "train a recipe; the same command goes on where it stopped")
+    training.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a key in which the recipe may differ from the one that the run was begun with, e.g. optimizer.lr, from"
+        " the checkpoint on that it goes on from; history.jsonl in the run's folder notes it; may be given again",
+    )
     recipes = commands.add_parser("recipes", help="what each recipe starts from, learns, reads and costs")
     recipes.add_argument(
         "folder",
@@ -43,10 +51,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
     check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
+    cards = check.add_mutually_exclusive_group()
+    propose = "propose a micro-batch and checkpointing, and say what the run then costs,"
+    cards.add_argument("--card", help=f"{propose} for such a card, e.g. a100-80")
+    cards.add_argument("--memory", type=float, help=f"{propose} for a card with so many GB")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
-    export = on_recipe("export", "write a run's newest weights as a file; RECIPE may be the run's folder")
+    profile = on_recipe("profile", "where the time of a step goes, on your data; it trains nothing")
+    profile.add_argument("--steps", type=int, default=10, help="that are measured, after two others (default: 10)")
+    export = on_recipe("export", "write a run's weights as a file; RECIPE may be the run's folder")
     output = "a .safetensors file to write"
-    export.add_argument("-o", "--output", type=Path, help=f"{output} (default: <form>.safetensors in the run's folder)")
+    export.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help=f"{output} (default: <form>.safetensors in the run's folder; with --step, its number too)",
+    )
     export.add_argument(
         "--form",
         choices=("full", "spatial", "lora"),
@@ -55,7 +74,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         " lora: the adapters of a LoRA run (default: full)",
     )
     export.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16", help="of the file (default: fp16)")
-    export.add_argument("--raw", action="store_true", help="the last step's weights instead of their average")
+    export.add_argument(
+        "--step",
+        help="of which weights: a step that has a checkpoint, or best: that of the least held-out loss"
+        " (default: the newest)",
+    )
+    export.add_argument("--raw", action="store_true", help="that step's own weights instead of their average")
     overwrite = "replace the output where it exists"
     export.add_argument("--overwrite", action="store_true", help=overwrite)
     merge = commands.add_parser("merge", help="write a checkpoint with a LoRA or a spatial change in its weights")
@@ -109,15 +133,19 @@ def run(args: argparse.Namespace) -> int:
                 f"a run's folder stands for the recipe that it was trained with, which {', '.join(args.overrides)}"
                 " would change; leave it out"
             )
-        recipe, folder = recipe_of(args.recipe), args.recipe
+        from .export import step_named
+
+        recipe, folder = recipe_of(args.recipe, step_named(args.recipe, args.step)), args.recipe
     else:
         recipe = load_recipe(args.recipe, args.overrides)
         folder = args.runs / recipe.name
     cache = args.runs / "cache"
     if args.command == "check":
+        from .cards import Card, card_of
         from .check import check
 
-        for line in check(recipe, cache, args.processes):
+        card = card_of(args.card) if args.card else Card(args.memory, 0.0) if args.memory else None
+        for line in check(recipe, cache, args.processes, card):
             print(line, flush=True)
         return 0
     if args.command == "prepare":
@@ -129,18 +157,25 @@ def run(args: argparse.Namespace) -> int:
                 print(path)
         return 0
     if args.command == "export":
-        from .export import export
+        from .export import export, step_named
 
-        target = args.output or folder / f"{args.form}.safetensors"
+        step = step_named(folder, args.step)
+        target = args.output or folder / f"{args.form}{'' if step is None else f'-{step:08d}'}.safetensors"
         # Under its default name it is the run's own file, made of its checkpoints, and may be made again.
         check_target(target, args.overwrite or args.output is None)
-        print(export(recipe, folder, target, args.form, args.dtype, args.raw))
+        print(export(recipe, folder, target, args.form, args.dtype, args.raw, step))
+        return 0
+    if args.command == "profile":
+        from .profile import profile
+
+        for line in profile(recipe, folder, cache, args.steps):
+            print(line)
         return 0
     from .loop import Trainer
     from .together import failing_together
 
     with failing_together():
-        return 0 if Trainer(recipe, folder, cache).run() else 130
+        return 0 if Trainer(recipe, folder, cache, args.allow).run() else 130
 
 
 if __name__ == "__main__":

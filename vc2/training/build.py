@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import kernels
 from .diffusion import DiffusionObjective
 from .errors import RecipeError
 from .miniature import AutoencoderObjective, TextObjective
@@ -27,6 +28,7 @@ def build_objective(recipe: Recipe, cache: Path, device: torch.device) -> Object
     starts from cannot be read.
     """
     torch.manual_seed(recipe.seed)
+    kernels.choose_kernels(device)
     return OBJECTIVES[recipe.objective](recipe, cache, device)
 
 

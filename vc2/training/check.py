@@ -10,9 +10,11 @@ import torch
 
 from ..pipeline import Settings
 from . import parallel
+from .cards import CARDS, Card
+from .cost import A100, figure
 from .data.stream import Stream
 from .errors import RecipeError
-from .estimate import estimate, memory
+from .estimate import Estimate, computed, estimate, memory, propose
 from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 from .recipe import Recipe
 from .rng import numpy_generator
@@ -20,17 +22,24 @@ from .sources.source import BrokenSample, SourceError
 
 TRIED = 20  # samples that are read of each source; of so many, data.broken_share allows one by default
 GB = 1e9
+USED = 0.9  # of a card's memory; the rest is for CUDA itself, the workspaces of its kernels, and gaps
 
 
-def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
-    """Lines of a report. Raises RecipeError at its end, with everything that is wrong, each as a run would say it."""
+def check(recipe: Recipe, cache: Path, processes: int = 1, card: Card | None = None) -> Iterator[str]:
+    """Lines of a report, with a proposal for `card`, or for this machine's. Raises RecipeError at its end, with
+    everything that is wrong, each as a run would say it.
+    """
     yield f"{recipe.name}: {recipe.about or recipe.objective}"
     if recipe.objective != "diffusion":
         yield "ok: procedural data, fresh weights"
         return
     wrong: dict[str, None] = {}  # one cause may be met twice
-    sources = [_source(recipe, medium, cache) for medium in recipe.data.sources]
-    for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes)):
+    sources = [
+        _source(recipe, medium, number, cache)
+        for medium, section in recipe.data.sources.items()
+        for number in range(len(section.members))
+    ]
+    for report in (*sources, _weights(recipe), _settings(recipe, processes), describe(recipe, processes, card)):
         try:
             yield from report
         except (ValueError, OSError) as error:
@@ -41,33 +50,55 @@ def check(recipe: Recipe, cache: Path, processes: int = 1) -> Iterator[str]:
         raise RecipeError(next(iter(wrong)))
 
 
-def describe(recipe: Recipe, processes: int = 1) -> Iterator[str]:
-    """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, CheckpointError or
-    OSError where the network is not known.
+def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> Iterator[str]:
+    """Cost and memory in words. Raises RecipeError where they do not fit this machine's device, or nothing would fit
+    `card`; CheckpointError or OSError where the network is not known.
     """
     needs = estimate(recipe)
     yield f"learns: {needs.learning / 1e6:.2f} M parameters, {needs.frozen / 1e6:.2f} M frozen"
-    compute = f"compute: {needs.model_flops / 1e12:.1f} TFLOP {'an image' if recipe.image_only else 'a clip'}"
+    compute = f"compute: {figure(needs.model_flops / 1e12)} TFLOP {'an image' if recipe.image_only else 'a clip'}"
     compute += ", forward and backward"
     if needs.flops > needs.model_flops:
-        compute += f", {(needs.flops - needs.model_flops) / 1e12:.1f} again for gradient checkpointing"
+        compute += f", {figure((needs.flops - needs.model_flops) / 1e12)} again for gradient checkpointing"
     if needs.encode_flops:
-        compute += f", {needs.encode_flops / 1e12:.1f} to encode it"
+        compute += f", {figure(needs.encode_flops / 1e12)} to encode it"
     yield compute
-    yield f"in all: {needs.a100_hours:,.1f} A100-hours (at 40 % of 312 TFLOP/s)"
+    yield f"in all: {figure(needs.a100_hours)} A100-hours (at 40 % of 312 TFLOP/s)"
     total = memory(recipe, needs, processes) / GB
     yield (
-        f"memory: about {total:.1f} GB a process on {processes}, of which {needs.static / GB:.1f} GB are weights and"
-        " the optimizer's state"
+        f"memory: about {figure(total)} GB a process on {processes}, of which {figure(needs.static / GB)} GB are"
+        " weights and the optimizer's state"
     )
-    if torch.cuda.is_available():
-        room = torch.cuda.get_device_properties(0).total_memory / GB
-        if total > room:
-            raise RecipeError(
-                f"this device has {room:.1f} GB and about {total:.1f} are needed; try compute.precision=bf16,"
-                " compute.gradient_checkpointing=true, compute.micro_batch=1, learn.how=lora or"
-                " optimizer.kind=adamw8bit"
-            )
+    device = torch.cuda.get_device_properties(0).total_memory / GB if torch.cuda.is_available() else None
+    if card or device:
+        yield from _propose(recipe, needs, card or Card(device or 0.0, 0.0), processes)
+    if device and not card and total > device:
+        raise RecipeError(
+            f"this device has {device:.1f} GB and about {total:.1f} are needed; see what is proposed, or try"
+            " compute.precision=bf16, learn.how=lora or optimizer.kind=adamw8bit"
+        )
+
+
+def _propose(recipe: Recipe, needs: Estimate, card: Card, processes: int) -> Iterator[str]:
+    """How to compute on a card, and what that costs."""
+    best = propose(recipe, needs, USED * card.memory * GB, processes)
+    name = next((name for name, known in CARDS.items() if known == card), f"{card.memory:.0f} GB")
+    if best is None:
+        least = memory(computed(recipe, True, 1), needs, processes) / GB
+        raise RecipeError(
+            f"{name}: nothing fits; even one at a time and computed again throughout {least:.1f} GB are needed, and"
+            f" {USED:.0%} of the card may be used. Try compute.precision=bf16, learn.how=lora,"
+            " optimizer.kind=adamw8bit, or compute.sharding=full on more processes"
+        )
+    where, micro = best.recipe.compute.gradient_checkpointing, best.recipe.compute.micro_batch
+    levels = str(where).lower() if isinstance(where, bool) else str(list(where)).replace(" ", "")
+    cost = f"{best.a100_hours:,.1f} A100-hours in all"
+    if card.peak and card.peak != A100:
+        cost += f", {best.a100_hours * A100 / card.peak:,.1f} hours of this card"
+    yield (
+        f"proposed for {name}: compute.gradient_checkpointing={levels} compute.micro_batch={micro or 'null'}; about"
+        f" {best.bytes / GB:.1f} GB a process, {cost}"
+    )
 
 
 def _weights(recipe: Recipe) -> Iterator[str]:
@@ -98,22 +129,22 @@ def _settings(recipe: Recipe, processes: int) -> Iterator[str]:
     parallel.require(recipe, processes)
 
 
-def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
+def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[str]:
     """Reads some samples of a source, spread over it. Raises SourceError where too many of them cannot be used: more
     than `data.broken_share` of a source that was tried whole, more than half of what was tried of a larger one.
     """
-    stream = Stream(recipe, medium, cache)
+    stream = Stream(recipe, medium, cache, number=number)
     frames, low, high = stream.lengths[0]
     tried, broken = min(TRIED, len(stream.order)), []
     for k in range(tried):
-        index = int(stream.order.training[k * len(stream.order) // tried])
+        index = stream.order.training(k * len(stream.order) // tried)
         try:
             stream.read(index, frames, (low, high), numpy_generator(recipe.seed, k))
         except BrokenSample as error:
             broken.append(str(error))
     count, held_out = len(stream.source), len(stream.order.held_out)
-    yield f"data.{medium}: {count} {stream.section.kind} samples, {held_out} of them held out"
-    unusable = f"data.{medium}: {len(broken)} of the {tried} samples that were tried cannot be used"
+    yield f"{stream.name}: {count} {stream.section.kind} samples, {held_out} of them held out"
+    unusable = f"{stream.name}: {len(broken)} of the {tried} samples that were tried cannot be used"
     reasons = "".join(f"\n  {reason}" for reason in broken)
     if tried < len(stream.order):  # a few of many: their share says little, unless it is most of them
         allowed, limit = 0.5, "half of what was tried"
@@ -122,4 +153,4 @@ def _source(recipe: Recipe, medium: str, cache: Path) -> Iterator[str]:
         limit = f"data.broken_share ({allowed:.0%}) allows"
     if len(broken) > allowed * tried:
         raise SourceError(f"{unusable}, more than {limit}:{reasons}")
-    yield f"{unusable}:{reasons}" if broken else f"data.{medium}: {tried} samples were tried, all can be used"
+    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {tried} samples were tried, all can be used"

@@ -10,8 +10,10 @@ import json
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..networks.config import UNetConfig, as_config
+from .errors import RecipeError
 from .recipe import Recipe
 from .sources.source import Source
 
@@ -35,6 +37,13 @@ def a100_hours(recipe: Recipe) -> float:
     return recipe.steps * step / (A100 * UTILISATION) / 3600
 
 
+def figure(value: float) -> str:
+    """For people: a digit after the point, or of what is less than 1, such as the miniature's, the first two."""
+    if 0 < value < 0.001:
+        return "under 0.001"
+    return f"{value:.2g}" if 0 < value < 1 else f"{value:,.1f}"
+
+
 def unet_config(recipe: Recipe) -> UNetConfig:
     """Of the file that the recipe starts from, where it is there, else of what the recipe says."""
     if recipe.init.unet and recipe.init.unet.is_file():
@@ -45,29 +54,44 @@ def unet_config(recipe: Recipe) -> UNetConfig:
 
 
 def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = True) -> float:
-    """Forward and backward of one sample of this many frames; with `again`, gradient checkpointing's second forward
-    too.
+    """Forward and backward of one sample of this many frames; with `again`, what gradient checkpointing computes a
+    second time too.
     """
-    checkpointing = again and recipe.compute.gradient_checkpointing
-    key, counts = unet_key(recipe, config, frames, checkpointing), stored_counts()["unet"]
+    key, counts = unet_key(recipe, config, frames), stored_counts()["unet"]
     if key not in counts:
         from . import counting
 
-        counts[key] = counting.count_sample(recipe, config, frames, checkpointing)
-    return counts[key]
+        counts[key] = counting.count_sample(recipe, config, frames)
+    once, *levels = counts[key]
+    if not again:
+        return once
+    return once + sum(levels[level] for level in checkpointed(recipe, len(levels)))
 
 
-def unet_key(recipe: Recipe, config: UNetConfig, frames: int, checkpointing: bool) -> str:
+def checkpointed(recipe: Recipe, levels: int) -> tuple[int, ...]:
+    """Those of a UNet's levels whose layers are computed again. Raises RecipeError where the recipe names another."""
+    where = recipe.compute.gradient_checkpointing
+    if isinstance(where, bool):
+        return tuple(range(levels)) if where else ()
+    if where and where[-1] >= levels:
+        raise RecipeError(
+            f"compute.gradient_checkpointing: this network has levels 0 to {levels - 1}, found {list(where)}"
+        )
+    return where
+
+
+def unet_key(recipe: Recipe, config: UNetConfig, frames: int) -> str:
     """All that the count of a sample depends on."""
     learn, data = recipe.learn, recipe.data
     learns = f"{learn.part} directly" if learn.how == "direct" else f"{learn.part} by LoRA of rank {learn.rank}"
+    if learn.targets is not None:
+        learns += f" on {', '.join(sorted(learn.targets))}"
     shape = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
     return "; ".join(
         (
             f"{frames} of {data.width}x{data.height}",
             learns,
             f"images {'alone ' if recipe.image_only else ''}by {recipe.diffusion.image_temporal}",
-            *(["checkpointing"] if checkpointing else []),
             *([json.dumps(shape)] if shape else []),
         )
     )
@@ -86,6 +110,8 @@ def encode_flops(recipe: Recipe, source: Source | None, frames: int) -> float:
 
 
 @lru_cache(1)
-def stored_counts() -> dict[str, dict[str, int]]:
-    """FLOP of a sample ("unet") and of a frame ("autoencoder"), and in memory those that were counted since."""
+def stored_counts() -> dict[str, dict[str, Any]]:
+    """FLOP of a sample ("unet": once, and again at each level) and of a frame ("autoencoder"), and in memory those that
+    were counted since.
+    """
     return json.loads(COUNTS.read_text())

@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.profiler import record_function
 
-from ..networks.unet import Block, VideoUNet
+from ..networks.unet import VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
-from . import cost, preview, validate
+from . import cost, kernels, preview, validate
 from .data.batches import Batch, load_batches
-from .data.stream import Stream
+from .data.mixture import stream_of
 from .encoders import Encoders
 from .export import write_full, write_lora
 from .initialise import fingerprint_of, sampling_of, start_unet
 from .objective import Objective
 from .partition import mark_what_learns
+from .quantise import quantise
 from .recipe import Recipe
 from .rng import NOISE, torch_generator
 from .sources.source import Sample
@@ -38,11 +40,13 @@ class DiffusionObjective(Objective[Batch]):
         self.encoders = Encoders(recipe, device)
         self.schedule = NoiseSchedule(recipe.diffusion.scale_end)
         self.streams = {
-            medium: Stream(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
+            medium: stream_of(recipe, medium, cache, self.encoders.fingerprints) for medium in recipe.data.sources
         }
-        self.identities = {medium: stream.source.identity() for medium, stream in self.streams.items()}
+        self.identities = {medium: stream.content for medium, stream in self.streams.items()}
         self.model = start_unet(recipe)
         self.fingerprints = {"unet": fingerprint_of(self.model.state_dict()), **self.encoders.fingerprints}
+        if recipe.compute.frozen == "int8":
+            quantise(self.model, device)
         mark_what_learns(self.model, recipe)
         self._prepare_network()
         # Now, and not when the first sample is due, or the export after the last step.
@@ -54,18 +58,23 @@ class DiffusionObjective(Objective[Batch]):
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.recipe.diffusion.dropout
-            if isinstance(module, Block):
-                module.use_checkpoint = self.recipe.compute.gradient_checkpointing
             # Autocast would round these for every use; held rounded they take half the memory and give the same
             # numbers.
             if (
                 self.encoders.bf16
                 and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+                and module.weight.is_floating_point()  # else it is quantised
                 and not module.weight.requires_grad
             ):
                 module.weight.data = module.weight.data.to(torch.bfloat16)
+        self.model.gradient_checkpointing(cost.checkpointed(self.recipe, len(self.model.config.channel_mult)))
         self.model.use_attention("auto")
         self.model.to(self.device)
+        if self.recipe.compute.compile:
+            kernels.compile_layers(self.model)
+
+    def files(self, medium: str) -> str:
+        return self.streams[medium].files()
 
     def batches(self, first_step: int, rank: int, world: int) -> Generator[Batch, None, None]:
         if self.recipe.validation.every:
@@ -90,13 +99,16 @@ class DiffusionObjective(Objective[Batch]):
 
     def errors(self, model: nn.Module, batch: Batch, t: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Mean squared error of epsilon for each sample, `[B]`, at timesteps t `[B]`."""
-        x0 = self.encoders.latents(batch.frames, generators)
+        with record_function("encode frames"):
+            x0 = self.encoders.latents(batch.frames, generators)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(self.device)
         t, fps = t.to(self.device), batch.fps.to(self.device)
         x_t = self.schedule.add_noise(x0, noise, t)
-        context = self.encoders.context(batch.captions, batch.text)
+        with record_function("encode captions"):
+            context = self.encoders.context(batch.captions, batch.text)
         image = x0.shape[2] == 1
-        eps = model(x_t, t, context, fps, temporal=self.recipe.diffusion.image_temporal if image else "full")
+        with record_function("network"):
+            eps = model(x_t, t, context, fps, temporal=self.recipe.diffusion.image_temporal if image else "full")
         return F.mse_loss(eps.float(), noise, reduction="none").flatten(1).mean(1)
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
@@ -121,10 +133,12 @@ class DiffusionObjective(Objective[Batch]):
         return {medium: some for medium, some in samples.items() if some}
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        return validate.held_out_loss(self.errors, model, self.recipe, accelerator, self.held_out)
+        with kernels.uncompiled(self.recipe):
+            return validate.held_out_loss(self.errors, model, self.recipe, accelerator, self.held_out)
 
     def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
-        validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator, folder)
+        with kernels.uncompiled(self.recipe):
+            validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator, folder)
 
     def preview(self, batch: Batch, folder: Path) -> None:
         preview.write(self.encoders, batch, folder)
@@ -134,5 +148,8 @@ class DiffusionObjective(Objective[Batch]):
         whole = folder / "model.safetensors"
         files = [write_full(whole, self.recipe, weights, step, torch.float16, self.fingerprints)]
         if self.recipe.learn.how == "lora":
-            files.append(write_lora(folder / "lora.safetensors", self.recipe, weights, step, torch.float16))
+            files.append(self.export_lora(folder / "lora.safetensors", weights, step))
         return files
+
+    def export_lora(self, target: Path, weights: dict[str, Tensor], step: int) -> Path:
+        return write_lora(target, self.recipe, weights, step, torch.float16)

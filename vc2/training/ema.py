@@ -4,14 +4,14 @@ initial weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .checkpoint import like, whole
+from .checkpoint import like, on_host, whole
 
 
 class EMA:
@@ -31,9 +31,9 @@ class EMA:
         live = [_local(parameters[name].detach()).float() for name in self.shadow]
         torch._foreach_lerp_([_local(tensor) for tensor in self.shadow.values()], live, 1 - decay)
 
-    def weights(self, keep: bool = True) -> dict[str, Tensor]:
+    def weights(self, keep: bool = True, copy: Callable[[Tensor], Tensor] = on_host) -> dict[str, Tensor]:
         """The averages, whole, on the CPU. Every process must call it, and those that do not `keep` them get none."""
-        return whole(self.shadow, keep)
+        return whole(self.shadow, keep, copy)
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
@@ -54,8 +54,8 @@ class EMA:
                 live.copy_(average)
                 average.copy_(before)
 
-    def state_dict(self, keep: bool = True) -> dict:
-        return {"step": self.step, "shadow": self.weights(keep)}
+    def state_dict(self, keep: bool = True, copy: Callable[[Tensor], Tensor] = on_host) -> dict:
+        return {"step": self.step, "shadow": self.weights(keep, copy)}
 
     def load_state_dict(self, state: dict) -> None:
         self.step = state["step"]

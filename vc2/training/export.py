@@ -14,6 +14,7 @@ from ..files.merge import merge
 from ..sampling.schedule import NoiseSchedule
 from . import checkpoint, lora
 from .errors import RecipeError
+from .history import History
 from .initialise import fingerprint_of, load_autoencoder, load_text, sampling_of, start_unet
 from .partition import temporal_names
 from .recipe import Recipe
@@ -21,8 +22,31 @@ from .recipe import Recipe
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, raw: bool) -> Path:
-    """Write the weights of the newest checkpoint in `folder` as `target`: the averages, or if `raw` the last step's.
+def step_named(folder: Path, name: str | None) -> int | None:
+    """The step that `--step` means, a number or "best", of the run in `folder`; None: the newest. Raises RecipeError
+    where nothing was held out, or for what is neither.
+    """
+    if name is None:
+        return None
+    if name != "best":
+        if not name.isdecimal():
+            raise RecipeError(f"--step {name}: expected the number of a step, or best")
+        return int(name)
+    history = History(folder)
+    best = history.best()
+    if best is None:
+        raise RecipeError(
+            f"{history.path} has no held-out loss, by which a step would be the best; name a step (validation.every and"
+            " data.held_out decide what is held out)"
+        )
+    return best
+
+
+def export(
+    recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, raw: bool, step: int | None = None
+) -> Path:
+    """Write the weights of a checkpoint in `folder`, of `step` or the newest, as `target`: the averages, or if `raw`
+    that step's own.
 
     `form`: "full", a whole checkpoint in the official layout; "spatial", the change of theta_S alone, as `.diff`
     tensors that a stock LoRA loader adds to the model that the run started from; "lora", a LoRA run's adapters. Raises
@@ -34,9 +58,7 @@ def export(recipe: Recipe, folder: Path, target: Path, form: str, dtype: str, ra
             f"{recipe.name} trains the miniature's {recipe.objective}; its run wrote {folder / 'model.safetensors'},"
             " and there is no other form of it"
         )
-    state = checkpoint.latest(folder / "checkpoints")
-    if state is None:
-        raise RecipeError(f"{folder / 'checkpoints'} holds no checkpoint; run the recipe first")
+    state = checkpoint.load(folder / "checkpoints", step)
     if target.suffix != ".safetensors":
         raise RecipeError(f"{target}: exports are .safetensors files")
     if changed := recipe.differences(state["recipe"]):
@@ -70,7 +92,7 @@ def write_full(
         _verify(name, tensors, start)
     return files.save(
         target,
-        unet=with_trained(weights["unet"], trained),
+        unet=with_trained(weights["unet"], trained, recipe),
         vae=weights["autoencoder"],
         text=weights["text"],
         schedule=NoiseSchedule(recipe.diffusion.scale_end),
@@ -82,7 +104,9 @@ def write_full(
 def write_lora(target: Path, recipe: Recipe, trained: dict[str, Tensor], step: int, dtype: torch.dtype) -> Path:
     """A LoRA run's adapters."""
     return lora_files.save(
-        target, {name: tensor.to(dtype) for name, tensor in lora.to_file(trained).items()}, _origin(recipe, step)
+        target,
+        {name: tensor.to(dtype) for name, tensor in lora.to_file(trained, recipe.learn.alpha).items()},
+        _origin(recipe, step),
     )
 
 
@@ -91,12 +115,12 @@ def _origin(recipe: Recipe, step: int) -> dict[str, str]:
     return {"recipe": recipe.model_dump_json(), "step": str(step)}
 
 
-def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_trained(start: dict[str, Tensor], trained: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
     """A UNet's tensors, from those it started with and what a run has trained: adapters merged in, others in their
     place.
     """
     own, adapters = lora.split(trained)
-    return merge({**start, **own}, lora.to_file(adapters))
+    return merge({**start, **own}, lora.to_file(adapters, recipe.learn.alpha))
 
 
 def _verify(name: str, weights: dict[str, Tensor], start: dict[str, str]) -> None:
@@ -114,7 +138,7 @@ def write_difference(
     unet = start_unet(recipe)
     before, temporal = unet.state_dict(), temporal_names(unet)
     _verify("unet", before, start)
-    after, changes = with_trained(before, trained), {}
+    after, changes = with_trained(before, trained, recipe), {}
     for name, tensor in after.items():
         change = tensor.float() - before[name].float()
         if not change.any():

@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 from tqdm import tqdm
 
-from . import checkpoint, parallel
+from . import checkpoint, parallel, trackers
 from .build import build_objective, build_optimizer
 from .ema import EMA
 from .errors import RecipeError, TrainingError
+from .history import History
 from .meter import Meter
 from .partition import train_what_learns
 from .recipe import Recipe
+from .resume import allowed_changes, check_allowed
+from .saving import HostCopies, Writer
 from .signals import Signals
+from .sources.source import is_content
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -29,12 +36,15 @@ PROGRESS_BAR = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
 
 
 class Trainer:
-    """Runs a recipe in `folder`: `checkpoints/`, tracker events, `samples/`, `skipped.txt`, and at the end
-    `model.safetensors` with averaged weights.
+    """Runs a recipe in `folder`: `checkpoints/`, `history.jsonl`, tracker events, `samples/`, `skipped.txt`, and at the
+    end `model.safetensors` with averaged weights. `allow`: keys in which the recipe may differ from that of the
+    checkpoint that it goes on from.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None):
-        self.recipe, self.folder = recipe, folder
+    def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None, allow: Sequence[str] = ()):
+        self.recipe = recipe = checkpoint.as_begun(recipe, folder)
+        check_allowed(recipe, allow)
+        self.folder, self.allow = folder, allow
         self.accelerator = parallel.start(recipe, folder)
         self.objective = build_objective(recipe, cache or folder.parent / "cache", self.accelerator.device)
         self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
@@ -44,9 +54,13 @@ class Trainer:
         self.ema = EMA(self.network, recipe.optimizer.ema)
         self.meter = Meter(recipe, self.objective, self.accelerator)
         self.tally = Tally(recipe, folder)
+        self.copies, self.writer = HostCopies(self.accelerator.device), Writer()
+        self.history = History(folder)
         self.signals = Signals()  # to this process
         self.stopping = self.saving = False  # what all processes have agreed on
         self.step = 0
+        self.saved = -1  # the step of the last checkpoint
+        self.changed: dict[str, tuple[Any, Any]] = {}  # keys of the recipe since the one that it goes on from
         self._resume()
 
     def _resume(self) -> None:
@@ -64,6 +78,8 @@ class Trainer:
         if state:
             self.load_state_dict(state)
             log.info("%s goes on from step %d", self.recipe.name, self.step)
+            for key, (before, now) in self.changed.items():
+                log.warning("from step %d on %s is %s, no longer %s", self.step, key, now, before)
         if self.accelerator.is_main_process:
             self.tally.forget_from(self.step)
         self.accelerator.wait_for_everyone()
@@ -87,11 +103,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         means = self._backward(batch)
-        norm = self._clip_gradients()
-        figures, broken = self._exchange(means, len(batch.skipped))
+        with record_function("clip gradients"):
+            norm = self._clip_gradients()
+        with record_function("exchange figures"):
+            figures, broken = self._exchange(means, len(batch.skipped))
         if math.isfinite(figures["loss"]) and math.isfinite(norm):
-            self.optimizer.step()
-            self.ema.update(self.network)
+            with record_function("optimizer"):
+                self.optimizer.step()
+            with record_function("average"):
+                self.ema.update(self.network)
         self.optimizer.zero_grad()
         self.tally.samples(self.step, batch, broken)
         self.tally.step(self.step, batch, figures["loss"], norm, self.accelerator.process_index)
@@ -109,9 +129,10 @@ class Trainer:
         means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
         for k, micro_batch in enumerate(micro_batches, 1):
             with parallel.accumulate(self.model, self.accelerator, last=k == len(micro_batches)):
-                with parallel.autocast(self.recipe, self.accelerator):
+                with record_function("loss"), parallel.autocast(self.recipe, self.accelerator):
                     loss, figures = self.objective.loss(self.model, micro_batch)
-                (loss / len(micro_batches)).backward()
+                with record_function("backward"):
+                    (loss / len(micro_batches)).backward()
             for name, value in {"loss": loss.detach(), **figures}.items():
                 means[name] += value / len(micro_batches)
         return means
@@ -123,10 +144,12 @@ class Trainer:
 
     def _exchange(self, figures: dict[str, Tensor], broken: int) -> tuple[dict[str, float], int]:
         """The one message between the processes in a step: the mean of their figures, how many samples were broken in
-        all, and whether one of them was asked to save or to stop.
+        all, whether one of them was asked to save or to stop, and whether the first could not write a checkpoint.
         """
-        mine = {"broken": broken, "save": self.signals.save, "stop": self.signals.stop}
+        mine = {"broken": broken, "save": self.signals.save, "stop": self.signals.stop, "failed": self.writer.failed}
         means = parallel.mean({**figures, **mine}, self.accelerator)
+        if means.pop("failed") > 0:
+            self._finish_saving()
         self.saving, self.stopping = means.pop("save") > 0, means.pop("stop") > 0
         self.signals.save = self.signals.save and not self.saving
         return means, round(means.pop("broken") * self.accelerator.num_processes)
@@ -137,7 +160,7 @@ class Trainer:
 
         SIGINT, SIGTERM and SIGHUP save and stop, SIGUSR1 saves and goes on; one process of many being told is enough.
         """
-        with self.signals.answered():
+        with self.signals.answered(), self.writer:
             try:
                 return self._run()
             except torch.OutOfMemoryError as error:
@@ -155,8 +178,11 @@ class Trainer:
 
     def _run(self) -> bool:
         recipe, accelerator = self.recipe, self.accelerator
-        # What a run logged that was killed after its last checkpoint will be logged again.
-        accelerator.init_trackers(recipe.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
+        if accelerator.is_main_process:
+            self.history.begin(self.step, recipe)
+            if self.changed:
+                self.history.add(self.step, changed=self.changed)
+        trackers.begin(accelerator, recipe, self.folder, self.step, self.history.name)
         batches = self.objective.batches(self.step, accelerator.process_index, accelerator.num_processes)
         bar = tqdm(
             total=recipe.steps,
@@ -178,8 +204,9 @@ class Trainer:
                 if self._due(recipe.log_every):
                     self._log(bar)
                 # First of all: whatever goes wrong below, the step is kept.
-                if self._due(recipe.save_every) or self.saving or self.stopping:
-                    self.save()
+                due = self._due(recipe.save_every) or self._due(recipe.keep_every)
+                if due or self.saving or self.stopping:
+                    self.save(wait=self.stopping or self.step == recipe.steps)
                 if self._due(recipe.validation.every):
                     self._validate()
                 if self._due(recipe.samples.every):
@@ -207,23 +234,41 @@ class Trainer:
         self.accelerator.log(figures, step=self.step)
 
     def _validate(self) -> None:
-        losses = self.objective.validate(self.model, self.accelerator)
-        if losses:
-            self.accelerator.log({f"validation/{name}": loss for name, loss in losses.items()}, step=self.step)
-        if losses and self.accelerator.is_main_process:
-            media = [medium for medium in self.objective.identities if medium in losses]
-            tqdm.write(f"step {self.step}: held-out loss " + ", ".join(f"{m} {losses[m]:.4f}" for m in media))
+        """Of the weights and of their average; a step whose average is the best so far is saved and stays."""
+        live = self.objective.validate(self.model, self.accelerator)
+        if not live:
+            return
+        with self.ema.applied(self.network):
+            average = self.objective.validate(self.model, self.accelerator)
+        figures = {f"validation/{name}": loss for name, loss in live.items()}
+        figures |= {f"validation/average {name}": loss for name, loss in average.items()}
+        self.accelerator.log(figures, step=self.step)
+        if self.accelerator.is_main_process:
+            media = [medium for medium in self.objective.identities if medium in live]
+            losses = ", ".join(f"{m} {live[m]:.4f} (average {average[m]:.4f})" for m in media)
+            tqdm.write(f"step {self.step}: held-out loss {losses}")
+            held_out = {"live": {m: live[m] for m in media}, "average": {m: average[m] for m in media}}
+            self.history.add(self.step, held_out=held_out)
+        best = parallel.gather_numbers(int(self.history.best() == self.step), self.accelerator)[0]
+        if best and self.saved != self.step:
+            self.save(wait=False)
 
     def _sample(self) -> None:
         """With the averaged weights."""
+        folder = self.folder / "samples" / f"step-{self.step:08d}"
+        if self.recipe.learn.how == "lora":
+            weights = self.ema.weights(keep=self.accelerator.is_main_process)
+            if self.accelerator.is_main_process:
+                self.objective.export_lora(folder / f"lora-{self.step:08d}.safetensors", weights, self.step)
         with self.ema.applied(self.network):
             try:
-                folder = self.folder / "samples" / f"step-{self.step:08d}"
                 self.objective.sample(self.model, self.accelerator, folder)
             except RuntimeError as error:
                 if not self.signals.stop:
                     raise
                 log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
+        self.accelerator.wait_for_everyone()  # each process writes some of the clips
+        trackers.log_clips(self.accelerator, folder, self.step)
 
     def export(self) -> None:
         """Write the averaged weights; see the objective for the files."""
@@ -233,57 +278,88 @@ class Trainer:
                 log.info("wrote %s", path)
         self.accelerator.wait_for_everyone()
 
-    def save(self) -> None:
-        """Write a checkpoint. Raises OSError on all processes where the first cannot."""
-        state, failed = self.state_dict(), False
+    def save(self, wait: bool = True) -> None:
+        """Write a checkpoint; without `wait` that goes on beside the run, and the next save waits for it. Raises
+        OSError on all processes where the first cannot, now or the last time.
+        """
+        self._finish_saving()
+        state = self.state_dict()
+        if self.accelerator.is_main_process:
+            keep, stays = self.recipe.keep, self._stays
+            self.writer.write(partial(checkpoint.save, self.checkpoints, self.step, state, keep, stays))
+        self.saved = self.step
+        if wait:
+            self._finish_saving()
+
+    def _finish_saving(self) -> None:
+        """Every process must call it. Raises OSError on all of them where the first could not save."""
+        failed = True
         try:
-            if self.accelerator.is_main_process:
-                checkpoint.save(self.checkpoints, self.step, state, self.recipe.keep)
-        except OSError:
-            failed = True
-            raise
+            self.writer.wait()
+            failed = False
         finally:
             # All ask at once, so that none waits for one that is gone.
             failures = sum(parallel.gather_numbers(int(failed), self.accelerator))
         if failures:
-            raise OSError(f"the first process could not save step {self.step}; its message says why")
+            raise OSError("the first process could not save a checkpoint; its message says why")
+
+    def _stays(self, step: int) -> bool:
+        """Whether the checkpoint of a step is kept for good, or as long as it is the best."""
+        milestone = self.recipe.keep_every > 0 and step % self.recipe.keep_every == 0
+        return milestone or step == self.history.best()
 
     def state_dict(self) -> dict:
-        keep = self.accelerator.is_main_process
-        return {
+        """Copies, whole, on the first process; nothing changes them until the next call."""
+        keep, copy = self.accelerator.is_main_process, self.copies.copy
+        self.copies.begin()
+        state = {
             "step": self.step,
             "recipe": self.recipe.model_dump_json(),
             **self.tally.state_dict(),
             "start": self.objective.fingerprints,
             "data": self.objective.identities,
-            "figures": self.meter.sums,
-            "ema": self.ema.state_dict(keep),
-            **checkpoint.gather(self.network, self.optimizer, keep),
+            "figures": {name: list(values) for name, values in self.meter.sums.items()},
+            "ema": self.ema.state_dict(keep, copy),
+            **checkpoint.gather(self.network, self.optimizer, keep, copy),
         }
+        self.copies.finish()
+        return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Raises RecipeError where it is of another recipe, or from other weights."""
-        if changed := self.recipe.differences(state["recipe"]):
-            raise RecipeError(
-                f"{self.folder} was trained with another {', '.join(changed)}; put them back, or train under another"
-                " name (name=...)"
-            )
+        """Raises RecipeError where it is of another recipe than is allowed, or from other weights."""
+        moved = {medium for medium, content in state["data"].items() if is_content(content)}
+        self.changed = allowed_changes(self.recipe, state["recipe"], self.allow, self.folder, moved)
         if others := _changed(self.objective.fingerprints, state["start"], "init"):
             raise RecipeError(
                 f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
                 " back, or train under another name"
             )
-        if others := _changed(self.objective.identities, state["data"], "data"):
-            log.warning(
-                "%s: the files of %s are not those that the run began with; from here on its batches are others",
-                self.recipe.name,
-                " and ".join(others),
-            )
+        self._compare_data(state["data"])
         self.step = state["step"]
         self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
         checkpoint.scatter(self.network, self.optimizer, state)
         self.ema.load_state_dict(state["ema"])
+
+    def _compare_data(self, before: dict[str, str]) -> None:
+        """Raises RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
+        others = [
+            medium
+            for medium, now in self.objective.identities.items()
+            if before[medium] != now and before[medium] != self.objective.files(medium)
+        ]
+        names = " and ".join(f"data.{medium}" for medium in others)
+        if any(is_content(before[medium]) for medium in others):
+            raise RecipeError(
+                f"the files of {names} are not those that {self.folder} began with; put them back, at any place, or"
+                " train under another name (name=...)"
+            )
+        if others:
+            log.warning(
+                "%s: the files of %s are not those that the run began with; from here on its batches are others",
+                self.recipe.name,
+                names,
+            )
 
 
 def _changed(now: dict[str, str], before: dict[str, str], section: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cost import a100_hours
+from .cost import a100_hours, figure
 from .errors import RecipeError
 from .recipe import Recipe
 from .recipe_files import BUNDLED, load_recipe
@@ -48,5 +48,5 @@ def _row(recipe: Recipe) -> tuple[str, ...]:
         " + ".join(source.label for source in recipe.data.sources.values()),
         work,
         f"{recipe.data.width}x{recipe.data.height}",
-        f"{a100_hours(recipe):,.1f}",
+        figure(a100_hours(recipe)),
     )

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from .cost import A100
+from . import cards
 from .objective import AnyBatch, Objective
 from .recipe import Recipe
-
-# Peak dense bf16 FLOP/s by a part of the device's name, by the makers' data sheets.
-PEAKS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": A100,
-    "L40S": 362e12,
-    "A6000": 155e12,
-    "4090": 165e12,
-    "3090": 71e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-}
 
 
 def peak_flops(device: torch.device) -> float:
     """Peak bf16 FLOP/s of a device, 0 where unknown (a CPU, say)."""
     if device.type != "cuda":
         return 0.0
-    name = torch.cuda.get_device_name(device)
-    return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name)), 0.0)
+    return cards.peak_of(torch.cuda.get_device_name(device))
 
 
 class Meter:

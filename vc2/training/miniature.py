@@ -24,7 +24,10 @@ from .objective import Objective
 from .recipe import Recipe
 from .rng import SAMPLE, torch_generator
 from .sources import world
+from .sources.paper import Paper
+from .sources.paper_world import PaperWorld
 from .sources.procedural import Procedural
+from .sources.world import World
 
 
 @dataclass
@@ -65,11 +68,11 @@ class AutoencoderObjective(ProceduralObjective):
         super().__init__(recipe, device)
         self.model = AutoencoderKL(as_config(AutoencoderConfig, recipe.networks.autoencoder)).to(device)
         source = recipe.data.images
-        if not isinstance(source, Procedural):
+        if not isinstance(source, Procedural | Paper):
             raise RecipeError(
-                f"{recipe.name}: data.images must be procedural for the autoencoder objective, found {source}"
+                f"{recipe.name}: data.images must be procedural or paper for the autoencoder objective, found {source}"
             )
-        self.world = source.open("images", cache)
+        self.world: World | PaperWorld = source.open("images", cache)
 
     def frames(self, count: int, generator: torch.Generator) -> Tensor:
         """`[count, 3, 64, 64]` in -1..1, drawn from the world."""

@@ -38,7 +38,7 @@ class Objective(ABC, Generic[B]):
 
     model: nn.Module  # what learns
     fingerprints: dict[str, str]  # of the weights that it begins with, by their key in `init`
-    identities: dict[str, str]  # of its sources, by medium
+    identities: dict[str, str]  # of its sources' data, by medium
 
     @abstractmethod
     def batches(self, first_step: int, rank: int, world: int) -> Generator[B, None, None]:
@@ -51,6 +51,14 @@ class Objective(ABC, Generic[B]):
     @abstractmethod
     def export(self, folder: Path, weights: dict[str, Tensor], step: int) -> list[Path]:
         """Write the trained weights as files that the next recipe, or ComfyUI, loads."""
+
+    def export_lora(self, target: Path, weights: dict[str, Tensor], step: int) -> Path:
+        """Write the adapters alone. For objectives that train some."""
+        raise NotImplementedError
+
+    def files(self, medium: str) -> str:
+        """The identity of a medium's data as 0.2.0 recorded it: by where it lies, and since when."""
+        return self.identities[medium]
 
     def split(self, batch: B) -> list[B]:
         """The micro-batches that are computed one after another."""

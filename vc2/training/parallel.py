@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ..networks.unet import Block
+from . import kernels
 from .errors import RecipeError
 from .recipe import Recipe
 from .together import listen
@@ -42,6 +43,13 @@ def require(recipe: Recipe, processes: int) -> None:
             raise RecipeError("compute.sharding full and optimizer.kind adamw8bit do not go together; leave one out")
         if not importlib.util.find_spec("bitsandbytes"):
             raise RecipeError("optimizer.kind adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw")
+    if recipe.compute.compile:
+        kernels.require_compiler()
+    if recipe.compute.frozen == "int8":
+        if recipe.compute.sharding == "full":
+            raise RecipeError("compute.sharding full and compute.frozen int8 do not go together; leave one out")
+        if not importlib.util.find_spec("bitsandbytes"):
+            raise RecipeError("compute.frozen int8 needs bitsandbytes; pip install bitsandbytes, or use float")
     available = sorted(tracker.value for tracker in get_available_trackers())
     if missing := [name for name in recipe.trackers if name not in available]:
         raise RecipeError(
@@ -59,11 +67,7 @@ def start(recipe: Recipe, folder: Path) -> Accelerator:
     )
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
     project = ProjectConfiguration(str(folder), logging_dir=str(folder / "events"))
-    # What a tracker lacks must be said by `require`, not by this.
-    trackers = [name for name in recipe.trackers if name in {tracker.value for tracker in get_available_trackers()}]
-    accelerator = Accelerator(
-        mixed_precision="no", kwargs_handlers=handlers, log_with=trackers or None, project_config=project
-    )
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers, project_config=project)
     listen()
     require(recipe, accelerator.num_processes)
     return accelerator

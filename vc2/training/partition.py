@@ -39,7 +39,16 @@ def mark_what_learns(unet: VideoUNet, recipe: Recipe) -> None:
     # Adapters go on what will be computed: on images alone not all temporal layers are.
     no_transformers = recipe.image_only and temporal == "bypass"
     no_convolutions = recipe.image_only and temporal != "full"
-    lora.inject(unet, part, recipe.learn.rank, no_transformers, no_convolutions)
+    lora.inject(
+        unet,
+        part,
+        recipe.learn.rank,
+        no_transformers,
+        no_convolutions,
+        recipe.learn.targets,
+        no_queries=recipe.image_only,
+        alpha=recipe.learn.alpha,
+    )
 
 
 def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()) -> None:

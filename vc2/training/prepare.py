@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
@@ -21,10 +22,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
-from .data.prepared import EMPTY, INDEX, MOMENTS, SHARD, TABLE, TEXT, cache_folder
+from .data.prepared import EMPTY, FLIPPED, INDEX, MOMENTS, SHARD, TABLE, TEXT, folder_of
 from .data.readers import read_ahead
-from .data.stream import Stream
-from .encoders import Encoders
+from .data.stream import Stream, mirrored
+from .encoders import ENCODED_AT_ONCE, Encoders
 from .errors import RecipeError
 from .recipe import Recipe
 from .sources import source
@@ -56,21 +57,26 @@ def prepare(recipe: Recipe, cache: Path) -> list[Path]:
     """Encode every source of the recipe that is marked `prepared`; returns their folders. Raises RecipeError where none
     is.
     """
-    media = [medium for medium, section in recipe.data.sources.items() if section.prepared != "no"]
-    if not media:
+    sources = [
+        (medium, number)
+        for medium, section in recipe.data.sources.items()
+        for number in range(len(section.members))
+        if section.prepared != "no"
+    ]
+    if not sources:
         raise RecipeError(f"{recipe.name} prepares nothing: no source has prepared: moments, or moments and text")
     # One process may have hours of tars left where another has none.
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))])
     listen()
     encoders = Encoders(recipe, accelerator.device)
     folders = []
-    for medium in media:
-        stream = Stream(recipe, medium, cache)
-        folder = cache_folder(recipe, medium, stream.source.identity(), cache, encoders.fingerprints)
+    for medium, number in sources:
+        stream = Stream(recipe, medium, cache, number=number)
+        folder = folder_of(recipe, medium, stream.section, stream.source, cache, encoders.fingerprints)
         if not (folder / INDEX).is_file():
             _prepare(stream, folder, encoders, accelerator)
         folders.append(folder)
-        log.info("data.%s is prepared in %s", medium, folder)
+        log.info("%s is prepared in %s", stream.name, folder)
     return folders
 
 
@@ -112,7 +118,7 @@ def _judge_skipped(stream: Stream, folder: Path, warn: bool) -> None:
         log.warning("%d samples could not be used; %s name them", broken, names)
     if total >= source.ENOUGH and broken > share * total:
         raise SourceError(
-            f"{broken} of {total} samples of data.{stream.medium} could not be used, more than data.broken_share"
+            f"{broken} of {total} samples of {stream.name} could not be used, more than data.broken_share"
             f" allows; {names} name them. Mend or remove them and prepare again, or raise data.broken_share"
         )
 
@@ -125,6 +131,7 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
     """One tar, whole or not at all, and beside it why samples are left out."""
     workers = stream.recipe.data.workers
     frozen, broken = stream.medium == "clips" and not stream.section.stored_whole, []
+    waiting: list[tuple[int, Sample]] = []  # for enough to be encoded at once
     temporary = path.with_suffix(".tmp")
     try:
         with (
@@ -136,16 +143,43 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
                 if isinstance(sample, str):
                     broken.append(sample)
                     continue
-                row = {"__key__": f"{index:09d}", MOMENTS[1:]: _npy(encoders.moments(sample.frames).half())}
-                if with_text:
-                    row[TEXT[1:]] = _npy(encoders.features([sample.caption])[0])
-                row[TABLE[1:]] = json.dumps({"caption": sample.caption, "fps": sample.fps, "frozen": frozen}).encode()
-                tar.write(row)
+                if waiting and waiting[0][1].frames.shape[1:] != sample.frames.shape[1:]:  # of another bucket
+                    _write_samples(tar, waiting, stream, encoders, with_text, frozen)
+                    waiting.clear()
+                waiting.append((index, sample))
+                if sum(len(sample.frames) for _, sample in waiting) >= ENCODED_AT_ONCE:
+                    _write_samples(tar, waiting, stream, encoders, with_text, frozen)
+                    waiting.clear()
+            _write_samples(tar, waiting, stream, encoders, with_text, frozen)
         if broken:
             path.with_suffix(SKIPPED).write_text("".join(f"{why}\n" for why in broken), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_samples(
+    tar: TarWriter, samples: list[tuple[int, Sample]], stream: Stream, encoders: Encoders, with_text: bool, frozen: bool
+) -> None:
+    """Samples of one size with their places in the source, encoded together."""
+    if not samples:
+        return
+    captions, lengths = [sample.caption for _, sample in samples], [len(sample.frames) for _, sample in samples]
+    frames = torch.cat([sample.frames for _, sample in samples])
+    moments = encoders.moments(frames).half().split(lengths)
+    flipped = encoders.moments(mirrored(frames)).half().split(lengths) if stream.recipe.data.flip else None
+    features = encoders.features(captions) if with_text else None
+    for k, (index, sample) in enumerate(samples):
+        row = {"__key__": f"{index:09d}", MOMENTS[1:]: _npy(moments[k])}
+        if flipped is not None:
+            row[FLIPPED[1:]] = _npy(flipped[k])
+        if features is not None:
+            row[TEXT[1:]] = _npy(features[k])
+        about = {"caption": sample.caption, "fps": sample.fps, "frozen": frozen}
+        if stream.buckets:
+            about |= {"height": sample.frames.shape[-2], "width": sample.frames.shape[-1]}
+        row[TABLE[1:]] = json.dumps(about).encode()
+        tar.write(row)
 
 
 def _npy(tensor: Tensor) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from .section import Section
 from .sources.kinds import KINDS, AnySource
@@ -52,7 +53,14 @@ class Data(Section):
 
     `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride
     within that and its own length, and the network is told fps = source fps / stride. All frames of a clip are resized
-    to cover width x height and cropped alike.
+    to cover width x height and cropped alike. Either may be a list of sources, which are mixed by their `weight`.
+
+    With `buckets`, further sizes, every image is cropped to that size (or to width x height) whose aspect is nearest to
+    its own, and all images of a step have the same. `flip` is the chance that left and right of a sample are exchanged,
+    alike in all frames.
+
+    `order` is how samples are ordered, which a run keeps from its beginning: 1, what 0.2.0 did, or 2, for which orders
+    of large sources need no memory. None: 2 in a run that begins, and in one that has begun what it began with.
     """
 
     clips: AnySource | None = None
@@ -60,11 +68,14 @@ class Data(Section):
     lengths: tuple[tuple[int, int, int], ...] = ((16, 1, 8),)
     width: int = Field(512, ge=8, multiple_of=8)
     height: int = Field(320, ge=8, multiple_of=8)
+    buckets: tuple[tuple[int, int], ...] = ()  # [width, height] each
     crop: Literal["center", "random"] = "center"
+    flip: float = Field(0.0, ge=0, le=1)
     caption_dropout: float = Field(0.1, ge=0, le=1)
     held_out: int = Field(64, ge=0)  # samples a source, kept for validation and never trained on
     workers: int = Field(4, ge=0)  # processes that read and decode; 0: in the training process
     broken_share: float = Field(0.05, ge=0, le=1)  # the run stops when more of what it read was broken
+    order: Literal[1, 2] | None = None
 
     @field_validator("lengths")
     @classmethod
@@ -79,13 +90,25 @@ class Data(Section):
             raise ValueError("must name at least one length, such as [16, 1, 8]")
         return value
 
+    @field_validator("buckets")
+    @classmethod
+    def _buckets(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        for size in value:
+            if any(side < 8 or side % 8 for side in size):
+                raise ValueError(f"a bucket is [width, height], multiples of 8 such as [576, 448], found {list(size)}")
+        return value
+
     @model_validator(mode="after")
     def _sources(self) -> Data:
-        for medium, source in self.sources.items():
+        for medium, source in self.all_members():
             if medium not in source.media:
                 others = ", ".join(kind for kind, cls in KINDS.items() if medium in cls.media)
                 raise ValueError(f"data.{medium}: {source.kind} lists {' and '.join(source.media)}; use {others}")
-        if self.clips and self.clips.prepared != "no" and not self.clips.stored_whole and len(self.lengths) > 1:
+        frozen = any(
+            medium == "clips" and source.prepared != "no" and not source.stored_whole
+            for medium, source in self.all_members()
+        )
+        if frozen and len(self.lengths) > 1:
             raise ValueError(
                 "data.lengths: clips that are prepared have their stride drawn once, when they are encoded; name one"
                 " length, or prepared: no"
@@ -97,15 +120,38 @@ class Data(Section):
         """Those that there are, by medium."""
         return {medium: source for medium in MEDIA if (source := getattr(self, medium))}
 
+    def all_members(self) -> Iterator[tuple[str, Source]]:
+        """(medium, source) of every one, those in lists too."""
+        for medium, source in self.sources.items():
+            for member in source.members:
+                yield medium, member
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """[width, height] that images are cropped to."""
+        return ((self.width, self.height), *self.buckets)
+
 
 class Learn(Section):
-    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them (alpha =
-    rank).
+    """What learns (theta_S, theta_T or both, paper section 3.2) and how: its own weights, or LoRA beside them.
+
+    `targets` are the layers that get an adapter: q, k, v and out of attention, ff (feed-forward), proj (into and out of
+    transformers), conv. None: q, k, v and out of spatial transformers; all but q and k of temporal ones, and their
+    convolutions.
     """
 
     part: Literal["spatial", "temporal", "all"] = "all"
     how: Literal["direct", "lora"] = "direct"
     rank: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0)  # an adapter adds alpha / rank times its product; None: the rank
+    targets: tuple[Literal["q", "k", "v", "out", "ff", "proj", "conv"], ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _lora_alone(self) -> Learn:
+        given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
+        if given and self.how != "lora":
+            raise ValueError(f"{' and '.join(given)} are of a LoRA, and how is {self.how}; use how: lora, or leave out")
+        return self
 
 
 class Diffusion(Section):
@@ -161,19 +207,36 @@ class Optimizer(Section):
 
 
 class Compute(Section):
-    """How a step is computed; it changes speed and memory, and the result by rounding only."""
+    """How a step is computed; it changes speed and memory, and the result by rounding only (and, as the number of
+    processes does, which activations dropout drops). `check --card` proposes `gradient_checkpointing` and
+    `micro_batch`.
+    """
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
+    # of a LoRA run: what the UNet's Linears are held in. int8 takes bitsandbytes, and 0.6 GB off VideoCrafter2's bf16
+    frozen: Literal["float", "int8"] = "float"
+    # true: of all layers; or a list of the UNet's levels, 0 being the one of full resolution, whose activations are the
+    # largest for what computing them again costs
+    gradient_checkpointing: bool | tuple[int, ...] = False
+    compile: bool = False  # torch.compile, the UNet's layers each by itself; needs a C++ compiler
     # full: weights, gradients and optimizer state are split among the processes (FSDP)
     sharding: Literal["none", "full"] = "none"
     # clips (or images, on image-only data) a process computes at once; the rest is accumulated. None: all
     micro_batch: int | None = Field(None, ge=1)
 
+    @field_validator("gradient_checkpointing", mode="wrap")
+    @classmethod
+    def _levels(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> bool | tuple[int, ...]:
+        try:
+            levels = validate(value)
+        except ValidationError:
+            raise ValueError(f"must be true, false or a list of levels, such as [0], found {value!r}") from None
+        return levels if isinstance(levels, bool) else tuple(sorted(set(levels)))
+
 
 class Validation(Section):
-    """Every `every` steps (0: never) the loss on the held-out samples, each time at the same quantiles of the timesteps
-    and with the same noise.
+    """Every `every` steps (0: never) the loss on the held-out samples, of the weights and of their average, each time
+    at the same quantiles of the timesteps and with the same noise.
     """
 
     every: int = Field(1000, ge=0)
@@ -189,7 +252,7 @@ class Validation(Section):
 
 class Samples(Section):
     """Every `every` steps (0: never) a clip of each prompt, as mp4, with the averaged weights and the recipe's
-    `sampling` settings.
+    `sampling` settings; of a LoRA run the LoRA too.
     """
 
     every: int = Field(0, ge=0)
@@ -215,6 +278,7 @@ DOES_NOT_CHANGE_WHAT_IS_LEARNED = (
     "about",
     "save_every",
     "keep",
+    "keep_every",
     "log_every",
     "trackers",
     "compute",
@@ -234,7 +298,8 @@ class Recipe(Section):
     batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
     seed: int = Field(0, ge=0, lt=2**31)
     save_every: int = Field(1000, gt=0)
-    keep: int = Field(2, ge=1)  # checkpoints
+    keep: int = Field(2, ge=1)  # checkpoints, the newest; that of the least held-out loss stays too
+    keep_every: int = Field(0, ge=0)  # and one every so many steps, for good (0: none)
     log_every: int = Field(50, gt=0)
     trackers: tuple[str, ...] = ("tensorboard",)
     init: Init = Init()
@@ -252,6 +317,8 @@ class Recipe(Section):
     def _whole(self) -> Recipe:
         if self.objective == "diffusion" and not (self.data.clips or self.data.images):
             raise ValueError("data.clips and data.images are both missing; name at least one source")
+        if self.compute.compile and self.objective != "diffusion":
+            raise ValueError(f"compute.compile is of the UNet, and objective {self.objective} has none; leave it out")
         fresh = self.objective == "diffusion" and not (self.init.unet or self.init.sd)
         if fresh and (self.learn.how == "lora" or self.learn.part == "temporal"):
             raise ValueError(
@@ -259,6 +326,8 @@ class Recipe(Section):
                 " is frozen nothing else can learn; name a checkpoint to start from, or learn.part spatial or all,"
                 " directly"
             )
+        if self.compute.frozen == "int8" and self.learn.how != "lora":
+            raise ValueError("compute.frozen int8 is for LoRA, where nothing of the network itself learns; use float")
         if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
             raise ValueError(
                 "diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or"
@@ -281,15 +350,16 @@ class Recipe(Section):
             return float(self.data.clips is None)
         return 1 / frames if self.diffusion.image_share is None else self.diffusion.image_share
 
-    def differences(self, other: str) -> list[str]:
-        """Keys in which this recipe differs from another's JSON; those that do not change what is learned up to a step
-        are not looked at.
+    def differences(self, other: str, moved: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+        """Dotted keys in which this recipe differs from another's JSON, each with (theirs, mine); those that do not
+        change what is learned up to a step are not looked at, nor where the data of the media `moved` lies.
         """
         try:
-            theirs = Recipe.model_validate_json(other).model_dump()
+            theirs = Recipe.model_validate_json(other).model_dump(mode="json")
         except ValidationError as error:
-            return [f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"]
-        mine = self.model_dump()
+            why = f"shape: it was written by another version of this program ({error.error_count()} keys do not fit)"
+            return {why: (None, None)}
+        mine = self.model_dump(mode="json")
         for tree in (mine, theirs):
             for key in DOES_NOT_CHANGE_WHAT_IS_LEARNED:
                 tree.pop(key)
@@ -297,4 +367,21 @@ class Recipe(Section):
                 tree.pop("steps")
             tree["data"].pop("workers")
             tree["data"].pop("broken_share")
-        return [key for key in mine if mine[key] != theirs[key]]
+            if self.data.order is None:
+                tree["data"].pop("order")
+            for source in filter(None, (tree["data"][medium] for medium in moved)):
+                for member in source.get("sources", [source]):
+                    for key in KINDS[member["kind"]].location:
+                        member.pop(key)
+        return _differing(theirs, mine)
+
+
+def _differing(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys at which two trees differ, each with both values. Sources of two kinds differ as a whole."""
+    sections = isinstance(before, dict) and isinstance(now, dict)
+    if not sections or before.keys() != now.keys():
+        return {} if before == now else {key: (before, now)}
+    differing: dict[str, tuple[Any, Any]] = {}
+    for name in now:
+        differing |= _differing(before[name], now[name], f"{key}.{name}" if key else name)
+    return differing

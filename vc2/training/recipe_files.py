@@ -94,21 +94,35 @@ def _override(tree: dict, item: str) -> None:
     if not separator:
         raise RecipeError(f"override {item!r} is not of the form key=value")
     *parents, leaf = key.split(".")
+    node: Any = tree
     for parent in parents:
-        below = tree.get(parent)
-        if not isinstance(below, dict | None):
-            raise RecipeError(f"override {item!r}: {parent} holds a single value, not a section")
-        tree[parent] = dict(below or {})
-        tree = tree[parent]
+        node = _below(node, parent, item)
     try:
-        tree[leaf] = yaml.load(value, Loader)
+        new = yaml.load(value, Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {item!r}: the value is not YAML: {error}") from error
+    node[_number(node, leaf, item) if isinstance(node, list) else leaf] = new
+
+
+def _below(node: Any, name: str, item: str) -> Any:
+    """The section of that name, or in a list of that number; a new one where there is none."""
+    number: Any = _number(node, name, item) if isinstance(node, list) else name
+    below = node[number] if isinstance(node, list) else node.get(name)
+    if not isinstance(below, dict | list | None):
+        raise RecipeError(f"override {item!r}: {name} holds a single value, not a section")
+    node[number] = {} if below is None else below.copy()
+    return node[number]
+
+
+def _number(of: list, name: str, item: str) -> int:
+    if not name.isdecimal() or int(name) >= len(of):
+        raise RecipeError(f"override {item!r}: {name} is no number from 0 to {len(of) - 1}, of which there is a list")
+    return int(name)
 
 
 def _explain(error) -> str:
     """One of pydantic's errors in words: the key, what was expected, what was found."""
-    key = ".".join(str(name) for name in error["loc"] if name not in KINDS)
+    key = ".".join(str(name) for name in error["loc"] if name not in KINDS).replace(".sources.", ".")  # of a list
     value = error["input"]
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kind = value.get("kind") if isinstance(value, dict) else value
@@ -116,6 +130,8 @@ def _explain(error) -> str:
     if error["type"] == "extra_forbidden":
         section: Any = Recipe
         for name in error["loc"][:-1]:
+            if isinstance(name, int):  # of a list; its kind comes next
+                continue
             section = KINDS[name] if name in KINDS else _section(section.model_fields[name].annotation)
         near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, 1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"the keys there are {', '.join(section.model_fields)}"

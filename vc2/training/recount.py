@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from . import cost
 from .recipe_files import BUNDLED, load_recipe
 
 
-def recount() -> dict[str, dict[str, int]]:
+def recount() -> dict[str, dict[str, Any]]:
     """What `counts.json` holds: all that `recipes`, `check` and MFU need of these recipes."""
     counts = cost.stored_counts()
     for table in counts.values():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # What numbers are drawn for, the second part of most keys: those of one purpose say nothing about those of another.
-PLAN, ORDER, SAMPLE, SPARE, NOISE, VALIDATION = range(6)
+PLAN, ORDER, SAMPLE, SPARE, NOISE, VALIDATION, MIXTURE = range(7)
 
 
 def numpy_generator(*key: int) -> np.random.Generator:

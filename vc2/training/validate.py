@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +31,7 @@ from .rng import VALIDATION, torch_generator
 from .sources.source import MEDIA, Sample
 
 CHUNK = 4  # samples a forward pass
+UNTOLD_FPS = 10  # at which clips play that have no frame rate
 Errors = Callable[[nn.Module, Batch, Tensor, list[torch.Generator]], Tensor]
 
 
@@ -48,7 +49,7 @@ def held_out_loss(
         (medium, q, k)
         for medium, samples in held_out.items()
         for q in range(len(quantiles))
-        for k in range(0, len(samples), CHUNK)
+        for k, _ in _alike(samples)
     ]
     totals = torch.zeros(len(MEDIA), len(quantiles), 2, device=accelerator.device)  # sum of errors, samples
     model.eval()
@@ -57,7 +58,7 @@ def held_out_loss(
         # be sharded.
         mine = start + accelerator.process_index
         medium, q, k = jobs[min(mine, len(jobs) - 1)]
-        kind, samples = MEDIA.index(medium), held_out[medium][k : k + CHUNK]
+        kind, samples = MEDIA.index(medium), held_out[medium][k : dict(_alike(held_out[medium]))[k]]
         step = Step(q, medium, len(samples[0].frames), (1, 1), k, len(samples))
         batch = Batch.of(samples, step, list(range(k, k + len(samples))))
         generators = [torch_generator(recipe.seed, VALIDATION, kind, slot, q) for slot in batch.slots]
@@ -78,6 +79,19 @@ def held_out_loss(
     return figures
 
 
+def _alike(samples: list[Sample]) -> Iterator[tuple[int, int]]:
+    """From which sample to before which those of a forward pass are: at most CHUNK, of one shape."""
+    start = 0
+    for end in range(1, len(samples) + 1):
+        if (
+            end == len(samples)
+            or end - start == CHUNK
+            or samples[end].frames.shape[-2:] != samples[start].frames.shape[-2:]
+        ):
+            yield start, end
+            start = end
+
+
 def sample_settings(recipe: Recipe, encoders: Encoders) -> Settings:
     """How sample clips are made. Raises ValueError for what cannot be sampled."""
     settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
@@ -94,7 +108,7 @@ def sample_clips(
     accelerator: Accelerator,
     folder: Path,
 ) -> None:
-    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..."""
+    """An mp4 of each of the recipe's prompts, seeds 0, 1, ..., that plays at the frame rate it was sampled for."""
     prompts, settings = recipe.samples.prompts, sample_settings(recipe, encoders)
     factor = encoders.autoencoder.config.downsampling
     shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
@@ -122,5 +136,5 @@ def sample_clips(
             clip = to_pixels(encoders.autoencoder, z[0])
         if mine < len(prompts):
             name = re.sub(r"[^\w]+", "-", prompts[index])[:60].strip("-")
-            write_video(folder / f"{index:02d}-{name}.mp4", list(clip), 10)
+            write_video(folder / f"{index:02d}-{name}.mp4", list(clip), settings.fps or UNTOLD_FPS)
     train_what_learns(model)

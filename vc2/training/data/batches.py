@@ -6,8 +6,9 @@ the slots of a step, reads together exactly what one process would: every sample
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,16 @@ from ..recipe import Recipe
 from ..sources.source import Sample
 from .plan import Plan, Step
 from .readers import read_ahead
-from .stream import Stream
+
+
+class AnyStream(Protocol):
+    """Where the samples of a medium come from."""
+
+    def shares(self) -> list[float]:
+        """The share of each bucket in its samples."""
+
+    def draw(self, step: Step, slot: int) -> Sample:
+        """The sample of a slot."""
 
 
 @dataclass
@@ -84,7 +94,7 @@ class Batch:
 class StepDataset(Dataset):
     """(step, slot) -> (its step, slot, its sample), for a DataLoader."""
 
-    def __init__(self, plan: Plan, streams: dict[str, Stream]):
+    def __init__(self, plan: Plan, streams: Mapping[str, AnyStream]):
         self.plan, self.streams = plan, streams
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Step, int, Sample]:
@@ -112,10 +122,11 @@ def collate(items: list[tuple[Step, int, Sample]]) -> Batch:
 
 
 def load_batches(
-    recipe: Recipe, streams: dict[str, Stream], start: int, rank: int, world: int, pin: bool
+    recipe: Recipe, streams: Mapping[str, AnyStream], start: int, rank: int, world: int, pin: bool
 ) -> Generator[Batch, None, None]:
     """This process's batches of the steps from `start` on, read ahead by `data.workers` processes."""
-    plan, workers = Plan(recipe), recipe.data.workers
+    plan = Plan(recipe, {medium: stream.shares() for medium, stream in streams.items()})
+    workers = recipe.data.workers
     return read_ahead(
         StepDataset(plan, streams),
         workers,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from .record import Record, read_range, text_of
-from .source import Reader, Sample, SourceError, View
+from .record import Record
+from .source import CONTENT, Reader, Sample, View
 
 ENDINGS = {
     "clips": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"),
     "images": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
 }
+
+HEADS, HEAD = 4096, 2**14  # files that are looked into, and how many bytes of each
 
 
 class Listing(Reader):
@@ -35,39 +35,24 @@ class Listing(Reader):
         return media.read(self.record(index), self.medium, view)
 
 
-class Lines:
-    """Random access to the records of a text file: only where each begins is kept, so that ten million of them take 80
-    MB.
-
-    A record is a line, or with `quoted` as many as an open quotation mark runs over (CSV). Empty lines are none.
-    """
-
-    def __init__(self, path: Path, quoted: bool = False, skip: int = 0):
-        if not path.is_file():
-            raise SourceError(f"{path}: no such file")
-        self.path = path
-        starts, position, inside = [], 0, False
-        with open(path, "rb") as file:
-            for line in file:
-                if line.strip() and not inside:
-                    starts.append(position)
-                position += len(line)
-                inside ^= quoted and line.count(b'"') % 2 == 1
-        self.starts = np.array([*starts[skip:], position], dtype=np.int64)
-        if not len(self):
-            raise SourceError(f"{path} lists nothing")
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def record(self, index: int) -> str:
-        start, end = int(self.starts[index]), int(self.starts[index + 1])
-        # A mark stands at most before the first.
-        return text_of(read_range(self.path, start, end - start), f"{self.path} line {index + 1}")
-
-
 def identity_of(paths: Iterable[Path]) -> str:
-    return fingerprint(*((str(path), path.stat().st_size, int(path.stat().st_mtime)) for path in paths))
+    stats = ((path, path.stat()) for path in paths)
+    return fingerprint(*((str(path), stat.st_size, int(stat.st_mtime)) for path, stat in stats))
+
+
+def content_of(root: Path, files: Sequence[Path], captions: Sequence[Path]) -> str:
+    """What files below `root` are, wherever that lies: their names and sizes, the first bytes of up to HEADS of them
+    (evenly spread), and all of their captions.
+    """
+    digest = hashlib.sha256()
+    looked_at = set(range(0, len(files), -(-len(files) // HEADS)))
+    for n, (path, caption) in enumerate(zip(files, captions, strict=True)):
+        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+        if n in looked_at:
+            with open(path, "rb") as file:
+                digest.update(file.read(HEAD))
+        digest.update(caption.read_bytes())
+    return f"{CONTENT}{digest.hexdigest()[:16]}"
 
 
 def fingerprint(*values: object) -> str:

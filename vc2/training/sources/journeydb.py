@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from .files import Lines, Listing, identity_of
+from .files import Listing, identity_of
+from .lines import Lines
 from .record import Record, caption_of
-from .source import BrokenSample, Source, SourceError
+from .source import CONTENT, BrokenSample, Source, SourceError
 
 
 class JourneyDB(Source):
@@ -16,28 +17,32 @@ class JourneyDB(Source):
     Midjourney prompt.
     """
 
+    location = ("jsonl", "images")
     kind: Literal["journeydb"]
     jsonl: Path
     images: Path
     caption: str = "prompt"
 
-    def open(self, medium: str, index_folder: Path) -> JourneyDBListing:
-        return JourneyDBListing(self, medium)
+    def open(self, medium: str, index_folder: Path, sized: bool = False) -> JourneyDBListing:
+        return JourneyDBListing(self, medium, index_folder)
 
 
 class JourneyDBListing(Listing):
-    def __init__(self, source: JourneyDB, medium: str):
+    def __init__(self, source: JourneyDB, medium: str, index_folder: Path):
         super().__init__(medium)
         self.root, self.caption = source.images, source.caption
         if not self.root.is_dir():
             raise SourceError(f"{self.root}: no such folder (data.{medium}.images)")
-        self.lines = Lines(source.jsonl)
+        self.lines = Lines(source.jsonl, index_folder)
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def identity(self) -> str:
         return identity_of([self.lines.path])
+
+    def content(self) -> str:
+        return f"{CONTENT}{self.lines.content}"
 
     def record(self, index: int) -> Record:
         name = f"{self.lines.path} line {index + 1}"

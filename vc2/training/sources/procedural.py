@@ -27,7 +27,7 @@ class Procedural(Source):
     def label(self) -> str:
         return f"{self.kind} ({self.domain})"
 
-    def open(self, medium: str, index_folder: Path) -> World:
+    def open(self, medium: str, index_folder: Path, sized: bool = False) -> World:
         from .world import World  # and with it torch, which takes a second to import
 
         return World(self.domain, medium, self.count)

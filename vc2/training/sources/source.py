@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from ..section import Section
 
 if TYPE_CHECKING:  # a recipe is read without torch, which takes a second to import
+    import numpy as np
     from torch import Tensor
 
 MEDIA = ("clips", "images")
@@ -39,7 +42,8 @@ class View:
     """What is wanted of a sample: `frames` (None: all) of it, in what size, and how it is cropped.
 
     `uniform` are two numbers from 0 to below 1 that decide the stride within `strides` and the first frame; `place`
-    (0..1 of what is cut off, across and down) is where it is cropped.
+    (0..1 of what is cut off, across and down) is where it is cropped. `flipped`: left and right are exchanged, by who
+    asks, except in a source that has stored both.
     """
 
     frames: int | None
@@ -48,6 +52,7 @@ class View:
     width: int
     height: int
     place: tuple[float, float]
+    flipped: bool = False
 
     def choose(self, total: int) -> tuple[int, int]:
         """(stride, first frame) in a video of `total` frames: the stride uniform within `strides` as far as the length
@@ -75,6 +80,14 @@ class Sample:
     skipped: list[str] = field(default_factory=list)  # why samples before it could not be used
 
 
+CONTENT = "content "
+
+
+def is_content(identity: str) -> bool:
+    """Whether it says what data is, and not, as 0.2.0's, where it lies and since when."""
+    return identity.startswith(CONTENT)
+
+
 class Reader(ABC):
     """The samples of one source, as clips or as images."""
 
@@ -86,7 +99,19 @@ class Reader(ABC):
 
     @abstractmethod
     def identity(self) -> str:
-        """Other content, another identity; of files by names, sizes and times, of captions too."""
+        """Other files, another identity: by where they lie, their names, sizes and times. What 0.2.0 knew data by."""
+
+    def content(self) -> str:
+        """Other data, another content, wherever it lies; of files by their names below the source's folder, their sizes
+        and some of their bytes, of captions by all.
+        """
+        return self.identity()
+
+    def sizes(self) -> np.ndarray | None:
+        """(width, height) of each sample, 0 where it is not known: `[N, 2]`. None where it was not asked for, or cannot
+        be known before a sample is read.
+        """
+        return None
 
     @abstractmethod
     def read(self, index: int, view: View) -> Sample:
@@ -95,19 +120,38 @@ class Reader(ABC):
 
 class Source(Section):
     """Where samples come from. `prepared`: read what `python -m vc2.training prepare` has encoded of them, latents or
-    latents and captions.
+    latents and captions. `weight`: how many of its samples are read, relative to the other sources of a list.
     """
 
     media: ClassVar[tuple[str, ...]] = MEDIA  # what it can be a source of
     stored_whole: ClassVar[bool] = False  # prepared clips have all their frames, so that each epoch draws its stride
+    location: ClassVar[tuple[str, ...]] = ()  # the keys that say where it lies, and not what it is
     prepared: Literal["no", "moments", "moments and text"] = "no"
+    weight: float = Field(1.0, gt=0)
     kind: str
+
+    @property
+    def members(self) -> tuple[Source, ...]:
+        """The sources that it is made of: itself, or those of a list."""
+        return (self,)
 
     @property
     def label(self) -> str:
         """As the table of recipes names it."""
         return self.kind
 
-    def open(self, medium: str, index_folder: Path) -> Reader:
-        """The source as "clips" or "images"; `index_folder` keeps what took long to find out. Raises SourceError."""
+    def selecting(self) -> dict[str, Any]:
+        """What decides which samples it has and what is made of them, without what has no effect: as 0.2.0 wrote it
+        where nothing new is asked for.
+        """
+        out = self.model_dump(mode="json")
+        out.pop("weight")
+        if out.get("select", 0) is None:
+            out.pop("select")
+        return out
+
+    def open(self, medium: str, index_folder: Path, sized: bool = False) -> Reader:
+        """The source as "clips" or "images"; `index_folder` keeps what took long to find out; `sized`: with the sizes
+        of its samples, where they can be known. Raises SourceError.
+        """
         raise NotImplementedError

@@ -7,9 +7,10 @@ import io
 from pathlib import Path
 from typing import Literal
 
-from .files import Lines, Listing, identity_of
+from .files import Listing, identity_of
+from .lines import Lines
 from .record import Record, caption_of
-from .source import BrokenSample, Source, SourceError
+from .source import CONTENT, BrokenSample, Source, SourceError
 
 NEEDED = ("videoid", "page_dir", "name")
 
@@ -20,21 +21,22 @@ class WebVid(Source):
     """
 
     media = ("clips",)
+    location = ("csv", "videos")
     kind: Literal["webvid"]
     csv: Path
     videos: Path
 
-    def open(self, medium: str, index_folder: Path) -> WebVidListing:
-        return WebVidListing(self.csv, self.videos)
+    def open(self, medium: str, index_folder: Path, sized: bool = False) -> WebVidListing:
+        return WebVidListing(self.csv, self.videos, index_folder)
 
 
 class WebVidListing(Listing):
-    def __init__(self, table: Path, videos: Path):
+    def __init__(self, table: Path, videos: Path, index_folder: Path):
         super().__init__("clips")
         self.root = videos
         if not self.root.is_dir():
             raise SourceError(f"{self.root}: no such folder (data.clips.videos)")
-        self.lines = Lines(table, quoted=True, skip=1)
+        self.lines = Lines(table, index_folder, quoted=True, skip=1)
         with open(table, encoding="utf-8-sig", newline="") as file:
             self.header = next(csv.reader(file))
         if missing := [name for name in NEEDED if name not in self.header]:
@@ -48,6 +50,9 @@ class WebVidListing(Listing):
 
     def identity(self) -> str:
         return identity_of([self.lines.path])
+
+    def content(self) -> str:
+        return f"{CONTENT}{self.lines.content}"
 
     def record(self, index: int) -> Record:
         row = next(csv.reader(io.StringIO(self.lines.record(index), newline="")))

@@ -1,0 +1,1 @@
+"""The paper in miniature: `python -m vc2.evaluation.miniature`."""

@@ -1,0 +1,132 @@
+"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ...training.errors import RecipeError, TrainingError
+from .arms import ARMS, PILOT_SEEDS, ROWS, Place
+
+ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
+ENCODERS = ROOT / "encoders.safetensors"
+DOCS = Path("docs/miniature")
+REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m vc2.evaluation.miniature", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("plan", help="the models of a seed, and how many steps each trains")
+    commands.add_parser("gates", help="can this world show the claims? writes docs/miniature/gates.json")
+    commands.add_parser("rates", help="learning rates of the finetunes, compared on the pilot's first seed")
+    run = commands.add_parser("run", help="train, sample and score; the same command goes on where it stopped")
+    run.add_argument("--seeds", type=int, default=8, help="how many (default: 8)")
+    run.add_argument("--pilot", action="store_true", help="the two seeds that do not count, instead")
+    run.add_argument("--quick", action="store_true", help="a sketch: few steps, few prompts, in a folder of its own")
+    run.add_argument("--workers", type=int, default=1, help="processes of one thread each (default: 1, this one)")
+    return parser.parse_args(argv)
+
+
+def plan() -> list[str]:
+    place, lines = Place(ROOT, ENCODERS), []
+    for arm in ARMS:
+        recipe = place.recipe(arm, 0)
+        stops = ", ".join(str(step) for step in place.stops(arm, 0))
+        learns = f"{recipe.learn.part}{' LoRA ' + str(recipe.learn.rank) if recipe.learn.how == 'lora' else ''}"
+        lines.append(
+            f"{arm.name:22} from {arm.start or 'nothing':8} {learns:16} scored at {stops:24} {place.identity(arm)}"
+        )
+    return lines
+
+
+def gates() -> bool:
+    from ...training.initialise import load_autoencoder
+    from . import encoders, rows
+    from .gates import TABLE, of_a_seed, of_the_world, report
+
+    if not encoders.make(ENCODERS):
+        raise KeyboardInterrupt
+    measured, scale = of_the_world(load_autoencoder(ENCODERS))
+    DOCS.mkdir(parents=True, exist_ok=True)
+    encoders.GATES.write_text(json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
+    print("\n".join([*TABLE, *(gate.line() for gate in measured)]))
+    for path in sorted((DOCS / "rows").glob("seed-*.jsonl")):
+        if lines := [gate.line() for gate in of_a_seed(rows.read(path))]:
+            print("\n".join([f"\n{path.stem}", *TABLE, *lines]))
+    return all(gate.passed for gate in measured)
+
+
+def rates() -> None:
+    from .rates import compare, table
+
+    print("\n".join(table(compare(Place(ROOT, ENCODERS), DOCS, ROWS, PILOT_SEEDS[0]))))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises Stopped, RecipeError and what training raises."""
+    from . import rows
+    from .runner import Runner
+
+    seeds = PILOT_SEEDS if args.pilot else tuple(range(len(PILOT_SEEDS), len(PILOT_SEEDS) + args.seeds))
+    counted = not args.pilot and not args.quick
+    if counted:
+        commit = rows.commit()
+        if not commit or commit.endswith("-dirty"):
+            raise RecipeError(f"seeds that count run from a commit without changes, found {commit or 'no checkout'}")
+        if REGISTERED not in (DOCS / "expectations.md").read_text(encoding="utf-8"):
+            raise RecipeError(f"{DOCS / 'expectations.md'} is a draft; seeds that count run after it is fixed")
+    place = Place(QUICK_ROOT if args.quick else ROOT, ENCODERS, args.quick)
+    Runner(place, QUICK_ROOT / "rows" if args.quick else DOCS / "rows", seeds, counted).run()
+
+
+def spread(workers: int, argv: list[str]) -> int:
+    """The same command in several processes of one thread each; the exit status of the first that failed."""
+    command = [sys.executable, "-m", "vc2.evaluation.miniature", *argv, "--workers", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that they are told, too
+    processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
+    try:
+        codes = [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait() for process in processes]
+    return next((abs(code) for code in codes if code), 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 1 where a gate of the world failed, 130 where a signal stopped it, 2 for an error."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if args.command == "plan":
+        print("\n".join(plan()))
+        return 0
+    if args.command == "run" and args.workers > 1:
+        return spread(args.workers, list(sys.argv[1:] if argv is None else argv))
+    from .runner import Stopped
+
+    try:
+        if args.command == "gates":
+            return 0 if gates() else 1
+        if args.command == "rates":
+            rates()
+            return 0
+        run(args)
+        return 0
+    except (KeyboardInterrupt, Stopped):
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Every model of a seed: trained, sampled, scored and written down, by as many processes as there are.
+
+A job is a model. Whoever finds one that is neither finished nor locked, and whose start is there, takes its lock, which
+the system gives back however the process ends. All that a job leaves is checkpoints, files that are written whole, and
+rows; so what was stopped anywhere goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from ...files import checkpoint as files
+from ...pipeline import TextToVideo
+from ...training import checkpoint
+from ...training.errors import RecipeError
+from ...training.export import export
+from ...training.initialise import load_autoencoder
+from ...training.loop import Trainer
+from ...training.partition import temporal_names
+from ...training.prepare import prepare
+from ...training.rng import torch_generator
+from ...training.sources.paper_world import world_hash
+from . import encoders, rows
+from .arms import ARMS, BY_NAME, Arm, Place
+from .distance import Distance
+from .score import sample, save_clips, scenes, score, weight_change
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds between two looks for work that another process may have finished
+PREPARED_BY = ("F-base", "F-Spa-DIR", "F-Spa-DIR-LAION", "F-Spa-DIR-sham")  # recipes that read all there is
+RANDOM = "random"  # F-base with a random change of theta_S, as large in every tensor as F-Spa-DIR's
+
+
+class Stopped(Exception):  # noqa: N818 (a signal asked for it)
+    """A run was told to stop, and has saved."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One row: which weights of an arm, at which step, at which frame rate, on all prompts or some."""
+
+    step: int
+    weights: str = "ema"
+    fps: int = 8
+    some: bool = False
+
+
+@dataclass
+class Runner:
+    """All seeds' jobs in `place`, rows in `folder`. `counted`: rows must all be of one commit without changes."""
+
+    place: Place
+    folder: Path
+    seeds: tuple[int, ...]
+    counted: bool
+    commit: str = field(default_factory=rows.commit)
+
+    def run(self) -> None:
+        """Until everything is done. Raises Stopped, RecipeError, OSError."""
+        with FileLock(self._lock("prepare")):
+            if not encoders.make(self.place.encoders):
+                raise Stopped
+            self.check()
+            self.prepare()
+        todo = [(arm, seed) for seed in self.seeds for arm in (*(a.name for a in ARMS), RANDOM)]
+        while todo := [job for job in todo if not self.done(*job)]:
+            if not any(self.attempt(*job) for job in todo if self.ready(*job)):
+                time.sleep(PATIENCE)
+
+    def check(self) -> None:
+        """Raises RecipeError where rows that are there do not belong to this code."""
+        for seed in self.seeds:
+            for row in rows.read(rows.path_of(self.folder, seed)):
+                wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}
+                wanted |= {"commit": self.commit} if self.counted else {}
+                for name, value in wanted.items():
+                    if row[name] != value:
+                        raise RecipeError(
+                            f"{rows.path_of(self.folder, seed)}: {row['arm']} has another {name}, {row[name]}, and here"
+                            f" it is {value}; check out what the rows were made by, or move the file away"
+                        )
+
+    def identity(self, name: str) -> str:
+        return self.place.identity(BY_NAME["F-Spa-DIR" if name == RANDOM else name])
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of what all models share."""
+        return encoders.fingerprints(self.place.encoders)
+
+    @cached_property
+    def distance(self) -> Distance:
+        return Distance(load_autoencoder(self.place.encoders))
+
+    def prepare(self) -> None:
+        """Latents and captions, once for all seeds."""
+        for name in PREPARED_BY:
+            prepare(self.place.recipe(BY_NAME[name], 0), self.place.cache)
+
+    def scorings(self, name: str, seed: int) -> list[Scoring]:
+        """What is scored of a model, in the order in which training passes it."""
+        if name == RANDOM:
+            return [Scoring(0)]
+        if name == "SD":
+            return []
+        arm = BY_NAME[name]
+        *before, end = self.place.stops(arm, seed)
+        out = [Scoring(step, some=True) for step in before]
+        out.append(Scoring(end, some=self.place.quick))
+        if arm.raw and not self.place.quick:
+            out.append(Scoring(end, weights="raw", some=True))
+        if name in ("F-base", "P-base") and not self.place.quick:
+            out.append(Scoring(end, fps=100, some=True))
+        return out
+
+    def missing(self, name: str, seed: int) -> list[Scoring]:
+        there = {rows.key_of(row) for row in rows.read(rows.path_of(self.folder, seed))}
+        return [s for s in self.scorings(name, seed) if (name, s.step, s.weights, s.fps) not in there]
+
+    def done(self, name: str, seed: int) -> bool:
+        if name == RANDOM:
+            return not self.missing(name, seed)
+        return not self.missing(name, seed) and self._finished(name, seed)
+
+    def _finished(self, name: str, seed: int) -> bool:
+        return (self.place.folder(BY_NAME[name], seed) / "finished").is_file()
+
+    def ready(self, name: str, seed: int) -> bool:
+        """Whether what it starts from is there."""
+        if name == RANDOM:
+            return self.done("F-Spa-DIR", seed)
+        start = BY_NAME[name].start
+        return start is None or self._finished(start, seed)
+
+    def attempt(self, name: str, seed: int) -> bool:
+        """Do a job, unless another process does. Returns whether there was anything to do here."""
+        try:
+            with FileLock(self._lock(f"{seed}-{name}"), timeout=0):
+                if self.done(name, seed):
+                    return False
+                log.info("seed %d: %s", seed, name)
+                if name == RANDOM:
+                    self.score_random(seed)
+                else:
+                    self.train(BY_NAME[name], seed)
+                return True
+        except Timeout:
+            return False
+
+    def _lock(self, name: str) -> Path:
+        folder = self.place.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.lock"
+
+    def train(self, arm: Arm, seed: int) -> None:
+        """From stop to stop, scoring at each."""
+        folder = self.place.folder(arm, seed)
+        scorings, stops = self.scorings(arm.name, seed), self.place.stops(arm, seed)
+        todo = {s.step for s in self.missing(arm.name, seed)} | {stops[-1]}
+        state = checkpoint.latest(folder / "checkpoints")
+        if state and state["step"] > min(todo):  # rows were taken away: they can only be made again from the start
+            log.warning("%s is past step %d, which has no row; it begins anew", folder, min(todo))
+            shutil.rmtree(folder)
+        for stop in stops:
+            if stop not in todo:
+                continue
+            began = time.process_time()
+            if not Trainer(self.place.recipe(arm, seed, stop), folder, self.place.cache).run():
+                raise Stopped
+            seconds = time.process_time() - began
+            for scoring in (s for s in scorings if s.step == stop and s in self.missing(arm.name, seed)):
+                self.score(arm.name, seed, scoring, self._weights(arm, seed, scoring), seconds)
+        (folder / "finished").touch()
+        shutil.rmtree(folder / "checkpoints")
+
+    def _weights(self, arm: Arm, seed: int, scoring: Scoring) -> Path:
+        folder = self.place.folder(arm, seed)
+        if scoring.weights == "ema":
+            return folder / "model.safetensors"
+        recipe = self.place.recipe(arm, seed, scoring.step)
+        return export(recipe, folder, folder / "raw.safetensors", "full", "fp16", raw=True)
+
+    def score(self, name: str, seed: int, scoring: Scoring, weights: Path, trained: float) -> None:
+        """One row; the clips stay beside the model."""
+        began = time.process_time()
+        model, wanted = TextToVideo(weights), scenes(scoring.some)
+        clips = sample(model, wanted, seed, scoring.fps)
+        kind = f"{scoring.step}-{scoring.weights}-fps{scoring.fps}"
+        folder = self.place.root / f"seed-{seed}" / name
+        save_clips(folder / f"clips-{kind}.npz", clips)
+        start = BY_NAME["F-Spa-DIR" if name == RANDOM else name].start
+        assert start is not None  # the image model is not scored
+        before = TextToVideo(self.place.folder(BY_NAME[start], seed) / "model.safetensors").unet
+        row: dict[str, Any] = {
+            "seed": seed,
+            "arm": name,
+            "step": scoring.step,
+            "weights": scoring.weights,
+            "fps": scoring.fps,
+            "prompts": len(wanted),
+            "world": world_hash(),
+            "recipe": self.identity(name),
+            "encoders": self.fingerprints,
+            "commit": self.commit,
+            "torch": torch.__version__,
+            "change": weight_change(model.unet, before),
+            # Clips of 8 frames a second, whatever rate the model was told.
+            **score(clips, wanted, 8, self.distance).row(),
+            "seconds": {"training": round(trained, 1), "scoring": round(time.process_time() - began, 1)},
+        }
+        rows.append(rows.path_of(self.folder, seed), row)
+
+    def score_random(self, seed: int) -> None:
+        base = files.load(self.place.folder(BY_NAME["F-base"], seed) / "model.safetensors", torch.float32)
+        after = files.load(self.place.folder(BY_NAME["F-Spa-DIR"], seed) / "model.safetensors", torch.float32)
+        temporal = temporal_names(TextToVideo(self.place.folder(BY_NAME["F-base"], seed) / "model.safetensors").unet)
+        generator, changed = torch_generator(seed), {}
+        for name, tensor in base.unet.items():
+            noise = torch.randn(tensor.shape, generator=generator)
+            size = 0 if name in temporal else float((after.unet[name] - tensor).norm())
+            changed[name] = tensor + noise * (size / float(noise.norm()))
+        target = self.place.root / f"seed-{seed}" / RANDOM / "model.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        assert base.vae is not None
+        assert base.text is not None
+        files.save(
+            target,
+            unet=changed,
+            vae=base.vae,
+            text=base.text,
+            schedule=base.schedule,
+            dtype=torch.float16,
+            metadata=base.metadata,
+        )
+        [scoring] = self.scorings(RANDOM, seed)
+        self.score(RANDOM, seed, scoring, target, 0.0)

@@ -1,0 +1,62 @@
+"""What happened in a run, in `history.jsonl`: what it began with, its held-out losses, and what was changed on the way.
+
+A line is a JSON object with the `step` after which it was written and one of `begun` (a name that no other run has, and
+the recipe), `held_out` (losses by medium, of the weights, "live", and of their "average") and `changed` (keys of the
+recipe, each with the value before and after).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from pathlib import Path
+from typing import Any
+
+from .recipe import Recipe
+
+
+class History:
+    """Of the run in `folder`. One process of many may write."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "history.jsonl"
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        # A line that a killed process left half-written has no end.
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def begin(self, step: int, recipe: Recipe) -> None:
+        """A run goes on from `step`: what came after it will be done again, and a change of the recipe that no
+        checkpoint has seen is made anew or not at all.
+        """
+        self.lines = [line for line in self.lines if line["step"] < step + ("changed" not in line)]
+        if not any("begun" in line for line in self.lines):
+            begun = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
+            self.lines.append({"step": step, "begun": begun, "recipe": recipe.model_dump(mode="json")})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def add(self, step: int, **what: Any) -> None:
+        """Write a line."""
+        self.lines.append({"step": step, **what})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(self.lines[-1])}\n")
+
+    @property
+    def name(self) -> str:
+        """The run's own, by which trackers know it again; before it has begun, its folder's."""
+        return next((line["begun"] for line in self.lines if "begun" in line), self.path.parent.name)
+
+    def best(self) -> int | None:
+        """The step of the least held-out loss of the averaged weights, the mean over the media; None where there was
+        none.
+        """
+        losses = {line["step"]: _mean(line["held_out"]["average"]) for line in self.lines if "held_out" in line}
+        finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
+        return min(finite, key=lambda step: finite[step]) if finite else None
+
+
+def _mean(losses: dict[str, float]) -> float:
+    return sum(losses.values()) / len(losses)

@@ -1,0 +1,84 @@
+"""Where the records of a text file begin: found out once, and kept in a file that all processes map."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .files import fingerprint
+from .mapped import Mapped
+from .once import complete, touch, whole
+from .record import read_range, text_of
+from .source import SourceError
+
+OFTEN = 2**20  # lines between two signs of life
+BUFFER = 2**16  # records whose places are written at a time
+PLACE = np.dtype([("start", "<i8"), ("end", "<i8")])
+
+
+class Lines:
+    """Random access to the records of a text file: lines, or with `quoted` as many as an open quotation mark runs over
+    (CSV). Empty lines are none. Only where each lies is kept, below `index_folder`, 16 bytes a record.
+    """
+
+    def __init__(self, path: Path, index_folder: Path, quoted: bool = False, skip: int = 0):
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file")
+        self.path = path
+        self.places, self.content = line_index(path, quoted, index_folder)
+        self.skip = skip
+        if not len(self):
+            raise SourceError(f"{path} lists nothing")
+
+    def __len__(self) -> int:
+        return len(self.places) - self.skip
+
+    def record(self, index: int) -> str:
+        start, end = (int(v) for v in self.places[self.skip + index])
+        # A byte order mark stands at most before the first.
+        return text_of(read_range(self.path, start, end - start), f"{self.path} line {index + 1}")
+
+
+def line_index(path: Path, quoted: bool, folder: Path) -> tuple[Mapped, str]:
+    """(where each record lies, PLACE; a fingerprint of the content) of a text file, made where it is not there."""
+    stat = path.stat()
+    index = folder / f"lines-{path.stem}-{fingerprint(path.name, stat.st_size, stat.st_mtime_ns, quoted)}"
+    places, content = index / "places.bin", index / "content.txt"
+
+    def read(_: int) -> None:
+        digest = hashlib.sha256()
+        with whole(places) as temporary, open(temporary, "wb") as file:
+            some: list[tuple[int, int]] = []
+            for n, place in enumerate(_records(path, quoted, digest)):
+                some.append(place)
+                if len(some) == BUFFER:
+                    file.write(np.array(some, PLACE).tobytes())
+                    some.clear()
+                if n % OFTEN == 0:
+                    touch(places)
+            file.write(np.array(some, PLACE).tobytes())
+            with whole(content) as note:
+                note.write_text(digest.hexdigest()[:16])
+
+    complete([places], read, f"reading {path}")
+    return Mapped(places, PLACE), content.read_text()
+
+
+def _records(path: Path, quoted: bool, digest) -> Iterator[tuple[int, int]]:
+    position, start = 0, -1  # start: of the record that is being read, -1 between two
+    inside = False
+    with open(path, "rb") as file:
+        for line in file:
+            digest.update(line)
+            if start < 0 and line.strip():
+                start = position
+            position += len(line)
+            inside ^= quoted and line.count(b'"') % 2 == 1
+            if start >= 0 and not inside:
+                yield start, position
+                start = -1
+    if start >= 0:
+        yield start, position
