@@ -27,7 +27,7 @@ import vc2.training.diffusion  # noqa: F401
 from vc2.training.data.stream import Stream
 from vc2.training.loop import Trainer
 
-HANGS = 150  # seconds after which a process counts as one that would never end
+HANGS = 300  # seconds after which a process counts as one that would never end
 
 
 def at_step(step: int, work: Callable[[], None]) -> None:
