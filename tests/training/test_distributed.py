@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import psutil
@@ -163,13 +164,17 @@ def test_processes_that_find_different_checkpoints_say_so(recipe, folder):
     trainer.step = 3
     trainer.save()
 
+    alive = []
+
     def work(rank: int) -> None:
         mine = folder.parent / ("first" if rank == 0 else "nothing")
         with pytest.raises(
             RecipeError,
             match=r"found checkpoints of different steps .*\[3, 0\]; every machine must see the same folder",
-        ):
+        ) as raised:
             Trainer(settings, mine, folder.parent / "cache")
+        # Else it goes now, and torch's destructor may wait, with the interpreter's lock, for a thread that wants it.
+        alive.append(raised)
 
     together(2, work)
 
@@ -181,8 +186,10 @@ def test_one_process_being_told_stops_all(recipe, folder):
         trainer = Trainer(settings, folder)
         if rank == 1:
             trainer.signals.stop = True
+        ddp = weakref.ref(trainer.model)
         assert trainer.run() is False
         assert trainer.step == 1
+        assert ddp() is None  # or it might hang when it goes
 
     together(2, work)
     assert runs.latest(folder / "checkpoints")["step"] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import logging
 import sys
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
-
-TO_END = 20  # seconds that a command which failed may take to end
+from .signals import end_soon
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -185,6 +183,6 @@ if __name__ == "__main__":
     try:
         status = run_command()
     finally:
-        if status:  # if something hangs now (a tracker, a driver), it shows where, and the process ends all the same
-            faulthandler.dump_traceback_later(TO_END, exit=True)
+        if status:
+            end_soon()
     sys.exit(status)

@@ -216,6 +216,10 @@ class Trainer:
             self.export()
         else:
             log.info("stopped at step %d; the same command goes on from there", self.step)
+        # DDP first: were it the last to know the process group, its destructor would wait, with the interpreter's lock,
+        # for a thread that may want that.
+        self.model = self.network
+        accelerator.free_memory()
         accelerator.end_training()  # and with it what the processes have between them
         return finished
 

@@ -1,7 +1,8 @@
-"""Signals to a run: SIGINT, SIGTERM and SIGHUP ask it to save and stop, SIGUSR1 to save and go on."""
+"""How a run is ended. SIGINT, SIGTERM and SIGHUP ask it to save and stop, SIGUSR1 to save and go on."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ log = logging.getLogger(__name__)
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 ANSWERED = [number for name in NAMES if (number := getattr(signal, name, None))]  # Windows has only the first two
+
+TO_END = 20  # seconds
 
 
 class Signals:
@@ -44,3 +47,10 @@ def ignore() -> None:
     """
     for number in ANSWERED:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_soon() -> None:
+    """This process has failed, and ends even if something hangs while it tidies up (a tracker, a driver, a lock): it
+    shows where, then.
+    """
+    faulthandler.dump_traceback_later(TO_END, exit=True)

@@ -12,6 +12,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from .signals import end_soon
+
 log = logging.getLogger(__name__)
 
 EVERY = 1.0  # seconds between looks
@@ -31,6 +33,8 @@ def failing_together() -> Iterator[None]:
         yield
     except BaseException as error:
         if _many():
+            # From here on this process may hang: torch's destructors wait for threads of theirs, those for Python.
+            end_soon()
             with suppress(RuntimeError):  # the store is gone, and with it the process that kept it
                 message = f"process {dist.get_rank()} failed: {str(error) or type(error).__name__}"
                 _store().compare_set(_word(), "", message)  # the first to fail is heard
