@@ -62,6 +62,8 @@ def _listen() -> None:
         store = _store()
         while not store.check([_word()]):
             time.sleep(EVERY)
+            if not _many():  # they have parted, and well
+                return
         message = store.get(_word()).decode()
         time.sleep(GRACE)
         log.error("%s; this process waited for it and ends, too", message)
