@@ -130,8 +130,9 @@ def test_a_clip_whose_length_nobody_states_is_measured(tmp_path, form):
 @pytest.mark.parametrize(
     "text", ["ffconcat version 1.0\nfile 'film.mp4'\n", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfilm.mp4\n"]
 )
-def test_a_playlist_that_calls_itself_a_clip_is_refused(tmp_path, text):
+def test_a_playlist_that_calls_itself_a_clip_is_refused(tmp_path, text, monkeypatch):
     film(tmp_path / "film.mp4")
+    monkeypatch.chdir(tmp_path)  # where the names in it would be looked for
     (tmp_path / "x.mp4").write_text(text)
     with pytest.raises(BrokenSample, match=r"x\.mp4 is not a video that can be read"):
         media.read_clip(record(tmp_path / "x.mp4"), view(64, 64))
