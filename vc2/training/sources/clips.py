@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from typing import IO
 
 import av
 import numpy as np
@@ -120,7 +121,7 @@ class Video:
 @contextmanager
 def opened(record: Record) -> Iterator[Video]:
     """Raises BrokenSample, or what PyAV does for a file that is no video."""
-    with record.open() as file, av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
+    with record.open() as file, _container(file) as container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise BrokenSample("has no moving pictures")
@@ -141,6 +142,10 @@ def opened(record: Record) -> Iterator[Video]:
         yield Video(container, stream, _tick(stream), fps, round(duration * fps), aspect)
 
 
+def _container(file: IO[bytes]) -> InputContainer:
+    return av.open(file, "r", options={"format_whitelist": CONTAINERS})
+
+
 def _tick(stream: Stream) -> Fraction:
     if not stream.time_base:
         raise BrokenSample("has no clock")
@@ -149,7 +154,7 @@ def _tick(stream: Stream) -> Fraction:
 
 def _measured(record: Record, index: int) -> float:
     """Seconds, of a container that does not state them: live recordings and pipes leave such files."""
-    with record.open() as file, av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
+    with record.open() as file, _container(file) as container:
         stream = container.streams[index]
         times = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
         if not times:
