@@ -24,6 +24,7 @@ import torch.utils.tensorboard
 from accelerate.tracking import TensorBoardTracker
 
 import vc2.training.diffusion  # noqa: F401
+from vc2.training import checkpoint, together
 from vc2.training.data.stream import Stream
 from vc2.training.loop import Trainer
 
@@ -107,6 +108,21 @@ def one_before_the_first_step() -> None:
         Trainer._resume = lambda trainer: raises(PermissionError("checkpoints cannot be read"))()
 
 
+def one_while_the_other_writes() -> None:
+    """For longer than the other waits for it, and meanwhile stuck."""
+    if os.environ["RANK"] == "1":
+        at_step(2, raises(RuntimeError("a cable was pulled")))
+        return
+    real = checkpoint.save
+
+    def save(*args):
+        time.sleep(2 * together.GRACE)
+        real(*args)
+
+    checkpoint.save = save
+    at_step(2, lambda: time.sleep(10_000))
+
+
 CAUSES: dict[Callable[[], None], int] = {  # and how many processes
     out_of_memory: 1,
     reader_raises: 1,
@@ -116,6 +132,7 @@ CAUSES: dict[Callable[[], None], int] = {  # and how many processes
     one_of_four: 4,
     one_while_the_other_is_stuck: 2,
     one_before_the_first_step: 2,
+    one_while_the_other_writes: 2,
 }
 
 
@@ -164,7 +181,9 @@ def main() -> None:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     messages = {name: (folder / f"{name}.log").read_text(errors="replace") for name in processes.values()}
-    (folder / "ends.json").write_text(json.dumps({"statuses": statuses, "messages": messages, "left": len(left)}))
+    kept = [path.name for path in (folder / one_while_the_other_writes.__name__ / "checkpoints").iterdir()]
+    ends = {"statuses": statuses, "messages": messages, "left": len(left), "kept": kept}
+    (folder / "ends.json").write_text(json.dumps(ends))
 
 
 def session(pid: int) -> int:

@@ -46,6 +46,7 @@ def ends(tmp_path_factory, start, cache) -> dict:
         ("one_while_the_other_is_stuck-0", 1, "process 1 failed: a driver's error; this process waited for it"),
         ("one_before_the_first_step-1", 2, "error: checkpoints cannot be read"),
         ("one_before_the_first_step-0", 1, None),
+        ("one_while_the_other_writes-0", 1, "process 1 failed: a cable was pulled; this process waited for it"),
     ],
 )
 def test_a_run_that_fails_ends_with_its_message(ends, name, status, message):
@@ -53,6 +54,10 @@ def test_a_run_that_fails_ends_with_its_message(ends, name, status, message):
     late = "Timeout (" in ends["messages"][name]
     assert ends["statuses"].get(name) == (1 if late else status), ends["messages"][name]
     assert message is None or message in ends["messages"][name]
+
+
+def test_a_checkpoint_that_was_being_written_is_kept(ends):
+    assert ends["kept"] == ["step-00000002.pt"]
 
 
 def test_no_process_is_left(ends):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -178,11 +179,21 @@ def run(args: argparse.Namespace) -> int:
         return 0 if Trainer(recipe, folder, cache, args.allow).run() else 130
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command and end the process with its status, whatever happens meanwhile."""
     status = 1
     try:
         status = run_command()
-    finally:
-        if status:
-            end_soon()
+    except Exception:  # noqa: BLE001 (it is shown, and ends the process)
+        sys.excepthook(*sys.exc_info())
+    if status:
+        end_soon()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from .together import leave
+
+            leave(status)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+UNDER_WAY: set[Future[object]] = set()  # what the writers of this process are at
+
+
+def finish_writing() -> None:
+    """Wait until nothing is under way, whatever comes of it: for a process that is about to end from without."""
+    wait(list(UNDER_WAY))
 
 
 class HostCopies:
@@ -58,6 +65,8 @@ class Writer:
         """Begin, as soon as what is under way is done. Raises what that raised."""
         self.wait()
         self._pending = self._thread.submit(work)
+        UNDER_WAY.add(self._pending)
+        self._pending.add_done_callback(UNDER_WAY.discard)
 
     @property
     def failed(self) -> bool:
