@@ -10,6 +10,7 @@ from ...training.recipe import DOES_NOT_CHANGE_WHAT_IS_LEARNED, Recipe
 from ...training.recipe_files import load_recipe
 from ...training.sources.files import fingerprint
 from ...training.sources.paper_world import world_hash
+from .machine import PRECISION
 
 PILOT_SEEDS = (0, 1)  # what rates, steps and sampling were chosen with; never counted
 SNAPSHOTS = (50, 100, 200, 400)  # steps at which finetunes are scored on their way
@@ -101,7 +102,7 @@ class Place:
 @cache
 def _recipe(place: Place, arm: Arm, seed: int, steps: int | None) -> Recipe:
     changes = [f"seed={seed}", f"name=paper-{arm.name}-{seed}", f"init.autoencoder={place.encoders}"]
-    changes.append(f"init.text={place.encoders}")
+    changes += [f"init.text={place.encoders}", f"compute.precision={PRECISION}"]
     if arm.start:
         changes.append(f"init.unet={place.folder(BY_NAME[arm.start], seed) / 'model.safetensors'}")
     whole = load_recipe(f"paper/{arm.recipe}", [*changes, *arm.overrides])

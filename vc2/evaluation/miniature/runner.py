@@ -32,6 +32,7 @@ from ...training.sources.paper_world import world_hash
 from . import encoders, rows
 from .arms import ARMS, BY_NAME, Arm, Place
 from .distance import Distance
+from .machine import DEVICE, PRECISION
 from .score import sample, save_clips, scenes, score, weight_change
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Runner:
     def score(self, name: str, seed: int, scoring: Scoring, weights: Path, trained: float) -> None:
         """One row; the clips stay beside the model."""
         began = time.process_time()
-        model, wanted = TextToVideo(weights), scenes(scoring.some)
+        model, wanted = TextToVideo(weights, DEVICE), scenes(scoring.some)
         clips = sample(model, wanted, seed, scoring.fps)
         kind = f"{scoring.step}-{scoring.weights}-fps{scoring.fps}"
         folder = self.place.root / f"seed-{seed}" / name
@@ -213,7 +214,8 @@ class Runner:
             "encoders": self.fingerprints,
             "commit": self.commit,
             "torch": torch.__version__,
-            "change": weight_change(model.unet, before),
+            "precision": PRECISION,
+            "change": weight_change(model.unet.cpu(), before),
             # Clips of 8 frames a second, whatever rate the model was told.
             **score(clips, wanted, 8, self.distance).row(),
             "seconds": {"training": round(trained, 1), "scoring": round(time.process_time() - began, 1)},

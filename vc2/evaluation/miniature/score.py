@@ -17,6 +17,7 @@ from ...training.partition import temporal_names
 from ...training.sources import paper_world, world
 from .. import judge, picture
 from .distance import Distance
+from .machine import autocast
 
 BATCH = 16
 SPEED = (world.START + world.REACH) / (world.SOURCE_FRAMES - 1) * world.SOURCE_FPS  # pixels a second, of every object
@@ -83,7 +84,8 @@ def sample(model: TextToVideo, wanted: Sequence[world.Scene], seed: int, fps: fl
     order = {scene: number for number, scene in enumerate(scenes())}
     for start in range(0, len(wanted), BATCH):
         some = wanted[start : start + BATCH]
-        clips += list(model([scene.caption for scene in some], [1000 * seed + order[s] for s in some], settings))
+        with autocast():
+            clips += list(model([scene.caption for scene in some], [1000 * seed + order[s] for s in some], settings))
     return clips
 
 
