@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
-from .signals import end_soon
+from .signals import end_soon, leave
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -188,11 +187,7 @@ def main() -> None:
         sys.excepthook(*sys.exc_info())
     if status:
         end_soon()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from .together import leave
-
-            leave(status)
-    sys.exit(status)
+        leave(status)
 
 
 if __name__ == "__main__":
