@@ -30,7 +30,7 @@ from vc2.training.errors import RecipeError
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
-from vc2.training.recipe import Sampling
+from vc2.training.recipe_sections import Sampling
 from vc2.training.sources import source
 from vc2.training.sources.source import SourceError
 from vc2.training.tally import BrokenDataError, NonFiniteError

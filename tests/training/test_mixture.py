@@ -27,8 +27,9 @@ from vc2.training.data.stream import Stream
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.prepare import prepare
-from vc2.training.recipe import Data, Recipe
+from vc2.training.recipe import Recipe
 from vc2.training.recipe_files import Loader, _override, load_recipe
+from vc2.training.recipe_sections import Data
 from vc2.training.rng import numpy_generator
 from vc2.training.sources.source import BrokenSample, SourceError
 

@@ -1,27 +1,35 @@
-"""Which changes of its recipe a run may go on with: none, unless they are allowed by name (`--allow optimizer.lr`)."""
+"""What a run may go on with: the recipe, the weights and the data that it began with, and of the recipe what is allowed
+by name (`--allow optimizer.lr`).
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
+from .objective import Objective
 from .recipe import Recipe
+from .sources.source import is_content
+
+log = logging.getLogger(__name__)
 
 # What a checkpoint holds fits no other. (`init` is compared by the weights themselves, too.)
 FIXED = ("objective", "networks", "learn", "optimizer.kind")
 
 
 def allowed_changes(
-    recipe: Recipe, before: str, allow: Sequence[str], folder: Path, moved: Collection[str] = ()
+    recipe: Recipe, state: Mapping[str, Any], allow: Sequence[str], folder: Path
 ) -> dict[str, tuple[Any, Any]]:
-    """Keys in which `recipe` differs from that of the run's checkpoint (JSON), each with (before, now); where the data
-    of the media `moved` lies is not looked at. Raises RecipeError for one that is not within `allow`, or that cannot
+    """Keys in which `recipe` differs from that of the run's checkpoint, each with (before, now); where data lies that
+    is known by its content is not looked at. Raises RecipeError for one that is not within `allow`, or that cannot
     change in the middle of a run.
     """
-    changed = recipe.differences(before, moved)
+    known = {medium for medium, identity in state["data"].items() if is_content(identity)}
+    changed = recipe.differences(state["recipe"], known)
     refused = [key for key in changed if not _within(key, allow) or _within(key, FIXED)]
     if not refused:
         return changed
@@ -30,6 +38,36 @@ def allowed_changes(
         options = " ".join(f"--allow {key}" for key in refused)
         advice = f"put them back, train under another name (name=...), or go on with them from here on: {options}"
     raise RecipeError(f"{folder} was trained with another {', '.join(refused)}; {advice}")
+
+
+def check_weights(now: Mapping[str, str], before: Mapping[str, str], folder: Path) -> None:
+    """Raise RecipeError where the weights that a run starts from have other fingerprints than when it began."""
+    if others := [f"init.{name}" for name, value in now.items() if before.get(name) != value]:
+        raise RecipeError(
+            f"the weights that {folder} started from ({', '.join(others)}) are not those there now; put them back, or"
+            " train under another name"
+        )
+
+
+def check_data(objective: Objective[Any], before: Mapping[str, str], recipe: Recipe, folder: Path) -> None:
+    """Raise RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
+    others = [
+        medium
+        for medium, now in objective.identities.items()
+        if before[medium] != now and before[medium] != objective.files(medium)
+    ]
+    names = " and ".join(f"data.{medium}" for medium in others)
+    if any(is_content(before[medium]) for medium in others):
+        raise RecipeError(
+            f"the files of {names} are not those that {folder} began with; put them back, at any place, or train under"
+            " another name (name=...)"
+        )
+    if others:
+        log.warning(
+            "%s: the files of %s are not those that the run began with; from here on its batches are others",
+            recipe.name,
+            names,
+        )
 
 
 def check_allowed(recipe: Recipe, allow: Sequence[str]) -> None:
