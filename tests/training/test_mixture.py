@@ -230,6 +230,10 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
         ("list.csv", "path,text\na.png,a\n", "has no column caption; .* found path, text"),
         ("list.tsv", "path\tcaption\n", r"a manifest is a \.csv, a \.jsonl or a \.parquet"),
         ("list.csv", "path,caption\n", "lists nothing"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16"), r"list\.csv is text in UTF-16, .*; save it as UTF-8"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16-le"), r"list\.csv begins with zero bytes, perhaps UTF"),
+        ("list.csv", "pfad,überschrift\na.png,a\n".encode("latin-1"), r"list\.csv begins with no CSV header in UTF-8"),
+        ("list.jsonl", '{"path": "a.png"}'.encode("utf-16"), r"list\.jsonl is text in UTF-16"),
         ("list.jsonl", "[1]\n", "row 1 is a list, expected a JSON object"),
         ("list.jsonl", "{\n", "is not JSON"),
         ("absent.csv", None, "absent.csv: no such file"),
@@ -237,7 +241,7 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
 )
 def test_a_manifest_that_is_none_says_why(tmp_path, name, text, message):
     if text is not None:
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SourceError, match=message):
         Stream(images({"kind": "manifest", "path": str(tmp_path / name)}), "images", tmp_path / "cache")
 
