@@ -53,7 +53,8 @@ class Data(Section):
 
     `lengths` are `[frames, smallest stride, largest stride]`, one of them drawn a step; each clip draws its stride
     within that and its own length, and the network is told fps = source fps / stride. All frames of a clip are resized
-    to cover width x height and cropped alike. Either may be a list of sources, which are mixed by their `weight`.
+    to cover width x height and cropped alike; both are multiples of what the autoencoder makes one latent of, 8 pixels.
+    Clips or images may be a list of sources, which are mixed by their `weight`.
 
     With `buckets`, further sizes, every image is cropped to that size (or to width x height) whose aspect is nearest to
     its own, and all images of a step have the same. `flip` is the chance that left and right of a sample are exchanged,
