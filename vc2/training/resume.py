@@ -1,5 +1,5 @@
-"""What a run may go on with: the recipe, the weights and the data that it began with, and of the recipe what is allowed
-by name (`--allow optimizer.lr`).
+"""What a run may go on with: the recipe, the weights and the data that it began with, and other settings or data where
+they are allowed by name (`--allow optimizer.lr`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def allowed_changes(
     changed = recipe.differences(state["recipe"], known)
     refused = [key for key in changed if not _within(key, allow) or _within(key, FIXED)]
     if not refused:
+        for key, (then, now) in changed.items():
+            log.warning("from step %d on %s is %s, no longer %s", state["step"], key, now, then)
         return changed
     advice = "put them back, or train under another name (name=...)"
     if not any(_within(key, FIXED) or key.startswith("shape") for key in refused):
@@ -49,25 +51,31 @@ def check_weights(now: Mapping[str, str], before: Mapping[str, str], folder: Pat
         )
 
 
-def check_data(objective: Objective[Any], before: Mapping[str, str], recipe: Recipe, folder: Path) -> None:
-    """Raise RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
-    others = [
-        medium
+def changed_data(
+    objective: Objective[Any], before: Mapping[str, str], allow: Sequence[str], recipe: Recipe, folder: Path
+) -> dict[str, tuple[str, str]]:
+    """Sources whose files are not those that the run began with, each with (before, now). Raises RecipeError for one
+    that is not within `allow`; a run that 0.2.0 began is warned alone.
+    """
+    others = {
+        f"data.{medium}": (before[medium], now)
         for medium, now in objective.identities.items()
-        if before[medium] != now and before[medium] != objective.files(medium)
-    ]
-    names = " and ".join(f"data.{medium}" for medium in others)
-    if any(is_content(before[medium]) for medium in others):
+        if before.get(medium, now) != now and before[medium] != objective.files(medium)
+    }
+    refused = [key for key, (then, _) in others.items() if is_content(then) and not _within(key, allow)]
+    if refused:
         raise RecipeError(
-            f"the files of {names} are not those that {folder} began with; put them back, at any place, or train under"
-            " another name (name=...)"
+            f"the files of {' and '.join(refused)} are not those that {folder} began with; put them back, at any place,"
+            " train under another name (name=...), or go on with these from here on, with other batches and other"
+            f" held-out samples: {' '.join(f'--allow {key}' for key in refused)}"
         )
     if others:
         log.warning(
             "%s: the files of %s are not those that the run began with; from here on its batches are others",
             recipe.name,
-            names,
+            " and ".join(others),
         )
+    return {f"files of {key}": identities for key, identities in others.items()}
 
 
 def check_allowed(recipe: Recipe, allow: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from .history import History
 from .meter import Meter
 from .partition import train_what_learns
 from .recipe import Recipe
-from .resume import allowed_changes, check_allowed, check_data, check_weights
+from .resume import allowed_changes, changed_data, check_allowed, check_weights
 from .saving import HostCopies, Writer
 from .tally import Tally
 
@@ -47,7 +47,7 @@ class RunState:
         self.history = History(folder)
         self.step = 0
         self.saved = -1  # the step of the last checkpoint
-        self.changed: dict[str, tuple[Any, Any]] = {}  # keys of the recipe since the one that it goes on from
+        self.changed: dict[str, tuple[Any, Any]] = {}  # since the checkpoint: keys of the recipe, and files
         self._resume()
 
     def _resume(self) -> None:
@@ -65,8 +65,6 @@ class RunState:
         if state:
             self.load_state_dict(state)
             log.info("%s goes on from step %d", self.recipe.name, self.step)
-            for key, (before, now) in self.changed.items():
-                log.warning("from step %d on %s is %s, no longer %s", self.step, key, now, before)
         if self.accelerator.is_main_process:
             self.tally.forget_from(self.step)
         self.accelerator.wait_for_everyone()
@@ -126,7 +124,7 @@ class RunState:
         """Raises RecipeError where it is of another recipe than is allowed, or from other weights."""
         self.changed = allowed_changes(self.recipe, state, self.allow, self.folder)
         check_weights(self.objective.fingerprints, state["start"], self.folder)
-        check_data(self.objective, state["data"], self.recipe, self.folder)
+        self.changed |= changed_data(self.objective, state["data"], self.allow, self.recipe, self.folder)
         self.step = state["step"]
         self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
