@@ -201,6 +201,17 @@ def test_webvid_is_read_from_its_csv(tmp_path):
     assert sample.frames.float().mean() == pytest.approx(120, abs=3)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_webvid_s_csv_is_utf_8_or_named(tmp_path, encoding):
+    (tmp_path / "train.csv").write_text("videoid,page_dir,name,größe\n7,page,A café,1\n", encoding=encoding)
+    data = recipe({"clips": {"kind": "webvid", "csv": str(tmp_path / "train.csv"), "videos": str(tmp_path)}})
+    if encoding == "utf-8-sig":
+        assert Stream(data, "clips", tmp_path).source.record(0).caption == "A café"
+        return
+    with pytest.raises(SourceError, match=r"train\.csv .*save it as"):
+        Stream(data, "clips", tmp_path)
+
+
 def test_journeydb_is_read_from_its_lines(tmp_path):
     (tmp_path / "000").mkdir()
     (tmp_path / "000" / "a.png").write_bytes(picture(3))

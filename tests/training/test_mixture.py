@@ -27,8 +27,9 @@ from vc2.training.data.stream import Stream
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.prepare import prepare
-from vc2.training.recipe import Data, Recipe
+from vc2.training.recipe import Recipe
 from vc2.training.recipe_files import Loader, _override, load_recipe
+from vc2.training.recipe_sections import Data
 from vc2.training.rng import numpy_generator
 from vc2.training.sources.source import BrokenSample, SourceError
 
@@ -229,6 +230,10 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
         ("list.csv", "path,text\na.png,a\n", "has no column caption; .* found path, text"),
         ("list.tsv", "path\tcaption\n", r"a manifest is a \.csv, a \.jsonl or a \.parquet"),
         ("list.csv", "path,caption\n", "lists nothing"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16"), r"list\.csv is text in UTF-16, .*; save it as UTF-8"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16-le"), r"list\.csv begins with zero bytes, perhaps UTF"),
+        ("list.csv", "pfad,überschrift\na.png,a\n".encode("latin-1"), r"list\.csv begins with no CSV header in UTF-8"),
+        ("list.jsonl", '{"path": "a.png"}'.encode("utf-16"), r"list\.jsonl is text in UTF-16"),
         ("list.jsonl", "[1]\n", "row 1 is a list, expected a JSON object"),
         ("list.jsonl", "{\n", "is not JSON"),
         ("absent.csv", None, "absent.csv: no such file"),
@@ -236,7 +241,7 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
 )
 def test_a_manifest_that_is_none_says_why(tmp_path, name, text, message):
     if text is not None:
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SourceError, match=message):
         Stream(images({"kind": "manifest", "path": str(tmp_path / name)}), "images", tmp_path / "cache")
 

@@ -38,7 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="KEY",
         help="a key in which the recipe may differ from the one that the run was begun with, e.g. optimizer.lr, from"
-        " the checkpoint on that it goes on from; history.jsonl in the run's folder notes it; may be given again",
+        " the checkpoint on that it goes on from; data.images: its files too; history.jsonl in the run's folder notes"
+        " it; may be given again",
     )
     recipes = commands.add_parser("recipes", help="what each recipe starts from, learns, reads and costs")
     recipes.add_argument(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 from .files import fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
-from .record import read_range, text_of
+from .record import encoding_of, read_range, text_of
 from .source import SourceError
 
 OFTEN = 2**20  # lines between two signs of life
@@ -20,13 +22,17 @@ PLACE = np.dtype([("start", "<i8"), ("end", "<i8")])
 
 
 class Lines:
-    """Random access to the records of a text file: lines, or with `quoted` as many as an open quotation mark runs over
-    (CSV). Empty lines are none. Only where each lies is kept, below `index_folder`, 16 bytes a record.
+    """Random access to the records of a text file in UTF-8: lines, or with `quoted` as many as an open quotation mark
+    runs over (CSV). Empty lines are none. Only where each lies is kept, below `index_folder`, 16 bytes a record. Raises
+    SourceError for a file that is not there, lists nothing, or has another encoding's mark.
     """
 
     def __init__(self, path: Path, index_folder: Path, quoted: bool = False, skip: int = 0):
         if not path.is_file():
             raise SourceError(f"{path}: no such file")
+        encoding = encoding_of(read_range(path, 0, 4))
+        if encoding in ("utf-16", "utf-32"):
+            raise SourceError(f"{path} is text in {encoding.upper()}, expected UTF-8; save it as UTF-8")
         self.path = path
         self.places, self.content = line_index(path, quoted, index_folder)
         self.skip = skip
@@ -35,6 +41,17 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self.places) - self.skip
+
+    def header(self) -> list[str]:
+        """The fields of the first record, of a CSV. Raises SourceError."""
+        start, end = (int(v) for v in self.places[0])
+        try:
+            text = read_range(self.path, start, end - start).decode("utf-8-sig")
+            if "\0" in text:
+                raise SourceError(f"{self.path} begins with zero bytes, perhaps UTF-16; save it as UTF-8")
+            return next(csv.reader(io.StringIO(text, newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise SourceError(f"{self.path} begins with no CSV header in UTF-8 ({error}); save it as such") from error
 
     def record(self, index: int) -> str:
         start, end = (int(v) for v in self.places[self.skip + index])
