@@ -19,6 +19,7 @@ from .files.video import FORMATS, check_clips, existing_files, format_of, write_
 
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 SEEDS = 2**64
+LARGEST_PICTURE = 4096 * 4096
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,11 @@ def run(args: argparse.Namespace) -> None:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     share = jobs(args)[rank::world]
     width, height = parse_size(args.size)
+    if width and width * (height or 0) > LARGEST_PICTURE:
+        raise ValueError(
+            f"--size {args.size} is larger than any model was made for; expected at most {LARGEST_PICTURE} pixels a"
+            " frame, e.g. 1024x576"
+        )
     # Only this process's own files: another may have written some of its own already.
     if args.skip_existing:
         missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
@@ -142,6 +148,10 @@ def run(args: argparse.Namespace) -> None:
 
     from .pipeline import TextToVideo, override, warn_of_cut
 
+    if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {args.device}: torch finds no such GPU here; expected cpu, or a torch built for CUDA"
+        )
     device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     model = TextToVideo(args.checkpoint, device, dtype)

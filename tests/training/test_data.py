@@ -79,7 +79,7 @@ def laion(folder: Path, tars: int, each: int) -> Path:
     seed=st.integers(0, 5),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_epoch_is_every_sample_once_and_none_held_out(count, held, seed, sizes):
     for blocks in (None, sizes):
         total = count if blocks is None else sum(blocks)

@@ -73,7 +73,7 @@ def captions(batches) -> list[str]:
     seed=st.integers(0, 3),
     places=st.integers(0, 20_000),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_each_source_is_read_in_its_own_order_without_a_gap(weights, seed, places):
     """Wherever one begins to read: what is at a position follows from it alone."""
     mixing, later = Mixing(weights, seed, (0,)), Mixing(weights, seed, (0,))
