@@ -1,0 +1,29 @@
+"""How much fine structure frames have."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .metric import Clip, ClipMetric, Measure
+
+
+class Sharpness(ClipMetric):
+    name = "sharpness"
+    measures = (
+        Measure("sharpness", "variance of the Laplacian of the brightness (0..255), mean over the frames", "higher"),
+    )
+    warning = "noise and compression count as sharpness: compare only where `noise` is the same"
+
+    def measure(self, clip: Clip) -> dict[str, float]:
+        return {"sharpness": float(np.mean([laplacian(frame).var() for frame in luma(clip.frames)]))}
+
+
+def luma(frames: np.ndarray) -> np.ndarray:
+    """Brightness of frames `[T, H, W, 3]`: float32 `[T, H, W]` of 0..255 (BT.601)."""
+    return frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def laplacian(frame: np.ndarray) -> np.ndarray:
+    """The sum of the four neighbours less four times the pixel, `[H - 2, W - 2]`."""
+    neighbours = frame[:-2, 1:-1] + frame[2:, 1:-1] + frame[1:-1, :-2] + frame[1:-1, 2:]
+    return neighbours - 4 * frame[1:-1, 1:-1]
