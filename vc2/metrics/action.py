@@ -54,7 +54,7 @@ class Action(ClipMetric):
 
         action = self.named(clip.prompt)
         if action is None:
-            raise NotApplicableError("an action of Kinetics in the prompt")
+            raise NotApplicableError("the prompt names none of Kinetics' actions")
         index = np.linspace(0, len(clip.frames) - 1, FRAMES).round().astype(int)
         frames = torch.from_numpy(np.ascontiguousarray(clip.frames[index])).permute(0, 3, 1, 2)
         video = MViT_V2_S_Weights.KINETICS400_V1.transforms()(frames)[None].to(next(self.network.parameters()).device)

@@ -77,7 +77,7 @@ class Faces(ClipMetric):
         frames = spread(FRAMES, clip.frames)
         found = [d for d in map(self.descriptor, frames) if d is not None]
         if len(found) < 2:
-            raise NotApplicableError(f"a face in {len(found)} of {len(frames)} frames")
+            raise NotApplicableError(f"it takes two faces, and {len(found)} of {len(frames)} frames have one")
         first, others = found[0], np.stack(found[1:])
         cosines = others @ first / (np.linalg.norm(others, axis=1) * np.linalg.norm(first))
         return {

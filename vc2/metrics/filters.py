@@ -32,7 +32,7 @@ class Filters(ClipMetric):
 
         _, height, width, _ = clip.frames.shape
         if min(height, width) < 16:
-            raise NotApplicableError(f"{width}x{height} pixels, of 16x16 that it takes")
+            raise NotApplicableError(f"it takes 16x16 pixels, and the clip has {width}x{height}")
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r 10 -i pipe:0 -pix_fmt yuv420p".split()
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, "-vf", f"format=yuv420p,{FILTERS}"]
         done = subprocess.run(

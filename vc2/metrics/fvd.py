@@ -18,6 +18,7 @@ LEAST_FRAMES = 10  # fewer do not outlast I3D's strides
 
 
 class I3D(CorpusMetric):
+    extractor = "i3d"
     table = "supplement's Table 1 (MSR-VTT, zero-shot: FVD on 2,048 clips)"
     file = "i3d_torchscript.pt"
     needs_reference = True

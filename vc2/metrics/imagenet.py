@@ -79,6 +79,7 @@ class FrameConsistency(Lite, ClipMetric):
 
 class LiteKernelDistance(Lite, CorpusMetric):
     name = "kernel_distance"
+    extractor = "efficientnet-lite0"
     measures = (Measure("kernel_distance", "kernel distance (as KID) of frames to those of the reference", "lower"),)
     least = 8
     needs_reference = True

@@ -24,6 +24,10 @@ class Inception(CorpusMetric):
     preprocessing = "8 frames, first to last; 299x299 as TensorFlow 1 resized"
     layer: str
 
+    @property
+    def extractor(self) -> str:  # type: ignore[override]
+        return f"inception {self.layer}"
+
     @cached_property
     def _network(self) -> torch.nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

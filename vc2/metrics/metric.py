@@ -113,7 +113,7 @@ class Metric(ABC):
 def moving(clip: Clip, frames: int = 2) -> np.ndarray:
     """The frames of a clip. Raises NotApplicableError where they are fewer than that."""
     if len(clip.frames) < frames:
-        raise NotApplicableError(f"{len(clip.frames)} of {frames} frames that it takes")
+        raise NotApplicableError(f"it takes {frames} frames, and the clip has {len(clip.frames)}")
     return clip.frames
 
 
@@ -130,6 +130,7 @@ class CorpusMetric(Metric):
 
     kind: Literal["clip", "corpus", "composite"] = "corpus"
     needs_reference: bool = False
+    extractor: str  # names what `features` gives; metrics of one extractor share them
 
     @abstractmethod
     def features(self, clip: Clip) -> np.ndarray:
