@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from .frames import luma
 from .metric import Clip, ClipMetric, Measure
@@ -30,5 +29,7 @@ class Blotches(ClipMetric):
 
 def unevenness(frame: np.ndarray) -> float:
     """Median |x| / 0.6745 of the difference of two blurs; the median passes over objects and their outlines."""
+    from scipy.ndimage import gaussian_filter
+
     band = gaussian_filter(frame, FINE) - gaussian_filter(frame, COARSE)
     return float(np.median(np.abs(band)) / MAD_OF_A_NORMAL)
