@@ -1,4 +1,4 @@
-"""Metrics with networks: those whose weights come along read real pictures; the user's files are tiny ones made here."""
+"""Metrics with networks: those whose weights come along see real pictures; files of users are tiny ones made here."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_text_in_one_frame_is_no_watermark(reader, bikes):
 
 def test_a_cut_is_counted_and_a_ride_is_none(bikes):
     metric = fresh("cuts")
-    random_state, torch_state = random.getstate(), torch.get_rng_state()
+    random_state = random.getstate()
     photo = skimage.data.astronaut()[:136, 100:420]
     assert metric.measure(bikes) == {"cuts": 0}
     cut = np.concatenate([bikes.frames, np.stack([photo] * 12)])
@@ -74,7 +74,6 @@ def test_a_cut_is_counted_and_a_ride_is_none(bikes):
     # What the package does to a process that imports it is kept away.
     assert random.getstate() == random_state
     assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.equal(torch.get_rng_state(), torch_state) or True
     assert len(metric.weights_hash) == 64
 
 
@@ -203,7 +202,7 @@ def test_fvd_looks_at_clips_as_the_file_wants_them(weights, bikes):
 
 
 def test_inception_scores_by_torch_fidelity():
-    """Ten equal splits of four classes that are certain: exp of the entropy of a half. Features that are equal are at 0."""
+    """Four classes, each picture certain of one: 4. Pictures that are all alike: 1. Equal features are at 0."""
     logits = 1000 * np.eye(4)[np.arange(4000) % 4]
     assert fresh("inception_score").measure([logits], [])["inception_score"] == pytest.approx(4, rel=0.01)
     same = [np.ones((400, 4)) / 4]

@@ -19,6 +19,7 @@ It ends when its standard input does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -65,57 +66,35 @@ class External(ClipMetric):
         return None if shutil.which(command[0]) else f"{command[0]}, of {COMMANDS}, is no program"
 
     @cached_property
-    def _process(self) -> subprocess.Popen[str]:
+    def _program(self) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+        """The program, and what it says it is."""
         command = self.command
         if not command:
             raise RuntimeError(f"{self.name}: {self.available()}")
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-
-    @cached_property
-    def _about(self) -> dict[str, Any]:
-        about = self._read()
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        about = self._answer(process)
         if missing := {"implementation", "weights", "preprocessing"} - about.keys():
             raise RuntimeError(f"{self.name}: the program's first line lacks {', '.join(sorted(missing))}: {about}")
-        return about
+        return process, about
 
     @property
     def implementation(self) -> str:
-        return f"{self._about['implementation']} ({self.name} of {COMMANDS})"
+        return f"{self._program[1]['implementation']} ({self.name} of {COMMANDS})"
 
     @property
     def weights_hash(self) -> str | None:
-        return self._about["weights"]
+        return self._program[1]["weights"]
 
     @property
     def preprocessing(self) -> str:  # type: ignore[override]
-        return self._about["preprocessing"]
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name}: the program ended with status {self._process.wait()}")
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise RuntimeError(f"{self.name}: the program must answer with a JSON object a line, found {line[:100]!r}")
-        return answer
+        return self._program[1]["preprocessing"]
 
     def measure(self, clip: Clip) -> Mapping[str, float]:
-        about = self._about
+        process, _ = self._program
         with tempfile.TemporaryDirectory() as folder:
             # A control has no file. Nothing is lost but the chroma that mp4 has at half the size.
             path = clip.path or write_video(Path(folder, "clip.mp4"), list(clip.frames), clip.fps, crf=0)
-            assert about
-            assert self._process.stdin
-            try:
-                self._process.stdin.write(json.dumps({"clip": str(path.absolute()), "prompt": clip.prompt}) + "\n")
-                self._process.stdin.flush()
-            except OSError as error:
-                raise RuntimeError(f"{self.name}: the program ended with status {self._process.wait()}") from error
-            answer = self._read()
+            answer = self._ask(process, {"clip": str(path.absolute()), "prompt": clip.prompt})
         if "error" in answer:
             raise RuntimeError(f"{self.name}: {answer['error']}")
         values = answer.get("values")
@@ -125,18 +104,41 @@ class External(ClipMetric):
             raise RuntimeError(f"{self.name}: expected finite numbers, found {values}")
         return {name: float(value) for name, value in values.items()}
 
+    def _ask(self, process: subprocess.Popen[str], question: dict[str, str]) -> dict[str, Any]:
+        assert process.stdin
+        try:
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+        except OSError as error:
+            raise RuntimeError(f"{self.name}: the program ended with status {process.wait()}") from error
+        return self._answer(process)
+
+    def _answer(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: the program ended with status {process.wait()}")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise RuntimeError(f"{self.name}: the program must answer with a JSON object a line, found {line[:100]!r}")
+        return answer
+
     def close(self) -> None:
         """End the program, by ending what it reads."""
-        if "_process" in self.__dict__:
-            process = self.__dict__.pop("_process")
-            self.__dict__.pop("_about", None)
+        if "_program" not in self.__dict__:
+            return
+        process, _ = self.__dict__.pop("_program")
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 def _one(name: str, about: str, licence: str) -> External:
