@@ -112,8 +112,10 @@ def test_worse_pictures_are_further_away(lite, bikes):
     distances = []
     for noise in (0, 40, 80):
         worse = bikes.frames + np.random.default_rng(0).normal(0, noise, bikes.frames.shape)
-        clip = replace(bikes, frames=worse.clip(0, 255).astype(np.uint8)[6:12])
-        distances.append(lite.measure([lite.features(clip)], reference)["kernel_distance"])
+        frames = worse.clip(0, 255).astype(np.uint8)
+        clips = [replace(bikes, frames=frames[i : i + 2]) for i in (6, 8, 10)]
+        distances.append(lite.measure([lite.features(clip) for clip in clips], reference)["kernel_distance"])
+    assert lite.features(bikes).shape == (1, 1280)
     assert distances[0] < distances[1] < distances[2]
 
 

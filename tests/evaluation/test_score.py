@@ -239,6 +239,23 @@ def test_a_distance_takes_a_reference_of_as_many(clips, tmp_path):
     assert metric.looked == 3
 
 
+def test_too_few_clips_are_not_looked_at(clips):
+    metric = Spread()
+    metric.least = 4
+    scoring(clips).run([metric])
+    assert metric.looked == 0
+    assert statuses(clips, "spread") == {"skipped: 3 of at least 4 clips that it takes"}
+
+
+def test_a_prompt_that_changed_is_measured_again(clips):
+    metric = Brightness()
+    scoring(clips, controls=False).run([metric])
+    others = {name: suites.Prompt(name, "something else") for name in PROMPTS}
+    again = Scoring("other", clips_of(clips, others), others, clips / "scores.jsonl", controls=False)
+    again.run([metric])
+    assert metric.asked[3:] == ["something else"] * 3
+
+
 def test_a_composite_is_made_of_means_and_stands_beside_its_parts(clips):
     scoring(clips).run([Double()])
     assert statuses(clips, "double") == {"skipped: brightness not measured"}
@@ -334,5 +351,5 @@ def test_rows_are_json_for_everyone(clips):
     lines = (clips / "scores.jsonl").read_text().splitlines()
     assert list(json.loads(lines[0])) == [
         *("set", "clip", "clip_hash", "prompt_id", "seed", "metric", "value", "status", "implementation", "weights"),
-        *("preprocessing", "control", "n"),
+        *("preprocessing", "control", "n", "prompt"),
     ]

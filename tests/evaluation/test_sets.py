@@ -183,6 +183,16 @@ def test_of_rows_with_one_key_the_last_counts(tmp_path):
     assert rows.read_scores(tmp_path / "s.jsonl") == [SCORE, replace(SCORE, set="b")]
 
 
+def test_what_tables_are_made_of():
+    """A clip that was made anew, a metric that was installed meanwhile, another that was not."""
+    gone = {"clip": None, "value": None, "prompt_id": None, "seed": None, "status": "skipped: no library"}
+    old, new = replace(SCORE, value=1.0), replace(SCORE, clip_hash="11", value=2.0)
+    absent, present = replace(SCORE, metric="fvd", **gone), replace(SCORE, metric="flow")
+    frozen = replace(SCORE, control="frozen", value=3.0)
+    scores = [old, replace(present, **gone), absent, frozen, new, present]
+    assert rows.current(scores) == [new, absent, frozen, present]
+
+
 def test_a_value_is_a_number_and_only_with_ok():
     for wrong in ({"value": None}, {"status": "skipped: x"}, {"value": float("nan")}):
         with pytest.raises(ValueError, match="noise of x-0"):

@@ -14,8 +14,10 @@
 | preprocessing | one line |
 | control | null for the set itself, "frozen", "shuffled" or "ground truth" |
 | n | how many clips a corpus metric saw, or a composite's means are of, else null |
+| prompt | what the clip was scored against, null where it is not known, and for what is of the whole set |
 
-A metric that cannot be computed here (no library, no file) has one row of the whole set for each of its measures.
+A metric that cannot be computed here (no library, no file) has one row of the whole set for each of its measures. Rows
+are never taken back: `current` leaves out those that later ones have overtaken.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Score:
     preprocessing: str
     control: str | None = None
     n: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if (self.value is not None) != (self.status == OK):
@@ -62,18 +65,35 @@ class Score:
     @property
     def key(self) -> tuple[str | None, ...]:
         """What tells rows apart; of several with one key the last one counts."""
-        what = (self.set, self.clip, self.clip_hash, self.prompt_id, self.control, self.metric)
+        what = (self.set, self.clip, self.clip_hash, self.prompt_id, self.prompt, self.control, self.metric)
         return (*what, self.implementation, self.weights, self.preprocessing)
 
 
 def read_scores(path: Path) -> list[Score]:
-    """The scores that count, in the order in which their keys first appear: of several with one key the last. Raises
-    ValueError for a file of something else.
-    """
+    """All scores in the order written, of several with one key the last. Raises ValueError for a file of others."""
+    scores: dict[tuple[str | None, ...], Score] = {}
     try:
-        return list({score.key: score for score in (Score(**row) for row in read(path))}.values())
+        for row in read(path):
+            score = Score(**row)
+            scores.pop(score.key, None)
+            scores[score.key] = score
     except TypeError as error:
         raise ValueError(f"{path} holds other rows than scores ({error})") from error
+    return list(scores.values())
+
+
+def current(scores: Iterable[Score]) -> list[Score]:
+    """What tables are made of: the newest score of each set, clip, control and measure. That a metric could not be
+    computed counts only as long as it never could.
+    """
+    scores = list(scores)
+    newest = {(score.set, score.clip, score.control, score.metric): score for score in scores}
+    measured = {(score.set, score.control, score.metric) for score in scores if score.status == OK}
+    return [
+        score
+        for score in newest.values()
+        if score.status == OK or score.clip is not None or (score.set, score.control, score.metric) not in measured
+    ]
 
 
 def append_scores(path: Path, scores: Iterable[Score]) -> None:

@@ -19,7 +19,7 @@ from ..files.video import frame_rate, read_video
 from ..metrics.metric import Clip, ClipMetric, Composite, CorpusMetric, Metric, NotApplicableError, file_hash
 from . import controls
 from .features import Features
-from .rows import OK, Score, append_scores, read_scores
+from .rows import OK, Score, append_scores, current, read_scores
 from .sets import ClipFile
 from .suites import Prompt
 
@@ -34,6 +34,7 @@ class Item:
     hash: str
     prompt_id: str | None
     seed: int | None
+    prompt: str | None
     control: str | None
     made: Callable[[Clip], Clip]
 
@@ -80,11 +81,13 @@ class Scoring:
         """Write the rows that are missing; returns how many of all that are wanted are ok, skipped and failed."""
         tools = [tool for metric in metrics if (tool := self._tool(metric))]
         groups = list(self._groups())
+        self._counts = Counter(item.control for group in groups for item in group.items)
         for group in tqdm(groups, desc=self.name, unit="clip", dynamic_ncols=True):
             self._measure(group, tools)
         corpora = [(tool, tool.metric) for tool in tools if isinstance(tool.metric, CorpusMetric)]
-        if any(metric.needs_reference for _, metric in corpora):
-            self._look_at_reference(tools)
+        # Any of the set's own variants is at most as many as its files.
+        wanted = [(t, m) for t, m in corpora if not self._refusal(m, len(self.clips), len(self.reference))]
+        self._look_at_reference([(tool, metric) for tool, metric in wanted if metric.needs_reference])
         items = [item for group in groups for item in group.items]
         for control in dict.fromkeys(item.control for item in items):
             for tool, corpus in corpora:
@@ -113,7 +116,7 @@ class Scoring:
     def _groups(self) -> Iterator[Group]:
         for clip in self.clips:
             file, prompt = self._hashes[clip.path], self.prompts.get(clip.prompt_id or "")
-            item = partial(Item, clip.path.name, file, clip.prompt_id, clip.seed)
+            item = partial(Item, clip.path.name, file, clip.prompt_id, clip.seed, prompt.prompt if prompt else None)
             items = [item(None, lambda clip: clip)]
             if self.controls:
                 items.append(item("frozen", controls.frozen))
@@ -123,7 +126,7 @@ class Scoring:
         for prompt in (self.prompts[name] for name in asked if name) if self.controls else ():
             if truth := controls.ground_truth(prompt, self.frames):
                 shown = hashlib.sha256(truth.frames.tobytes()).hexdigest()
-                item = Item(prompt.id, shown, prompt.id, None, "ground truth", lambda clip: clip)
+                item = Item(prompt.id, shown, prompt.id, None, prompt.prompt, "ground truth", lambda clip: clip)
                 yield Group(partial(_same, truth), [item])
 
     def _measure(self, group: Group, tools: Sequence[Tool]) -> None:
@@ -143,10 +146,12 @@ class Scoring:
             if isinstance(tool.metric, ClipMetric):
                 self._clip(item, tool, tool.metric, item.made(clip))
             elif isinstance(tool.metric, CorpusMetric):
-                self._look(tool, tool.metric, item.made(clip), self._features_of(item.hash, item.control, tool))
+                self._look(tool.metric, item.made(clip), self._features_of(item.hash, item.control, tool))
 
     def _pending(self, item: Item, tool: Tool) -> bool:
         if isinstance(tool.metric, CorpusMetric):
+            if self._refusal(tool.metric, self._counts[item.control], len(self.reference)):
+                return False
             return not self._features_of(item.hash, item.control, tool).is_file()
         if not isinstance(tool.metric, ClipMetric):
             return False
@@ -186,7 +191,18 @@ class Scoring:
         how = (tool.metric.extractor, tool.implementation, tool.weights, tool.preprocessing)
         return self._features.path(clip_hash, control, *how)
 
-    def _look(self, tool: Tool, metric: CorpusMetric, clip: Clip, path: Path) -> None:
+    def _refusal(self, metric: CorpusMetric, clips: int, reference: int) -> str | None:
+        """Why so many clips do not make a number."""
+        least = f"of at least {metric.least} clips that it takes"
+        if metric.needs_reference and not self.reference:
+            return "skipped: it needs --reference"
+        if clips < metric.least:
+            return f"skipped: {clips} {least}"
+        if metric.needs_reference and reference < metric.least:
+            return f"skipped: the reference has {reference} {least}"
+        return None
+
+    def _look(self, metric: CorpusMetric, clip: Clip, path: Path) -> None:
         if path.is_file():  # another metric of the same extractor was here
             return
         try:
@@ -196,19 +212,18 @@ class Scoring:
         except Exception:  # a clip that a library cannot look at is left out, and `n` tells
             log.warning("%s leaves out %s", metric.name, clip.path, exc_info=True)
 
-    def _look_at_reference(self, tools: Sequence[Tool]) -> None:
-        for path in tqdm(self.reference, desc="reference", unit="clip", dynamic_ncols=True):
-            for tool in tools:
-                if isinstance(tool.metric, CorpusMetric) and tool.metric.needs_reference:
-                    target = self._features_of(file_hash(path), None, tool)
-                    if target.is_file():
-                        continue
-                    try:
-                        clip = _read(path, "")
-                    except OSError as error:
-                        log.warning("the reference goes without a clip: %s", error)
-                        break
-                    self._look(tool, tool.metric, clip, target)
+    def _look_at_reference(self, corpora: Sequence[tuple[Tool, CorpusMetric]]) -> None:
+        for path in tqdm(self.reference if corpora else (), desc="reference", unit="clip", dynamic_ncols=True):
+            targets = [(tool, metric, self._features_of(file_hash(path), None, tool)) for tool, metric in corpora]
+            if all(target.is_file() for _, _, target in targets):
+                continue
+            try:
+                clip = _read(path, "")
+            except OSError as error:
+                log.warning("the reference goes without a clip: %s", error)
+                continue
+            for _, metric, target in targets:
+                self._look(metric, clip, target)
 
     def _corpus(self, tool: Tool, metric: CorpusMetric, items: Sequence[Item], control: str | None) -> None:
         reference = self.reference if metric.needs_reference else ()
@@ -216,15 +231,10 @@ class Scoring:
         theirs = [self._features_of(file_hash(path), None, tool) for path in reference]
         paths, theirs = ([path for path in some if path.is_file()] for some in (paths, theirs))
         of = digest([item.hash for item in items], [file_hash(path) for path in reference])
-        short = f"of at least {metric.least} clips that it takes"
-        status, values = OK, {}
-        if metric.needs_reference and not reference:
-            status = "skipped: it needs --reference"
-        elif len(paths) < metric.least:
-            status = f"skipped: {len(paths)} {short}"
-        elif metric.needs_reference and len(theirs) < metric.least:
-            status = f"skipped: the reference has {len(theirs)} {short}"
-        else:
+        # There may be too few, or too few that could be looked at.
+        refused = self._refusal(metric, len(items), len(reference)) or self._refusal(metric, len(paths), len(theirs))
+        status, values = refused or OK, dict[str, float]()
+        if not refused:
             done = [
                 self._rows.get(self._of_the_set(tool, n, None, "", of, control).key) for n in metric.measure_names()
             ]
@@ -244,7 +254,7 @@ class Scoring:
         """From the rows that count, of the set's present clips alone."""
         values: dict[str, list[float]] = {name: [] for name in metric.parts}
         present = set(self._hashes.values())  # a clip that was made anew has left its old rows behind
-        for row in self._rows.values():
+        for row in current(self._rows.values()):
             mine = row.set == self.name and row.control == control and row.value is not None and row.metric in values
             if mine and (row.clip is None or control == "ground truth" or row.clip_hash in present):
                 values[row.metric].append(row.value)
@@ -290,7 +300,7 @@ def _of_a_clip(
 ) -> Score:
     how = (tool.implementation, tool.weights, tool.preprocessing)
     clip = (item.name, item.hash, item.prompt_id, item.seed)
-    return Score(name, *clip, measure, value, status, *how, item.control)
+    return Score(name, *clip, measure, value, status, *how, item.control, prompt=item.prompt)
 
 
 def _kind(status: str) -> str:

@@ -14,6 +14,7 @@ from .frames import as_tensor, best_device
 from .metric import Clip, CorpusMetric, Measure, moving
 
 SIZE = 224
+FRAMES = 16  # as many as the paper's models make: clips of other lengths have other features
 LEAST_FRAMES = 10  # fewer do not outlast I3D's strides
 
 
@@ -22,7 +23,7 @@ class I3D(CorpusMetric):
     table = "supplement's Table 1 (MSR-VTT, zero-shot: FVD on 2,048 clips)"
     file = "i3d_torchscript.pt"
     needs_reference = True
-    preprocessing = "all frames, stretched to 224x224 (bilinear), -1..1; the 400 values before the softmax"
+    preprocessing = "first 16 frames, stretched to 224x224 (bilinear), -1..1; the 400 values before the softmax"
 
     @cached_property
     def _network(self) -> torch.jit.ScriptModule:
@@ -30,7 +31,7 @@ class I3D(CorpusMetric):
 
     @torch.no_grad()
     def features(self, clip: Clip) -> np.ndarray:
-        frames = as_tensor(moving(clip, LEAST_FRAMES))
+        frames = as_tensor(moving(clip, LEAST_FRAMES)[:FRAMES])
         frames = F.interpolate(frames, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         video = (2 * frames - 1).transpose(0, 1)[None].to(best_device())
         return self._network(video, rescale=False, resize=False, return_features=True).float().cpu().numpy()
@@ -40,7 +41,7 @@ class FVD(I3D):
     name = "fvd"
     measures = (Measure("fvd", "Frechet distance of I3D's features to the reference's", "lower"),)
     least = 256
-    warning = "it grows as clips get fewer, and differs with frames, rate and size: compare equal n and preprocessing"
+    warning = "it grows as clips get fewer; bring the reference to the frame rate of the clips, and compare equal n"
 
     def measure(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Mapping[str, float]:
         return {"fvd": distances.frechet(np.concatenate(features), np.concatenate(reference))}

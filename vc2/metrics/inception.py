@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import as_tensor, best_device, spread
+from .frames import best_device, spread
 from .metric import Clip, CorpusMetric, Measure
 
 FRAMES = 8
@@ -40,8 +40,8 @@ class Inception(CorpusMetric):
 
     @torch.no_grad()
     def features(self, clip: Clip) -> np.ndarray:
-        frames = (255 * as_tensor(spread(FRAMES, clip.frames))).byte().to(best_device())
-        return self._network(frames)[0].cpu().numpy()
+        frames = torch.from_numpy(np.ascontiguousarray(spread(FRAMES, clip.frames))).permute(0, 3, 1, 2)
+        return self._network(frames.to(best_device()))[0].cpu().numpy()
 
 
 def _all(features: Sequence[np.ndarray]) -> Tensor:
@@ -80,6 +80,7 @@ class FID(Inception):
 class KID(Inception):
     name = "kid"
     measures = (Measure("kid", "kernel distance of the frames' features to the reference's", "lower"),)
+    warning = "of pictures alone; the 8 frames of a clip count as if they were of eight"
     least = 16
     needs_reference = True
     layer = "2048"

@@ -152,9 +152,14 @@ class Composite(Metric):
         """Finite numbers by names of `measures`, from the mean of each of `parts`."""
 
 
-@lru_cache
 def file_hash(path: Path) -> str:
-    """SHA-256, in hexadecimal digits."""
+    """SHA-256, in hexadecimal digits; of a file that stays as it is it is made once."""
+    status = path.stat()
+    return _file_hash(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(10_000)
+def _file_hash(path: Path, changed: int, size: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
