@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     for name, value in (("seeds", args.seeds), ("count", args.count)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, found {value}")
+    from ..pipeline import warn_of_cut
+
     suite = suites.load(args.suite).first(args.count)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if not args.checkpoint.is_file():
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         manifest = continued(before, manifest, args.out)
     if rank == 0 and manifest != before:
         write(args.out, manifest)
+    warn_of_cut([settings.negative, *(prompt.prompt for prompt, _ in missing)], model.text.config.context_length)
     _sample(args, model, settings, missing, rank)
     return 0
 
