@@ -76,6 +76,11 @@ class Recipe(Section):
             )
         if self.compute.frozen == "int8" and self.learn.how != "lora":
             raise ValueError("compute.frozen int8 is for LoRA, where nothing of the network itself learns; use float")
+        if self.validation.metrics and not (self.samples.every and self.samples.prompts):
+            raise ValueError(
+                "validation.metrics are of the sample clips, and there are none; set samples.every and samples.prompts,"
+                " or leave validation.metrics out"
+            )
         if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
             raise ValueError(
                 "diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or"
