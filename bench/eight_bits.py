@@ -1,5 +1,7 @@
 """Does a LoRA beside frozen weights of eight bits learn what it learns beside floats? On the miniature, with the
-arithmetic that each device has. Writes its table of docs/training.md to the screen.
+arithmetic that each device has. Prints its table of docs/training.md.
+
+    python -m bench.eight_bits
 
 On a CPU bitsandbytes multiplies with the dequantised weights where it trains, on a GPU it quantises the activations
 too; the third run here does as a GPU does.
@@ -19,8 +21,10 @@ from vc2.training.loop import Trainer
 from vc2.training.prepare import prepare
 from vc2.training.recipe_files import load_recipe
 
+ROOT = Path(__file__).parent.parent
 RECIPE = [
-    *("init.unet=models/vc2-tiny.safetensors", "init.autoencoder=null", "init.text=null", "networks={}"),
+    f"init.unet={ROOT / 'models' / 'vc2-tiny.safetensors'}",
+    *("init.autoencoder=null", "init.text=null", "networks={}"),
     *("data.images.count=800", "data.held_out=48", "steps=150", "batch=16", "learn.rank=8", "optimizer.lr=1e-3"),
     *("optimizer.warmup=10", "optimizer.ema=0.95", "validation.every=50", "save_every=1000", "trackers=[]"),
 ]

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from tests.training.processes import all_ended, fork, until_step
 from vc2.training import checkpoint as runs
+from vc2.training import kernels
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 
@@ -126,6 +127,31 @@ def test_images_alone_and_a_lora_too(recipe, folder):
         [one[name].flatten().abs() for name in one if name.endswith("lora_B.weight") and name.startswith("model ")]
     )
     assert moved.mean() < 0.02 * size.mean()
+
+
+def test_compiled_layers_are_shared_among_processes_too(recipe, folder, monkeypatch):
+    """With torch's tracing but no compiler, as in test_kernels."""
+    traced = folder.parent / "traced"
+    traced.mkdir()
+
+    def backend(graph, _):
+        (traced / f"{os.environ['RANK']}-{sharding}").touch()
+        return graph.forward
+
+    monkeypatch.setattr(kernels, "BACKEND", backend)
+    monkeypatch.setattr(kernels, "require_compiler", lambda: None)
+    settings = {
+        "steps": 2,
+        "batch": 4,
+        "data": {"images": None, "lengths": [[2, 1, 1]]},
+        "diffusion": {"dropout": 0.0},
+        "optimizer": {"warmup": 0},  # so that the second step shows what the first has learned
+    }
+    alone = curve(recipe(**settings), folder.parent / "alone", 1)
+    for sharding in ("none", "full"):
+        compiled = recipe(**settings, compute={"compile": True, "sharding": sharding})
+        assert curve(compiled, folder.parent / sharding, 2) == pytest.approx(alone, rel=2e-3), sharding
+    assert {path.name for path in traced.iterdir()} == {"0-none", "1-none", "0-full", "1-full"}
 
 
 def test_a_checkpoint_serves_any_number_of_processes(recipe, folder):

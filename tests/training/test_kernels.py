@@ -1,5 +1,5 @@
 """Compiled layers compute what is written, in training steps alone. With torch's tracing but no compiler, which would
-take minutes; `bench/training_compile.py` has the proof with it.
+take minutes: what inductor makes of the graphs is torch's, and `bench/training_compile.py` only says how long it takes.
 """
 
 from __future__ import annotations
