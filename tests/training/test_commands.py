@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.test_data import broken_folder
+from tests.training.test_data import broken_folder, picture
 from tests.training.test_distributed import together
 from vc2.files import checkpoint, lora
 from vc2.files.checkpoint import UNET, VAE
@@ -179,6 +179,27 @@ def test_preparing_leaves_broken_files_out_and_names_them(recipe, tmp_path, monk
             ),
         ):
             prepare(recipe(data={"clips": None, "images": images, "broken_share": 0.1}), tmp_path / "other")
+
+
+def test_files_of_a_list_that_were_mended_are_encoded(recipe, tmp_path, monkeypatch):
+    """By the command that the refusal asks for. Of those of a list the cache's name says nothing."""
+    monkeypatch.setattr(preparing, "SHARD", 4)
+    monkeypatch.setattr(source, "ENOUGH", 16)
+    photos = broken_folder(tmp_path, 10, 6)  # in the last two tars of four
+    rows = "".join(f"{n:03d}.png,photo {n}\n" for n in range(16))
+    (photos / "list.csv").write_text(f"path,caption\n{rows}")
+    images = {"kind": "manifest", "path": str(photos / "list.csv"), "prepared": "moments"}
+    settings = recipe(data={"clips": None, "images": images, "broken_share": 0.1, "held_out": 0})
+    with pytest.raises(SourceError, match=r"6 of 16 samples .* Mend them, or take them out of the source, and prepare"):
+        prepare(settings, tmp_path / "cache")
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    for n in range(10, 15):
+        (photos / f"{n:03d}.png").write_bytes(picture(n))
+    [folder] = prepare(settings, tmp_path / "cache")
+    assert len(Prepared(folder, tmp_path / "cache" / "index")) == 15
+    assert [path.name for path in folder.glob("*.skipped.txt")] == ["000003.skipped.txt"]
+    again = [path.name for path in folder.glob("*.tar") if path.stat().st_mtime_ns != before[path.name]]
+    assert sorted(again) == ["000002.tar", "000003.tar"]
 
 
 def test_the_share_of_broken_files_is_of_all_of_them_whoever_read_them(recipe, tmp_path, monkeypatch):

@@ -307,6 +307,41 @@ def test_a_row_that_is_broken_is_a_sample_that_is(tmp_path):
             source.record(index)
 
 
+ODD = {
+    "deep": "[" * 100_000 + "]" * 100_000,
+    "deep within": '{"width": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "a width of 401 digits": '{"path": "a.png", "caption": "a", "width": 1' + "0" * 400 + ', "height": 64}',
+    "a score that no float holds": '{"path": "a.png", "caption": "a", "aesthetic": 1e39, "pwatermark": -1e309}',
+}
+GOOD = '{"path": "b.png", "caption": "b", "width": 64, "height": 64}'
+
+
+@pytest.mark.parametrize("place", ["first", "later"])
+@pytest.mark.parametrize("select", [None, {"min_side": 8}])
+@pytest.mark.parametrize("row", [*ODD, "a field of 200,000 characters"])
+def test_no_row_ends_a_run(tmp_path, row, select, place):
+    """Whatever is in it, also where all rows are gone through for what they say."""
+    if row in ODD:
+        path, rows = tmp_path / "list.jsonl", [ODD[row], GOOD] if place == "first" else [GOOD, ODD[row]]
+    else:
+        rows = ["path,caption,width,height", "b.png,b,64,64"]
+        rows.insert(1 if place == "first" else 2, f"a.png,{'a' * 200_000},64,64")
+        path = tmp_path / "list.csv"
+    path.write_text("\n".join(rows))
+    source = {"kind": "manifest", "path": str(path), **({"select": select} if select else {})}
+    listing = Stream(images(source), "images", tmp_path / "cache").source
+    captions, whys = [], []
+    for n in range(len(listing)):
+        try:
+            captions.append(listing.record(n).caption)
+        except BrokenSample as error:
+            whys.append(str(error))
+    assert "b" in captions
+    readable = row in ("a width of 401 digits", "a score that no float holds")
+    assert (len(captions), len(whys)) == (1 + (readable and not select), not (readable or select))
+    assert all(re.search(r"list\.\w+ row \d", why) for why in whys)
+
+
 def test_a_folder_is_filtered_by_size(tmp_path, caplog):
     caplog.set_level("INFO")
     source = photos(tmp_path / "photos", "p", [(64, 64), (200, 64), (40, 80), (80, 100)])

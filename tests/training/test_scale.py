@@ -25,6 +25,7 @@ from tests.training.processes import all_ended, ended, fork
 from tests.training.test_data import laion, picture, write_tar
 from vc2.training.data.order import FIRST, LARGE, NEWEST, ROUNDS, ComputedOrder, Order, mix, order_of, permuted
 from vc2.training.sources import once, tar_index
+from vc2.training.sources.folder import FolderListing
 from vc2.training.sources.select import Select
 from vc2.training.sources.shards import ShardListing
 from vc2.training.sources.source import SourceError
@@ -286,6 +287,28 @@ def test_tars_are_filtered_by_what_their_json_says(tmp_path, caplog):
     assert len(other) == 14
     with pytest.raises(SourceError, match=r"0 of 14 samples are selected .* lower what `select` asks"):
         ShardListing(str(tmp_path / "tars"), "images", tmp_path / "index", Select(max_watermark=0.01))
+
+
+@pytest.mark.parametrize(
+    "table", [b"[" * 100_000, b'{"width": 1' + b"0" * 400 + b', "height": 40}', b'{"pwatermark": 1e39}', b"\xff"]
+)
+def test_no_table_ends_a_run(tmp_path, table):
+    """And what it says wrong of a picture's size is measured."""
+    path = write_tar(tmp_path / "0.tar", {"a": {"png": picture(0, (40, 48)), "txt": b"a", "json": table}})
+    listing = ShardListing(str(path), "images", tmp_path / "index", Select(min_side=8))
+    assert listing.sizes().tolist() == [[48, 40]]
+    assert listing.record(0).caption == "a"
+
+
+def test_a_name_may_be_no_text(tmp_path):
+    """As older archives have them, and disks."""
+    name = os.fsdecode(b"caf\xe9")
+    path = write_tar(tmp_path / "0.tar", {name: {"png": picture(0), "txt": b"a"}})
+    assert ShardListing(str(path), "images", tmp_path / "index").record(0).caption == "a"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / f"{name}.png").write_bytes(picture(0))
+    (tmp_path / "photos" / f"{name}.txt").write_text("a")
+    assert FolderListing(tmp_path / "photos", "images").content().startswith("content ")
 
 
 def test_a_size_that_no_json_tells_is_the_picture_s(tmp_path):

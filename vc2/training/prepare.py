@@ -1,7 +1,8 @@
 """`python -m vc2.training prepare`: encode a recipe's sources once, into WebDataset tars that training reads.
 
 Tars are written under a temporary name and renamed, so that an interrupted run goes on with the tars that are missing;
-under `accelerate launch` every process takes its share of them.
+under `accelerate launch` every process takes its share of them. Where too much could not be used, the same command
+makes those tars again that lack samples.
 """
 
 from __future__ import annotations
@@ -84,15 +85,20 @@ def _prepare(stream: Stream, folder: Path, encoders: Encoders, accelerator: Acce
     """One source, this process's share of its tars."""
     total, with_text = len(stream.source), stream.section.prepared == "moments and text"
     folder.mkdir(parents=True, exist_ok=True)
-    mine = range(0, total, SHARD)[accelerator.process_index :: accelerator.num_processes]
-    todo = {start: range(start, min(start + SHARD, total)) for start in mine if not _tar(folder, start).is_file()}
+    starts = range(0, total, SHARD)
+    todo = [start for start in starts if not _tar(folder, start).is_file()]
+    if not todo and _too_many(_broken(folder), stream):  # as the last run ended: by now they may be mended
+        todo = [start for start in starts if _skipped(folder, start).is_file()]
+    accelerator.wait_for_everyone()  # until all have looked, before one writes
+    mine = starts[accelerator.process_index :: accelerator.num_processes]
+    shares = {start: range(start, min(start + SHARD, total)) for start in mine if start in todo}
     with tqdm(
-        total=sum(len(indices) for indices in todo.values()),
+        total=sum(len(indices) for indices in shares.values()),
         unit="sample",
         desc=f"preparing {stream.medium}",
         disable=not accelerator.is_main_process,
     ) as bar:
-        for start, indices in todo.items():
+        for start, indices in shares.items():
             _write_tar(_tar(folder, start), stream, indices, encoders, with_text, bar)
     accelerator.wait_for_everyone()
     _judge_skipped(stream, folder, accelerator.is_main_process)
@@ -112,19 +118,34 @@ def _judge_skipped(stream: Stream, folder: Path, warn: bool) -> None:
     """Raises SourceError where too much could not be used, of all tars, whoever wrote them and when: so every process
     comes to the same answer.
     """
-    total, share, names = len(stream.source), stream.recipe.data.broken_share, folder / f"*{SKIPPED}"
-    broken = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob(f"*{SKIPPED}"))
+    broken, names = _broken(folder), folder / f"*{SKIPPED}"
     if broken and warn:
         log.warning("%d samples could not be used; %s name them", broken, names)
-    if total >= source.ENOUGH and broken > share * total:
+    if _too_many(broken, stream):
         raise SourceError(
-            f"{broken} of {total} samples of {stream.name} could not be used, more than data.broken_share"
-            f" allows; {names} name them. Mend or remove them and prepare again, or raise data.broken_share"
+            f"{broken} of {len(stream.source)} samples of {stream.name} could not be used, more than data.broken_share"
+            f" allows; {names} name them. Mend them, or take them out of the source, and prepare again; or raise"
+            " data.broken_share"
         )
+
+
+def _broken(folder: Path) -> int:
+    """Samples that are left out so far."""
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob(f"*{SKIPPED}"))
+
+
+def _too_many(broken: int, stream: Stream) -> bool:
+    total = len(stream.source)
+    return total >= source.ENOUGH and broken > stream.recipe.data.broken_share * total
 
 
 def _tar(folder: Path, start: int) -> Path:
     return folder / f"{start // SHARD:06d}.tar"
+
+
+def _skipped(folder: Path, start: int) -> Path:
+    """Why samples are left out of a tar; there is none where all are in it."""
+    return _tar(folder, start).with_suffix(SKIPPED)
 
 
 def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, with_text: bool, bar: tqdm) -> None:
@@ -154,6 +175,8 @@ def _write_tar(path: Path, stream: Stream, indices: range, encoders: Encoders, w
         if broken:
             path.with_suffix(SKIPPED).write_text("".join(f"{why}\n" for why in broken), encoding="utf-8")
         temporary.replace(path)
+        if not broken:
+            path.with_suffix(SKIPPED).unlink(missing_ok=True)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,9 +1,10 @@
-"""Damaged pictures, captions and clips, read as training reads them: each is a sample, or a broken sample that is named
-in one line, and nothing else is raised, run or written. Try n is always the same one.
+"""Damaged pictures, captions, clips and rows of lists, read as training reads them: each is a sample, or a broken one
+that is named in one line, and nothing else is raised, run or written. Try n is always the same one.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import random
@@ -19,6 +20,8 @@ from PIL import Image
 from tests.fuzz.guard import SECONDS, measured
 from vc2.training.sources import media
 from vc2.training.sources.record import Record, blamed, caption_of, text_of
+from vc2.training.sources.rows import csv_row, json_row
+from vc2.training.sources.select import DETAILS, Select, Selection, size_of_bytes
 from vc2.training.sources.source import BrokenSample, View
 
 SIDE = 32
@@ -32,7 +35,8 @@ EXTREME = (
     b"\xff\xff\xff\x7f",
     b"\1",
 )
-TURNS = ("picture", "picture", "clip", "clip", "caption")
+TURNS = ("picture", "picture", "clip", "clip", "caption", "row", "size")
+COLUMNS = ("path", "caption", "width", "height", "pwatermark", "aesthetic")
 
 
 def pictures() -> list[bytes]:
@@ -100,6 +104,16 @@ def captions() -> list[bytes]:
     return [*plain, "a café".encode("latin-1"), *tables, b"", b"\xff\xfe", b'{"caption": "\\ud800 half"}']
 
 
+def rows() -> list[bytes]:
+    """Of a CSV with COLUMNS, and of JSON lines; some are odd from the start."""
+    numbers = (512, "512", 1e39, "nan", "-inf", 10**400, None, [[]], True, "0x10", "")
+    tables = [dict(zip(COLUMNS, ("a.png", 'a 5" pipe', n, 40, 0.1, n), strict=True)) for n in numbers]
+    written = [json.dumps(table) for table in tables] + ["[" * 100_000, '{"width": ' * 50_000]
+    text = io.StringIO()
+    csv.writer(text).writerows([*(table.values() for table in tables), ["a" * 150_000]])
+    return [line.encode() for line in (*written, *text.getvalue().splitlines())]
+
+
 def mutate(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """A few things that happen to files, and some that people do to them."""
     out = bytearray(content)
@@ -135,7 +149,8 @@ def mutate(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
 class Fuzzer:
     def __init__(self, folder: Path):
         self.folder = folder
-        self.originals = {"picture": pictures(), "caption": captions(), "clip": clips(folder)}
+        self.originals = {"picture": pictures(), "caption": captions(), "clip": clips(folder), "row": rows()}
+        self.originals["size"] = self.originals["picture"]
 
     def make(self, number: int) -> tuple[str, bytes]:
         rng = random.Random(number)
@@ -154,6 +169,9 @@ class Fuzzer:
             assert "\n" not in caption
             caption.encode()
             return
+        if kind in ("row", "size"):
+            self.select(kind, content)
+            return
         path = self.folder / "file"
         path.write_bytes(content)
         # As a file, and as bytes in a tar.
@@ -165,6 +183,20 @@ class Fuzzer:
         assert sample.frames.dtype == torch.uint8
         assert sample.frames.is_contiguous()
         assert 0 <= sample.fps < 1000, sample.fps
+
+    def select(self, kind: str, content: bytes) -> None:
+        """What a `select` looks at before a sample is read. Raises BrokenSample, or AssertionError for what is none."""
+        criteria = Select(min_side=8, max_aspect=3, max_watermark=0.5, min_aesthetic=5)
+        if kind == "size":
+            details = (*size_of_bytes(content), 0.0, 6.0)
+        elif content[:1] in (b"{", b"["):
+            details = criteria.read(json_row(content, "file"))
+        else:
+            details = criteria.read(csv_row(text_of(content, "file"), COLUMNS, "file"))
+        known = np.array([details], DETAILS)
+        assert tuple(known[0])[:2] == details[:2]
+        assert not np.isinf([known["watermark"], known["aesthetic"]]).any()
+        Selection(criteria)(known)
 
     def judge(self, number: int) -> tuple[str, float]:
         """("a picture, read" or so, seconds). Raises AssertionError for what must not be."""

@@ -1,5 +1,5 @@
-"""`python -m tests.fuzz.media --first 10000 --tries 100000`: read many damaged pictures, captions and clips, and tell
-what became of them.
+"""`python -m tests.fuzz.media --first 10000 --tries 100000`: read many damaged pictures, captions, clips and rows, and
+tell what became of them.
 """
 
 from __future__ import annotations

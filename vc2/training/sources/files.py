@@ -47,7 +47,8 @@ def content_of(root: Path, files: Sequence[Path], captions: Sequence[Path]) -> s
     digest = hashlib.sha256()
     looked_at = set(range(0, len(files), -(-len(files) // HEADS)))
     for n, (path, caption) in enumerate(zip(files, captions, strict=True)):
-        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+        about = f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n"
+        digest.update(about.encode(errors="backslashreplace"))  # a name may be no text
         if n in looked_at:
             with open(path, "rb") as file:
                 digest.update(file.read(HEAD))

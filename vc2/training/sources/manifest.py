@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 from collections.abc import Mapping
@@ -17,12 +16,14 @@ from .lines import Lines
 from .mapped import Mapped
 from .once import complete, touch, whole
 from .record import Record, caption_of
+from .rows import csv_row, json_row
 from .select import DETAILS, Select, Selection
 from .source import CONTENT, BrokenSample, Source, SourceError
 
 log = logging.getLogger(__name__)
 
 OFTEN = 2**16  # rows between two signs of life
+TRIED = 20  # rows to look for columns in, of JSON lines
 CSV, JSONL, PARQUET = ".csv", ".jsonl", ".parquet"
 
 
@@ -131,23 +132,22 @@ class Table:
         if quoted:
             self.columns = lines.header()
         else:
-            self.columns = list(self.row(0))
+            self.columns = self._keys()
 
-    def row(self, index: int) -> dict[str, object]:
+    def row(self, index: int) -> Mapping[str, object]:
         """Raises BrokenSample where it is none."""
         text, name = self.lines.record(index), f"{self.lines.path} row {index + 1}"
-        if self.quoted:
-            fields = next(csv.reader(io.StringIO(text, newline="")))
-            if len(fields) != len(self.columns):
-                raise BrokenSample(f"{name} has {len(fields)} fields, expected {len(self.columns)}")
-            return dict(zip(self.columns, fields, strict=True))
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise BrokenSample(f"{name} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise BrokenSample(f"{name} is a {type(row).__name__}, expected a JSON object")
-        return row
+        return csv_row(text, self.columns, name) if self.quoted else json_row(text, name)
+
+    def _keys(self) -> list[str]:
+        """Of the first row that can be read. Raises BrokenSample where none of some is."""
+        errors: list[BrokenSample] = []
+        for index in range(min(len(self.lines), TRIED)):
+            try:
+                return list(self.row(index))
+            except BrokenSample as error:
+                errors.append(error)
+        raise errors[0]
 
 
 def table_of(path: Path, index_folder: Path) -> Table:

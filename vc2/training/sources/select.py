@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 # What is known of a sample before it is read; 0 and NaN where it is not.
 DETAILS = np.dtype([("width", "<u2"), ("height", "<u2"), ("watermark", "<f4"), ("aesthetic", "<f4")])
 NOTHING = (0, 0, np.nan, np.nan)
+LARGEST = float(np.finfo(np.float32).max)
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # Exif: which pictures a quarter turn puts upright
 
 
@@ -112,8 +113,9 @@ def size_of_bytes(content: bytes) -> tuple[int, int]:
 
 
 def _number(value: object) -> float:
-    """NaN where it is none."""
+    """NaN where it is none, or none that fits."""
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return np.nan
+    return number if abs(number) <= LARGEST else np.nan

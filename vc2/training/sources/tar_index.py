@@ -5,7 +5,6 @@ processes map. It is made once, by all of them together, by reading the tars' he
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,8 +21,9 @@ import numpy as np
 from .files import ENDINGS, fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
+from .rows import json_row
 from .select import DETAILS, NOTHING, Select, Selection, size_of_bytes
-from .source import SourceError
+from .source import BrokenSample, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ def scan(path: Path, contents: Contents) -> tuple[np.ndarray, str]:
             places = [_choose(files, group) for group in contents.groups]
             if places[0][0] == NONE:
                 continue
-            digest.update(f"{name} {sorted((ending, size) for ending, (_, size) in files.items())}\n".encode())
+            about = f"{name} {sorted((ending, size) for ending, (_, size) in files.items())}\n"
+            digest.update(about.encode(errors="backslashreplace"))  # a name may be no text
             texts = {ending: _read(file, *files[ending]) for ending in TEXTS if ending in files}
             for text in texts.values():
                 digest.update(text)
@@ -188,10 +189,9 @@ def _details(contents: Contents, media: tuple[int, int, int], texts: dict[str, b
     """DETAILS of a sample by its JSON, and a size that is not there by its picture."""
     assert contents.select
     try:
-        table = json.loads(texts.get(".json", b"{}"))
-    except ValueError:
-        table = None
-    details = contents.select.read(table) if isinstance(table, dict) else NOTHING
+        details = contents.select.read(json_row(texts.get(".json", b"{}"), "its JSON"))
+    except BrokenSample:  # whoever reads the sample will say so
+        details = NOTHING
     number, block, size = media
     if not details[0] and [ending for equals in contents.groups[0] for ending in equals][number] in ENDINGS["images"]:
         details = (*size_of_bytes(_read(file, block * BLOCK, size)), *details[2:])

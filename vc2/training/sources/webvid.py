@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import Literal
 
 from .files import Listing, identity_of
 from .lines import Lines
 from .record import Record, caption_of
-from .source import CONTENT, BrokenSample, Source, SourceError
+from .rows import csv_row
+from .source import CONTENT, Source, SourceError
 
 NEEDED = ("videoid", "page_dir", "name")
 
@@ -54,10 +54,7 @@ class WebVidListing(Listing):
         return f"{CONTENT}{self.lines.content}"
 
     def record(self, index: int) -> Record:
-        row = next(csv.reader(io.StringIO(self.lines.record(index), newline="")))
         name = f"{self.lines.path} row {index + 1}"
-        if len(row) != len(self.header):
-            raise BrokenSample(f"{name} has {len(row)} fields, expected {len(self.header)}")
-        fields = dict(zip(self.header, row, strict=True))
+        fields = csv_row(self.lines.record(index), self.header, name)
         path = self.root / fields["page_dir"] / f"{fields['videoid']}.mp4"
         return Record(str(path), caption_of(fields["name"], name), path, ".mp4")
