@@ -14,7 +14,7 @@ from .arms import BY_NAME, Arm, Place
 
 log = logging.getLogger(__name__)
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 # Two arms of each way to learn: direct, and LoRA.
 TRIED = ("F-Spa-DIR", "F-Spa-Temp-DIR", "F-Spa-LORA", "F-Temp-LORA")
 FILE = "rates"
