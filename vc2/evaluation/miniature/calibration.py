@@ -68,21 +68,21 @@ def calibration(encoders: Path) -> list[dict[str, Any]]:
 
 
 def measured(path: Path, place: Place, encoders: dict[str, str], make: bool) -> dict[str, Any] | None:
-    """What `path` holds, where it is of this world, these recipes and these encoders; else, if asked to `make` it and
-    the encoders are there, made and written. None where it cannot be had.
+    """What `path` holds, where it is of this world, these recipes and these encoders; else, if asked to `make` it, made
+    and written: the calibration only where the encoders are there. None where it is not there.
     """
     identity = {
         "world": paper_world.world_hash(),
         "encoders": encoders,
         "recipes": {arm.name: place.identity(arm) for arm in ARMS},
     }
-    if path.is_file():
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if all(tree.get(name) == value for name, value in identity.items()):
-            return tree
-    if not make or not place.encoders.is_file():
-        return None
-    tree = {**identity, "trained": trained_weights(place), "calibration": calibration(place.encoders)}
+    tree: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if tree and any(tree[name] != value for name, value in identity.items()):
+        tree = None
+    here = place.encoders.is_file()
+    if not make or (tree and (tree["calibration"] or not here)):
+        return tree
+    tree = {**identity, "trained": trained_weights(place), "calibration": calibration(place.encoders) if here else []}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(tree) + "\n", encoding="utf-8")
     os.replace(temporary, path)
