@@ -1,4 +1,4 @@
-"""Rows of the paper in miniature whose truth is known: what the runner would write for models that are as a table says."""
+"""Rows of the paper in miniature whose truth is known: what the runner writes for models that are as a table says."""
 
 from __future__ import annotations
 

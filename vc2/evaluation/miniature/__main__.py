@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from ...training.errors import RecipeError, TrainingError
 from .arms import ARMS, DOCS, ENCODERS, PILOT_SEEDS, QUICK_ROOT, ROOT, ROWS, Place

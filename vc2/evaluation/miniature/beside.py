@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _excess_rise(measure: Callable[[Results, str], float], p: str, f: str) -> Va
 
 def _at(stops: Sequence[Stop], along: Callable[[Stop], float | None], level: float) -> float | None:
     """Motion error where the way first passes a level, between two stops in proportion."""
-    for before, after in zip(stops, stops[1:], strict=False):
+    for before, after in pairwise(stops):
         here, there = along(before), along(after)
         if here is None or there is None or not min(here, there) <= level <= max(here, there):
             continue

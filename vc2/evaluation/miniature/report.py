@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PAGE, NUMBERS, FOREST, WAYS = "README.md", "report.json", "forest.svg", "trajectories.svg"
 IN_THE_PAPER = {
     1: "Table 4: people prefer F-Spa-LORA's motion to P-Spa-LORA's (87 %) and F-Temp-LORA's to P-Temp-LORA's (73 %).",
-    2: "Table 3: P-Spa-LORA's technical quality is above F-Spa-LORA's, 72.74 to 59.60; F-Temp-LORA keeps the watermark.",
+    2: "Table 3: P-Spa-LORA has technical quality 72.74, F-Spa-LORA 59.60; F-Temp-LORA keeps the watermark.",
     3: "Table 3: F-Spa-DIR's picture is as good as F-Spa&Temp-DIR's; Table 4: its motion is preferred, 67 %.",
     4: "Section 4.4: JourneyDB's pictures teach concepts that LAION's do not.",
     5: "the supplement: FVD rises from 485 to 653 while quality rises, so that FVD measures likeness to poor videos.",
@@ -132,7 +132,7 @@ def page(layout: Layout, evidence: Evidence, decided: list[Verdict], known: Mapp
 def reading(seen: Seen) -> str:
     """A contrast in a word: what its interval leaves open."""
     if seen.interval is None:
-        return "–"
+        return "\N{EN DASH}"
     low, high = seen.interval
     return "yes" if low > 0 else "no, the other way" if high < 0 else "open"
 
