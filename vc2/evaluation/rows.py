@@ -3,9 +3,9 @@
 | key | what it holds |
 | --- | --- |
 | set | the model's or set's name |
-| clip | the clip's file name; null for a corpus metric |
+| clip | the clip's file name, of ground truth the prompt's id; null for what is of the whole set |
 | clip_hash | SHA-256 of the file; of a corpus metric, of all its clips' and of the reference's |
-| prompt_id, seed | null where the file's name does not tell, and for a corpus metric |
+| prompt_id, seed | null where the file's name does not tell, and for what is of the whole set |
 | metric | the measure's name in `vc2.metrics.registry` |
 | value | a finite number, or null where there is none |
 | status | "ok", "skipped: reason" or "failed: reason" |
@@ -13,7 +13,11 @@
 | weights | SHA-256 of the file that holds them, or null |
 | preprocessing | one line |
 | control | null for the set itself, "frozen", "shuffled" or "ground truth" |
-| n | how many clips a corpus metric saw, else null |
+| n | how many clips a corpus metric saw, or a composite's means are of, else null |
+| prompt | what the clip was scored against, null where it is not known, and for what is of the whole set |
+
+A metric that cannot be computed here (no library, no file) has one row of the whole set for each of its measures. Rows
+are never taken back: `current` leaves out those that later ones have overtaken.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ class Score:
     preprocessing: str
     control: str | None = None
     n: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if (self.value is not None) != (self.status == OK):
@@ -58,17 +63,37 @@ class Score:
             raise ValueError(f"{self.metric} of {self.clip}: {self.value} is no number; such a clip has failed")
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """What need not be measured again; `metric` is the last of it."""
-        return (self.clip_hash, self.control or "", self.implementation, self.metric)
+    def key(self) -> tuple[str | None, ...]:
+        """What tells rows apart; of several with one key the last one counts."""
+        what = (self.set, self.clip, self.clip_hash, self.prompt_id, self.prompt, self.control, self.metric)
+        return (*what, self.implementation, self.weights, self.preprocessing)
 
 
 def read_scores(path: Path) -> list[Score]:
-    """All whole lines, in the order written; where several have one key, the last one counts. Raises ValueError."""
+    """All scores in the order written, of several with one key the last. Raises ValueError for a file of others."""
+    scores: dict[tuple[str | None, ...], Score] = {}
     try:
-        return [Score(**row) for row in read(path)]
+        for row in read(path):
+            score = Score(**row)
+            scores.pop(score.key, None)
+            scores[score.key] = score
     except TypeError as error:
         raise ValueError(f"{path} holds other rows than scores ({error})") from error
+    return list(scores.values())
+
+
+def current(scores: Iterable[Score]) -> list[Score]:
+    """What tables are made of: the newest score of each set, clip, control and measure. That a metric could not be
+    computed counts only as long as it never could.
+    """
+    scores = list(scores)
+    newest = {(score.set, score.clip, score.control, score.metric): score for score in scores}
+    measured = {(score.set, score.control, score.metric) for score in scores if score.status == OK}
+    return [
+        score
+        for score in newest.values()
+        if score.status == OK or score.clip is not None or (score.set, score.control, score.metric) not in measured
+    ]
 
 
 def append_scores(path: Path, scores: Iterable[Score]) -> None:

@@ -44,8 +44,8 @@ class Measure:
     better: Better
 
 
-class MeasureError(Exception):
-    """This clip has no such number (one frame has no motion); the message says why. Its row has failed."""
+class NotApplicableError(Exception):
+    """This clip has no such number (no face is in it, one frame does not move); the message says what is missing."""
 
 
 class Metric(ABC):
@@ -63,6 +63,12 @@ class Metric(ABC):
     kind: Literal["clip", "corpus", "composite"] = "clip"
     least: int = 1  # clips
     warning: str = ""  # a known defect, or what the number must not be taken for
+
+    def close(self) -> None:  # noqa: B027 (most have started nothing)
+        """Let go of what was started to measure; the next clip starts it again."""
+
+    def measure_names(self) -> list[str]:
+        return [measure.name for measure in self.measures]
 
     def available(self) -> str | None:
         """Why it cannot be computed here, or None where it can."""
@@ -86,6 +92,14 @@ class Metric(ABC):
         return path if path and path.is_file() else None
 
     @property
+    def needed_file(self) -> Path:
+        """The same, for whom cannot do without. Raises FileNotFoundError."""
+        path = self.weights_file
+        if path is None:
+            raise FileNotFoundError(f"{self.name}: {self.available()}")
+        return path
+
+    @property
     def weights_hash(self) -> str | None:
         """SHA-256 of the weights, None for a metric without any."""
         return file_hash(self.weights_file) if self.weights_file else None
@@ -96,12 +110,19 @@ class Metric(ABC):
         return ", ".join([*map(_versioned, self.library), OWN])
 
 
+def moving(clip: Clip, frames: int = 2) -> np.ndarray:
+    """The frames of a clip. Raises NotApplicableError where they are fewer than that."""
+    if len(clip.frames) < frames:
+        raise NotApplicableError(f"it takes {frames} frames, and the clip has {len(clip.frames)}")
+    return clip.frames
+
+
 class ClipMetric(Metric):
     """Numbers of one clip."""
 
     @abstractmethod
     def measure(self, clip: Clip) -> Mapping[str, float]:
-        """Finite numbers by names of `measures`. Raises MeasureError for a clip that has none."""
+        """Finite numbers by names of `measures`. Raises NotApplicableError for a clip that has none."""
 
 
 class CorpusMetric(Metric):
@@ -109,10 +130,11 @@ class CorpusMetric(Metric):
 
     kind: Literal["clip", "corpus", "composite"] = "corpus"
     needs_reference: bool = False
+    extractor: str  # names what `features` gives; metrics of one extractor share them
 
     @abstractmethod
     def features(self, clip: Clip) -> np.ndarray:
-        """What is looked at of a clip, `[rows, D]`. Raises MeasureError."""
+        """What is looked at of a clip, `[rows, D]`. Raises NotApplicableError."""
 
     @abstractmethod
     def measure(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Mapping[str, float]:
@@ -130,9 +152,14 @@ class Composite(Metric):
         """Finite numbers by names of `measures`, from the mean of each of `parts`."""
 
 
-@lru_cache
 def file_hash(path: Path) -> str:
-    """SHA-256, in hexadecimal digits."""
+    """SHA-256, in hexadecimal digits; of a file that stays as it is it is made once."""
+    status = path.stat()
+    return _file_hash(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(10_000)
+def _file_hash(path: Path, changed: int, size: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):

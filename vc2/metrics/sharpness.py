@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .frames import luma
 from .metric import Clip, ClipMetric, Measure
 
 
@@ -12,15 +13,10 @@ class Sharpness(ClipMetric):
     measures = (
         Measure("sharpness", "variance of the Laplacian of the brightness (0..255), mean over the frames", "higher"),
     )
-    warning = "noise and compression count as sharpness: compare only where `noise` is the same"
+    warning = "noise and compression count as sharpness, too: compare only where `noise` is alike"
 
     def measure(self, clip: Clip) -> dict[str, float]:
         return {"sharpness": float(np.mean([laplacian(frame).var() for frame in luma(clip.frames)]))}
-
-
-def luma(frames: np.ndarray) -> np.ndarray:
-    """Brightness of frames `[T, H, W, 3]`: float32 `[T, H, W]` of 0..255 (BT.601)."""
-    return frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def laplacian(frame: np.ndarray) -> np.ndarray:

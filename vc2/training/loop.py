@@ -268,6 +268,10 @@ class Trainer:
                     raise
                 log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
         self.accelerator.wait_for_everyone()  # each process writes some of the clips
+        if self.recipe.validation.metrics and self.accelerator.is_main_process:
+            from .measure import sample_clips
+
+            self.accelerator.log(sample_clips(self.recipe, folder), step=self.step)
         trackers.log_clips(self.accelerator, folder, self.step)
 
     def export(self) -> None:

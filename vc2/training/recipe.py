@@ -237,16 +237,30 @@ class Compute(Section):
 class Validation(Section):
     """Every `every` steps (0: never) the loss on the held-out samples, of the weights and of their average, each time
     at the same quantiles of the timesteps and with the same noise.
+
+    `metrics` are measured of the clips that `samples` makes, and logged as samples/<metric>: names of metrics or of
+    single measures, such as [sharpness, flicker, warping_error] (`python -m vc2.evaluation list`).
     """
 
     every: int = Field(1000, ge=0)
     quantiles: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    metrics: tuple[str, ...] = ()
 
     @field_validator("quantiles")
     @classmethod
     def _quantiles(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or not all(0 <= q < 1 for q in value):
             raise ValueError(f"must be numbers from 0 to below 1, found {list(value)}")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            from ..metrics.registry import chosen  # imports torch, which a recipe without metrics does not need
+
+            if others := [metric.name for metric in chosen(value) if metric.kind != "clip"]:
+                raise ValueError(f"{others[0]} is of many clips; use metrics of single ones, such as sharpness")
         return value
 
 
@@ -328,6 +342,11 @@ class Recipe(Section):
             )
         if self.compute.frozen == "int8" and self.learn.how != "lora":
             raise ValueError("compute.frozen int8 is for LoRA, where nothing of the network itself learns; use float")
+        if self.validation.metrics and not (self.samples.every and self.samples.prompts):
+            raise ValueError(
+                "validation.metrics are of the sample clips, and there are none; set samples.every and samples.prompts,"
+                " or leave validation.metrics out"
+            )
         if self.data.images and self.diffusion.image_temporal == "bypass" and self.learn.part == "temporal":
             raise ValueError(
                 "diffusion.image_temporal bypass leaves images nothing temporal to teach; use identity or full, or"
