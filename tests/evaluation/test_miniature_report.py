@@ -224,8 +224,7 @@ def test_motion_is_compared_where_the_pictures_are_equal():
     }
     assert equal["equal defect"] == pytest.approx(0, abs=1e-6)
     steeper = Seed(2, straight("P-Spa-LORA", 1000, 0.2, 1.0) + made[3:], SCALE)
-    equal = {c.topic: c.of(steeper) for c in beside.CONTRASTS if c.topic in equal}
-    assert [c.of(steeper) for c in beside.CONTRASTS if c.topic == "equal defect"][0] == pytest.approx(0.2)
+    assert next(c.of(steeper) for c in beside.CONTRASTS if c.topic == "equal defect") == pytest.approx(0.2)
 
 
 def test_contrasts_see_every_control(paper):

@@ -31,3 +31,8 @@ def of_kind(kind: str) -> Layout:
         return Layout(QUICK_ROOT / "report", QUICK_ROOT / "rows", gates, place, kind)
     folder = ROOT / "pilot" if kind == "pilot" else DOCS
     return Layout(folder, DOCS / "rows", gates, Place(ROOT, ENCODERS), kind)
+
+
+def in_folder(folder: Path) -> Layout:
+    """Of the seeds that count, in a copy of docs/miniature."""
+    return Layout(folder, folder / "rows", folder / "gates.json", Place(ROOT, ENCODERS), "counted")

@@ -74,9 +74,7 @@ def forest(verdicts: Sequence[Verdict]) -> str:
             y += ROW
         body.append(f'<line class="rule" x1="16" x2="{WIDTH - 16}" y1="{y:.1f}" y2="{y:.1f}"/>')
         y += 6
-    foot = (
-        "A dot is a training seed, the diamond their mean, the bar its 95 % interval; each line has its own scale."
-    )
+    foot = "A dot is a training seed, the diamond their mean, the bar its 95 % interval; each line has its own scale."
     body.append(_text(16, y + 22, foot, "dim small"))
     return _document(WIDTH, y + 38, "Every part of every claim over the training seeds", body)
 
