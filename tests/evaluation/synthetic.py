@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -51,7 +52,8 @@ def flags(share: Mapping[bool, float], some: bool) -> str:
     for scene in scenes(some):
         group = seen(scene.colour, scene.shape)
         counted[group] += 1
-        out += str(int(counted[group] * share[group] % 1 < share[group]))
+        before, after = (math.floor(round(n * share[group], 9)) for n in (counted[group] - 1, counted[group]))
+        out += str(after - before)
     return out
 
 

@@ -18,9 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sets", nargs="*", type=Path, metavar="SET", help="folders of clips, two or more (to begin)"
-    )
+    parser.add_argument("sets", nargs="*", type=Path, metavar="SET", help="folders of clips, two or more (to begin)")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where session and votes are kept")
     parser.add_argument("--suite", help="prompts: miniature, or a file (default: the one in a set's manifest)")
     parser.add_argument(

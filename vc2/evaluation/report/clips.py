@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ...files import video
-from ...metrics.registry import measure_of
+from ...metrics.registry import MEASURES
 from ..rows import OK, Score
 from .material import Material
 
@@ -45,7 +45,7 @@ class Shown:
 def default_measure(sets: Sequence[str], scores: Sequence[Score]) -> str | None:
     """The first measure of single clips that has a better side and that every set has."""
     for name in dict.fromkeys(score.metric for score in scores if score.clip is not None):
-        known = measure_of(name)
+        known = MEASURES.get(name)
         having = {score.set for score in scores if score.metric == name and score.status == OK}
         if known and known.better != "neither" and set(sets) <= having:
             return name
@@ -95,7 +95,7 @@ def _by_measure(
             values[name, score.clip] = score.value
     ranked = sorted((value, clip) for (one, clip), value in values.items() if one == name)
     if ranked:
-        known = measure_of(material.by)
+        known = MEASURES.get(material.by)
         worst = ranked[-1] if known and known.better == "lower" else ranked[0]
         chosen |= {"worst": worst[1], "median": ranked[len(ranked) // 2][1]}
     return chosen

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ...metrics.registry import measure_of, metric_of
+from ...metrics.registry import MEASURES, metric_of
 from ..rows import CONTROLS, OK, Score
 
 RESAMPLES = 2000
@@ -105,7 +105,7 @@ def tables(sets: Sequence[str], scores: Sequence[Score]) -> Tables:
 
 
 def _table(measure: str, sets: Sequence[str], scores: Sequence[Score]) -> Table:
-    known, metric = measure_of(measure), metric_of(measure)
+    known, metric = MEASURES.get(measure), metric_of(measure)
     better = known.better if known else "neither"
     values = {(name, control): _values(scores, name, control) for name in sets for control in (None, *CONTROLS)}
     cells = []
