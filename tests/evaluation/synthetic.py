@@ -60,7 +60,7 @@ def flags(share: Mapping[bool, float], some: bool) -> str:
 def row(seed: int, arm: str, what: tuple[float, ...], step: int, some: bool = False, **key: Any) -> rows.Row:
     motion, defect, watermark, direction, held_out, on_seen, distance = what
     # Not `seed` alone: the noise of two models must not be the same.
-    rng = np.random.default_rng([seed, step, *arm.encode(), len(key)])
+    rng = np.random.default_rng([1, seed, step, *arm.encode(), len(key)])
     count, pairs = len(scenes(some)), flags({True: on_seen, False: held_out}, some)
     directions = flags({True: direction, False: direction}, some)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ LOOKS = {"clean": paper_world.CLEAN, "low quality": paper_world.LOW}
 BEHIND = "behind the autoencoder"
 
 
+@cache
 def trained_weights(place: Place) -> dict[str, int]:
     """Parameters that each arm trains."""
     counts = {}

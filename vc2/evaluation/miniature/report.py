@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jinja2
@@ -21,7 +21,7 @@ from .calibration import measured
 from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
 from .layouts import Layout
 from .score import scenes
-from .tables import MEASURES, TABLE_3, mean_trajectory, of_row, table_3, table_4
+from .tables import MEASURES, TABLE_3, Preference, Spread, mean_trajectory, of_row, table_3, table_4
 from .verdicts import Verdict, verdicts
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,32 @@ def regenerate(layout: Layout) -> dict[str, str]:
 def files(layout: Layout, evidence: Evidence, known: Mapping[str, Any] | None) -> dict[str, str]:
     """Every file that follows from the rows, by name."""
     decided, seeds = verdicts(evidence), evidence.seeds
-    written = {NUMBERS: json.dumps(numbers(evidence, decided), indent=1) + "\n"}
-    written[PAGE] = page(layout, evidence, decided, known)
+    findings = Findings(table_3(seeds), table_4(seeds), look(seeds), dominating(seeds))
+    written = {NUMBERS: json.dumps(numbers(evidence, decided, findings), indent=1) + "\n"}
+    written[PAGE] = page(layout, evidence, decided, findings, known)
     if seeds:
         written[FOREST] = plots.forest(decided)
         written[WAYS] = plots.trajectories({arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS})
     return written
 
 
-def page(layout: Layout, evidence: Evidence, decided: list[Verdict], known: Mapping[str, Any] | None) -> str:
+@dataclass(frozen=True)
+class Findings:
+    """What page and numbers both show."""
+
+    table_3: dict[str, dict[str, Spread]]
+    table_4: list[Preference]
+    beside: list[Seen]
+    dominating: dict[str, list[int]]
+
+
+def page(
+    layout: Layout,
+    evidence: Evidence,
+    decided: list[Verdict],
+    findings: Findings,
+    known: Mapping[str, Any] | None,
+) -> str:
     """The Markdown."""
     seeds, choice = evidence.seeds, grids.choose(evidence)
     environment = jinja2.Environment(
@@ -104,16 +121,13 @@ def page(layout: Layout, evidence: Evidence, decided: list[Verdict], known: Mapp
         prompts=evidence.prompts,
         some=len(scenes(some=True)),
         stops=", ".join(map(str, (0, *SNAPSHOTS))) + " and 1000",
-        beside=look(seeds),
         reading=reading,
         measures=[measure.name for measure in MEASURES],
-        table_3=table_3(seeds),
         trained={name: _count(weights) for name, weights in (known["trained"] if known else {}).items()},
         paper_table_3={name: f"{a:.2f} / {t:.2f}" for name, (a, t) in TABLE_3.items()},
         calibration=calibration,
         frozen_is_worst=_frozen_is_worst(calibration),
-        table_4=table_4(seeds),
-        dominating=dominating(seeds),
+        **vars(findings),
         grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
         choice=choice,
         world_gates=evidence.world_gates,
@@ -160,7 +174,7 @@ def _hours(seeds: tuple[Seed, ...], what: str) -> str:
     return f"{sum(row['seconds'][what] for seed in seeds for row in seed.rows) / 3600:.1f}"
 
 
-def numbers(evidence: Evidence, decided: list[Verdict]) -> dict[str, Any]:
+def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> dict[str, Any]:
     """`report.json`: everything that the page rounds."""
     choice, seeds = grids.choose(evidence), evidence.seeds
     tree = {
@@ -181,20 +195,20 @@ def numbers(evidence: Evidence, decided: list[Verdict]) -> dict[str, Any]:
                 "values": {str(seed): value for seed, value in seen.values.items()},
                 "interval": seen.interval,
             }
-            for seen in look(seeds)
+            for seen in findings.beside
         ],
         "table 3": {
             name: {measure: asdict(spread) for measure, spread in cells.items()}
-            for name, cells in table_3(seeds).items()
+            for name, cells in findings.table_3.items()
         },
-        "table 4, metric-judged": [asdict(preference) for preference in table_4(seeds)],
+        "table 4, metric-judged": [asdict(preference) for preference in findings.table_4],
         "trajectories: step, defect, motion error": {arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS},
         "gates": {
             str(seed.number): [{"name": g.name, "value": g.value, "bound": g.bound, "passed": g.passed} for g in gates]
             for seed in seeds
             if (gates := seed.gates())
         },
-        "less defect and less motion error than F-Spa-DIR": dominating(seeds),
+        "less defect and less motion error than F-Spa-DIR": findings.dominating,
         "clips": choice.tree() if choice else None,
     }
     return _rounded(tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -139,6 +140,7 @@ class Stop:
     change: Mapping[str, float]
 
 
+@lru_cache(512)
 def trajectory(seed: Seed, arm: str) -> list[Stop]:
     """From the base (step 0) to the end."""
     base = seed.row(BY_NAME[arm].start or "")

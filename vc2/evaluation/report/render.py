@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from ..rows import CONTROLS
 from . import tables
 from .clips import Shown, Strip
 from .material import FORMAT, Material
@@ -40,6 +41,7 @@ def render(material: Material, strips: Sequence[Strip]) -> dict[str, str]:
         "made": material.made,
         "sets": material.sets,
         "tables": made.measures,
+        "controls": [name for name in CONTROLS if any(name in c.controls for t in made.measures for c in t.cells)],
         "skipped": made.skipped,
         "by": material.by,
         "seed": material.seed,
@@ -77,11 +79,12 @@ def _environment(html: bool) -> jinja2.Environment:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable."""
+    """Three significant digits, without an exponent where that is readable; with a minus sign that is one."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{digits}f}" if digits <= 6 and abs(value) < 1e7 else f"{value:.2e}"
+    text = f"{value:.{digits}f}" if digits <= 6 and abs(value) < 1e7 else f"{value:.2e}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def interval(value: Mean | None) -> str:
