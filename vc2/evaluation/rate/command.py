@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.tables:
         rating = Rating(session, args.out)
         log.info("rate at http://%s:%d until Ctrl-C; votes go to %s", args.host, args.port, rating.path)
-        web.run_app(application(rating, args.host), host=args.host, port=args.port, print=lambda _: None)
+        web.run_app(application(rating, args.host), host=args.host, port=args.port, print=None, access_log=None)
     results.write(args.out)
     log.info("%s", args.out / results.RESULTS)
     return 0

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
 from ..report.material import replace_text
 from ..report.render import markdown_cell
@@ -72,11 +73,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Strength:
-    """Bradley-Terry's, as the chance to beat an average set, with its interval over prompts."""
+    """Bradley-Terry's, as the chance to beat an average set (the geometric mean of all), with its interval over
+    prompts. `chance` is None where the votes leave it open: a set that was never, or always, preferred to the others
+    has no finite strength. `interval` is None where that is so in more than a twentieth of the draws.
+    """
 
     question: str
     set: str
-    chance: float
+    chance: float | None
     interval: tuple[float, float] | None
 
 
@@ -129,21 +133,33 @@ def strengths(session: Session, votes: Sequence[Vote]) -> list[Strength]:
         if not mine:
             continue
         point = _bradley_terry(session.sets, mine)
-        drawn = _over_prompts(mine, lambda some: _bradley_terry(session.sets, some), 200)
+        drawn = _over_prompts(mine, lambda some: _bradley_terry(session.sets, some), 200) if point else []
+        finite = [one for one in drawn if one]
         for index, name in enumerate(session.sets):
-            interval = _middle([one[index] for one in drawn]) if drawn else None
-            out.append(Strength(question, name, float(point[index]), interval))
+            enough = len(finite) > 0.95 * len(drawn) and drawn
+            interval = _middle([one[index] for one in finite]) if enough else None
+            out.append(Strength(question, name, point[index] if point else None, interval))
     return out
 
 
-def _bradley_terry(sets: Sequence[str], votes: Sequence[Vote]) -> np.ndarray:
+def _bradley_terry(sets: Sequence[str], votes: Sequence[Vote]) -> list[float] | None:
+    """None where no finite strengths fit best: where some sets were never preferred, or equal, to the others."""
+    place = {name: index for index, name in enumerate(sets)}
+    better = np.zeros((len(sets), len(sets)))
+    for vote in votes:
+        left, right = place[vote.left], place[vote.right]
+        better[left, right] += vote.winner != vote.right
+        better[right, left] += vote.winner != vote.left
+    if connected_components(better, connection="strong")[0] > 1:
+        return None
     winners = [
         evalica.Winner.Draw if v.winner is None else evalica.Winner.X if v.winner == v.left else evalica.Winner.Y
         for v in votes
     ]
-    fit = evalica.bradley_terry([v.left for v in votes], [v.right for v in votes], winners, index=pd.Index(sets))
-    scores = fit.scores.reindex(sets).fillna(1e-9).clip(lower=1e-9).to_numpy()
-    return np.asarray(scores / (scores + np.exp(np.log(scores).mean())))
+    xs, ys = [v.left for v in votes], [v.right for v in votes]
+    scores = evalica.bradley_terry(xs, ys, winners, index=pd.Index(sets), limit=10_000).scores[list(sets)].to_numpy()
+    chances: list[float] = (scores / (scores + np.exp(np.log(scores).mean()))).tolist()
+    return chances
 
 
 def _over_prompts(votes: Sequence[Vote], statistic: Callable[[list[Vote]], Any], resamples: int = RESAMPLES) -> list:
@@ -189,7 +205,7 @@ def regenerate(folder: Path) -> dict[str, str]:
     )
     environment.filters |= {"cell": markdown_cell, "percent": lambda share: f"{100 * share:.0f} %"}
     page = environment.get_template("results.md.jinja").render(
-        results=tree, session=session, questions={name: QUESTIONS[name] for name in session.questions}
+        results=tree, session=session, questions={name: " ".join(QUESTIONS[name]) for name in session.questions}
     )
     return {NUMBERS: json.dumps(tree, indent=1) + "\n", RESULTS: page}
 

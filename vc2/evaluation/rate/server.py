@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ...metrics.metric import file_hash
 from . import votes as store
 from .session import QUESTIONS, Pair, Session
 from .votes import CHOICES, LEFT, TIE, VOTES, Vote
@@ -19,7 +20,9 @@ NAME = 64  # letters of a rater's name, at most
 
 
 class Rating:
-    """A session that raters work on; votes go to `folder` before they are answered."""
+    """A session that raters work on; votes go to `folder` before they are answered. Raises ValueError for clips that
+    are no longer those that votes were on, OSError.
+    """
 
     def __init__(self, session: Session, folder: Path):
         self.session, self.path = session, folder / VOTES
@@ -30,6 +33,10 @@ class Rating:
         roots = dict(zip(session.sets, session.folders, strict=True))
         entries = [entry for pair in session.pairs for entry in (pair.first, pair.second)]
         self.clips = {entry.token: Path(roots[entry.set], entry.clip) for entry in entries}
+        for entry in {entry.token: entry for entry in entries}.values():
+            path = self.clips[entry.token]
+            if file_hash(path) != entry.hash:
+                raise ValueError(f"{path} has changed since the votes began; name another folder with -o")
 
     def task(self, rater: str) -> dict[str, Any]:
         """The next question for a rater, or that all are answered."""
@@ -41,7 +48,7 @@ class Rating:
             for question in self.session.questions:
                 if (pair.id, question) not in answered:
                     left, right = self.sides(rater, pair)
-                    ask = {"id": question, "text": QUESTIONS[question]}
+                    ask = dict(zip(("id", "text", "hint"), (question, *QUESTIONS[question]), strict=True))
                     clips = [{"url": f"clip/{entry.token}", "picture": entry.clip.lower().endswith(".gif")}
                              for entry in (pair.entry(left), pair.entry(right))]  # fmt: skip
                     return {**state, "pair": pair.id, "prompt": pair.prompt, "question": ask, "clips": clips}

@@ -19,10 +19,13 @@ from ..suites import Suite
 SESSION = "session.json"
 PLAYED = (".mp4", ".webm", ".mov", ".gif")  # by browsers
 QUESTIONS = {
-    "visual": "Which clip looks better? Judge single pictures: detail, light, no noise, no watermark.",
-    "motion": "Which clip moves better? Judge the movement: natural, steady, enough of it.",
-    "alignment": "Which clip shows what the text says? All things in it, put together as the text has them.",
-    "overall": "Which clip do you prefer, all in all?",
+    "visual": ("Which clip looks better?", "Judge single pictures: detail, light, no noise, no watermark."),
+    "motion": ("Which clip moves better?", "Judge the movement: natural, steady, enough of it."),
+    "alignment": (
+        "Which clip shows better what the text says?",
+        "All things in it, put together as the text has them.",
+    ),
+    "overall": ("Which clip do you prefer?", "All in all."),
 }
 
 
