@@ -133,6 +133,7 @@ def clip_metric(weights):
     vision = CLIPVisionCfg(layers=1, width=64, head_width=64, patch_size=16, image_size=32)
     text = CLIPTextCfg(layers=1, width=64, heads=1, context_length=77, vocab_size=49408)
     network = CLIP(32, vision, text, quick_gelu=True)
+    network.half().float()  # OpenAI's weights are in half precision, and open_clip rounds what is read as them
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("attn_mask")}
     torch.save(state, weights / metric.file)
     assert metric.available() is None

@@ -54,7 +54,7 @@ WORSE: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], list[float]]] 
     "blur": (lambda frames, s: gaussian_filter(frames, (0, s, s, 0)), [0, 0.7, 1.4, 2.8]),
     "noise": (noisy, [0, 3, 6, 12]),
     "blotches": (blotched, [0, 5, 10, 20]),
-    "blockiness": (blocky, [0, 0.3, 0.6, 1]),
+    "blockiness": (blocky, [0, 0.3, 0.6, 0.9]),
     "contrast": (lambda frames, share: frames + share * (96 - frames), [0, 0.2, 0.45, 0.7]),
     "saturation": (lambda frames, s: frames + s * (frames.mean(-1, keepdims=True) - frames), [0, 0.3, 0.6, 1]),
     "colour_cast": (lambda frames, tint: frames + tint * np.array([1, 0.3, -1]), [0, 10, 20, 40]),

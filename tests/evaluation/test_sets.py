@@ -180,7 +180,7 @@ def test_a_long_torn_line_goes_wholly(tmp_path):
 def test_of_rows_with_one_key_the_last_counts(tmp_path):
     failed = replace(SCORE, value=None, status="failed: once")
     rows.append_scores(tmp_path / "s.jsonl", [failed, replace(SCORE, set="b"), SCORE])
-    assert rows.read_scores(tmp_path / "s.jsonl") == [SCORE, replace(SCORE, set="b")]
+    assert rows.read_scores(tmp_path / "s.jsonl") == [replace(SCORE, set="b"), SCORE]
 
 
 def test_what_tables_are_made_of():

@@ -34,9 +34,12 @@ def ground_truth(prompt: Prompt, frames: int) -> Clip | None:
 
     from ..training.sources import paper_world, world
 
-    ids = (list(world.COLOURS), world.SHAPES, list(world.DIRECTIONS))
-    names = (prompt.scene["colour"], prompt.scene["shape"], prompt.scene["direction"])
-    scene = world.Scene(*(known.index(name) for known, name in zip(ids, names, strict=True)), offset=0)
+    scene = world.Scene(
+        list(world.COLOURS).index(prompt.scene["colour"]),
+        world.SHAPES.index(prompt.scene["shape"]),
+        list(world.DIRECTIONS).index(prompt.scene["direction"]),
+        offset=0,
+    )
     stride = max(1, world.SOURCE_FRAMES // frames)
     drawn = paper_world.draw(scene, paper_world.CLEAN, torch.Generator())[::stride][:frames]
     return Clip(drawn.permute(0, 2, 3, 1).numpy(), world.SOURCE_FPS / stride, prompt.prompt)

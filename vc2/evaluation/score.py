@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _one(args: argparse.Namespace, folder: Path, reference: list[Path]) -> Scoring:
     manifest = read_manifest(folder)
-    suite = None
-    if args.suite or manifest:
-        suite = suites.load(args.suite or manifest.suite)
-        if manifest and suite.hash != manifest.suite_hash and not args.suite:
+    suite = suites.load(args.suite) if args.suite else None
+    if manifest and suite is None:
+        suite = suites.load(manifest.suite)
+        if suite.hash != manifest.suite_hash:
             raise ValueError(f"{folder}: its suite {manifest.suite} has changed since; name the right one with --suite")
     prompts = {prompt.id: prompt for prompt in suite.prompts} if suite else {}
     clips = clips_of(folder, prompts)

@@ -117,7 +117,7 @@ class Scoring:
         for clip in self.clips:
             file, prompt = self._hashes[clip.path], self.prompts.get(clip.prompt_id or "")
             item = partial(Item, clip.path.name, file, clip.prompt_id, clip.seed, prompt.prompt if prompt else None)
-            items = [item(None, lambda clip: clip)]
+            items = [item(None, _same)]
             if self.controls:
                 items.append(item("frozen", controls.frozen))
                 items.append(item("shuffled", partial(controls.shuffled, clip_hash=file)))
@@ -126,8 +126,8 @@ class Scoring:
         for prompt in (self.prompts[name] for name in asked if name) if self.controls else ():
             if truth := controls.ground_truth(prompt, self.frames):
                 shown = hashlib.sha256(truth.frames.tobytes()).hexdigest()
-                item = Item(prompt.id, shown, prompt.id, None, prompt.prompt, "ground truth", lambda clip: clip)
-                yield Group(partial(_same, truth), [item])
+                drawn = Item(prompt.id, shown, prompt.id, None, prompt.prompt, "ground truth", _same)
+                yield Group(partial(_same, truth), [drawn])
 
     def _measure(self, group: Group, tools: Sequence[Tool]) -> None:
         """Everything of one clip and its controls that is not there yet."""
@@ -255,8 +255,9 @@ class Scoring:
         values: dict[str, list[float]] = {name: [] for name in metric.parts}
         present = set(self._hashes.values())  # a clip that was made anew has left its old rows behind
         for row in current(self._rows.values()):
-            mine = row.set == self.name and row.control == control and row.value is not None and row.metric in values
-            if mine and (row.clip is None or control == "ground truth" or row.clip_hash in present):
+            if row.set != self.name or row.control != control or row.value is None or row.metric not in values:
+                continue
+            if row.clip is None or control == "ground truth" or row.clip_hash in present:
                 values[row.metric].append(row.value)
         missing = [name for name, some in values.items() if not some]
         means = {name: float(np.mean(some)) for name, some in values.items() if some}

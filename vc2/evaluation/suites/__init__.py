@@ -95,6 +95,6 @@ def _captions(read: Callable[[Path], Iterator[tuple[str, str]]]) -> Callable[[Pa
 READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".jsonl": _lines,
     ".txt": _plain,
-    ".json": _captions(msrvtt.annotations),
+    ".json": _captions(msrvtt.captions),
     ".csv": _captions(msrvtt.table),
 }

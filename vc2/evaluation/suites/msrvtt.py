@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def annotations(path: Path) -> Iterator[tuple[str, str]]:
+def captions(path: Path) -> Iterator[tuple[str, str]]:
     """(id, caption) of the test split of a `*_videodatainfo.json`: `video7010-3` is that clip's fourth caption."""
     tree = json.loads(path.read_text(encoding="utf-8"))
     test = {video["video_id"] for video in tree["videos"] if video.get("split", "test") == "test"}
@@ -27,7 +27,7 @@ def table(path: Path) -> Iterator[tuple[str, str]]:
         yield from _numbered([(row["video_id"], row[caption]) for row in reader])
 
 
-def _numbered(rows) -> Iterator[tuple[str, str]]:
+def _numbered(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     seen: Counter[str] = Counter()
     for video, caption in rows:
         yield f"{video}-{seen[video]}", caption
