@@ -5,9 +5,10 @@ A contrast is a number a seed, of which 0 means "it makes no difference"; the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -110,13 +111,13 @@ def _change(part: str) -> Callable[[Stop], float | None]:
     return lambda stop: stop.change[part]
 
 
-def _some(measure: str, *signs: tuple[float, str, dict[str, int | str]]) -> Value:
+def _some(measure: str, *signs: tuple[float, str, Mapping[str, Any]]) -> Value:
     """A sum of a measure over rows, on the prompts that all of them have."""
 
     def value(seed: Seed) -> float | None:
         total = 0.0
         for sign, arm, which in signs:
-            row = seed.row(arm, **which)  # type: ignore[arg-type]
+            row = seed.row(arm, **which)
             number = of_row(on_some(row), seed)[measure] if row else None
             if number is None:
                 return None

@@ -69,23 +69,20 @@ def calibration(encoders: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measured(path: Path, place: Place, encoders: dict[str, str], make: bool) -> dict[str, Any] | None:
-    """What `path` holds, where it is of this world, these recipes and these encoders; else, if asked to `make` it, made
-    and written: the calibration only where the encoders are there. None where it is not there.
+def measured(path: Path, encoders: Path, fingerprints: dict[str, str], make: bool) -> list[dict[str, Any]]:
+    """The calibration that `path` holds, where it is of this world and these encoders; else, if asked to `make` it and
+    the encoders are there, made and written. [] where it cannot be had.
     """
-    identity = {
-        "world": paper_world.world_hash(),
-        "encoders": encoders,
-        "recipes": {arm.name: place.identity(arm) for arm in ARMS},
-    }
-    tree: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if tree and any(tree[name] != value for name, value in identity.items()):
-        tree = None
-    here = place.encoders.is_file()
-    if not make or (tree and (tree["calibration"] or not here)):
-        return tree
-    tree = {**identity, "trained": trained_weights(place), "calibration": calibration(place.encoders) if here else []}
+    identity = {"world": paper_world.world_hash(), "encoders": fingerprints}
+    if path.is_file():
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(tree[name] == value for name, value in identity.items()):
+            rows: list[dict[str, Any]] = tree["calibration"]
+            return rows
+    if not make or not encoders.is_file():
+        return []
+    rows = calibration(encoders)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(tree) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps({**identity, "calibration": rows}) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-    return tree
+    return rows

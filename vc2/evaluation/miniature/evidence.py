@@ -156,7 +156,7 @@ def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[
     for seed in seeds:
         path = rows.path_of(folder, seed.number)
         for row in seed.rows:
-            wanted = {"world": world_hash(), "encoders": encoders}
+            wanted: dict[str, Any] = {"world": world_hash(), "encoders": encoders}
             # What the pilot was for is to choose the recipes.
             wanted |= {"recipe": identities.get(row["arm"])} if kind != "pilot" else {}
             wanted |= {"commit": first} if kind == "counted" else {}

@@ -20,7 +20,7 @@ class Layout:
 
     @property
     def calibration(self) -> Path:
-        return self.folder / "calibration.json"
+        return self.gates.with_name("calibration.json")
 
 
 def of_kind(kind: str) -> Layout:

@@ -17,7 +17,7 @@ from ...training.sources.paper_world import world_hash
 from . import grids, plots
 from .arms import ROWS, SNAPSHOTS
 from .beside import Seen, dominating, look
-from .calibration import measured
+from .calibration import measured, trained_weights
 from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
 from .layouts import Layout
 from .score import scenes
@@ -40,7 +40,7 @@ def write(layout: Layout) -> Evidence:
     """Write the report. Raises RecipeError for rows that do not belong here, OSError."""
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
     layout.folder.mkdir(parents=True, exist_ok=True)
-    known = measured(layout.calibration, layout.place, dict(evidence.encoders), make=True)
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=bool(evidence.seeds))
     choice = grids.choose(evidence)
     _draw_grids(layout, evidence, choice)
     for name, text in files(layout, evidence, known).items():
@@ -66,10 +66,11 @@ def _draw_grids(layout: Layout, evidence: Evidence, choice: grids.Choice | None)
 def regenerate(layout: Layout) -> dict[str, str]:
     """What the files of the report would hold, by name. Raises as `write`."""
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
-    return files(layout, evidence, measured(layout.calibration, layout.place, dict(evidence.encoders), make=False))
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=False)
+    return files(layout, evidence, known)
 
 
-def files(layout: Layout, evidence: Evidence, known: Mapping[str, Any] | None) -> dict[str, str]:
+def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> dict[str, str]:
     """Every file that follows from the rows, by name."""
     decided, seeds = verdicts(evidence), evidence.seeds
     findings = Findings(table_3(seeds), table_4(seeds), look(seeds), dominating(seeds))
@@ -96,7 +97,7 @@ def page(
     evidence: Evidence,
     decided: list[Verdict],
     findings: Findings,
-    known: Mapping[str, Any] | None,
+    known: list[dict[str, Any]],
 ) -> str:
     """The Markdown."""
     seeds, choice = evidence.seeds, grids.choose(evidence)
@@ -106,10 +107,7 @@ def page(
         keep_trailing_newline=True,
     )
     environment.tests["about"] = lambda claims, number: number in claims
-    calibration = [
-        {"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))}
-        for row in (known["calibration"] if known else ())
-    ]
+    calibration = [{"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))} for row in known]
     text = environment.get_template("report.md.jinja").render(
         kind=evidence.kind,
         seeds=seeds,
@@ -123,7 +121,7 @@ def page(
         stops=", ".join(map(str, (0, *SNAPSHOTS))) + " and 1000",
         reading=reading,
         measures=[measure.name for measure in MEASURES],
-        trained={name: _count(weights) for name, weights in (known["trained"] if known else {}).items()},
+        trained={name: _count(weights) for name, weights in (trained_weights(layout.place) if seeds else {}).items()},
         paper_table_3={name: f"{a:.2f} / {t:.2f}" for name, (a, t) in TABLE_3.items()},
         calibration=calibration,
         frozen_is_worst=_frozen_is_worst(calibration),

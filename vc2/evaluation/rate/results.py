@@ -92,8 +92,9 @@ def versus(session: Session, votes: Sequence[Vote]) -> list[Versus]:
             mine = [v for v in votes if v.question == question and {v.left, v.right} == {first, second}]
             if not mine:
                 continue
-            counts = [sum(v.winner == name for v in mine) for name in (first, None, second)]
-            shares = [Share.count(count, len(mine)) for count in counts]
+            wins, ties, losses = (
+                Share.count(sum(v.winner == name for v in mine), len(mine)) for name in (first, None, second)
+            )
 
             def preference(some: Sequence[Vote], first: str = first) -> float:
                 return float(np.mean([0.5 if v.winner is None else float(v.winner == first) for v in some]))
@@ -101,7 +102,11 @@ def versus(session: Session, votes: Sequence[Vote]) -> list[Versus]:
             prompts, raters = {v.prompt_id for v in mine}, {v.rater for v in mine}
             drawn = _over_prompts(mine, preference)
             interval = _middle(drawn) if drawn else None
-            out.append(Versus(question, first, second, *shares, preference(mine), interval, len(prompts), len(raters)))
+            out.append(
+                Versus(
+                    question, first, second, wins, ties, losses, preference(mine), interval, len(prompts), len(raters)
+                )
+            )
     return out
 
 

@@ -116,7 +116,7 @@ def begin(
         token = hashlib.sha256(secret + f"{name}/{path.name}".encode()).hexdigest()[:24]
         return Entry(name, path.name, file_hash(path), token)
 
-    pairs = []
+    pairs: list[Pair] = []
     for first, second in combinations(clips, 2):
         for prompt in chosen:
             ours, theirs = clips[first].get(prompt, {}), clips[second].get(prompt, {})
