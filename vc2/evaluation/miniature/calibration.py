@@ -20,7 +20,7 @@ from ...training.initialise import load_autoencoder
 from ...training.partition import mark_what_learns
 from ...training.rng import torch_generator
 from ...training.sources import paper_world, world
-from .arms import ARMS, Place
+from .arms import ARMS, ENCODERS, ROOT, Place
 from .distance import Distance
 from .gates import FPS, Clips, through
 from .score import scenes, score
@@ -30,11 +30,11 @@ BEHIND = "behind the autoencoder"
 
 
 @cache
-def trained_weights(place: Place) -> dict[str, int]:
+def trained_weights() -> dict[str, int]:
     """Parameters that each arm trains."""
     counts = {}
     for arm in ARMS:
-        recipe = place.recipe(arm, 0)
+        recipe = Place(ROOT, ENCODERS).recipe(arm, 0)
         with torch.device("meta"):
             unet = VideoUNet(as_config(UNetConfig, recipe.networks.unet))
             mark_what_learns(unet, recipe)

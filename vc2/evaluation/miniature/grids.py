@@ -122,6 +122,6 @@ def _save(path: Path, columns: Sequence[str], grid: dict[str, list[tuple[np.ndar
         frames.append(frame)
     temporary = path.with_name(f"tmp-{path.name}")
     frames[0].save(
-        temporary, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, quality=70, method=6
+        temporary, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, quality=70, method=4
     )
     temporary.replace(path)

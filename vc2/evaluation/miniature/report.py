@@ -121,7 +121,7 @@ def page(
         stops=", ".join(map(str, (0, *SNAPSHOTS))) + " and 1000",
         reading=reading,
         measures=[measure.name for measure in MEASURES],
-        trained={name: _count(weights) for name, weights in (trained_weights(layout.place) if seeds else {}).items()},
+        trained={name: _count(weights) for name, weights in (trained_weights() if seeds else {}).items()},
         paper_table_3={name: f"{a:.2f} / {t:.2f}" for name, (a, t) in TABLE_3.items()},
         calibration=calibration,
         frozen_is_worst=_frozen_is_worst(calibration),
