@@ -287,6 +287,10 @@ def test_clips_are_chosen_by_rule_and_shown_where_they_are(paper, tmp_path):
         np.savez(path, clips=np.random.default_rng(0).integers(0, 255, (96, 8, 4, 4, 3), np.uint8))
     report.write(layout(folder, root=tmp_path / "runs"))
     assert "clips-random.webp" in (folder / "README.md").read_text()
+    gallery = (tmp_path / "runs" / "report.html").read_text()  # of all models, motion error beside each clip
+    shown = re.findall(r'data-set="([^"]*)" data-prompt="[^"]*" data-seed="2"', gallery)
+    assert set(shown) == set(grids.MODELS)
+    assert gallery.count("data:image/webp") == len(shown) >= 12 * len(grids.MODELS)
     assert sum((folder / name).stat().st_size for name in (grids.BY_MOTION, grids.RANDOM)) < 1.5e6
     # Elsewhere, without the clips, the pictures stay as long as the page chooses the same clips.
     report.write(layout(folder))

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 
 from ...training.sources.paper_world import world_hash
-from . import grids, plots
+from . import gallery, grids, plots
 from .arms import ROWS, SNAPSHOTS
 from .beside import Seen, dominating, look
 from .calibration import measured, trained_weights
@@ -47,6 +47,8 @@ def write(layout: Layout) -> Evidence:
         temporary = layout.folder / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, layout.folder / name)
+    if page := gallery.write(evidence, layout.place):
+        log.info("all clips of a seed: %s", page)
     return evidence
 
 

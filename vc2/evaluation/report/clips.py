@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ...files import video
-from ...metrics.registry import MEASURES
 from ..rows import OK, Score
 from .material import Material
+from .measures import known
 
 SIDE = 256  # pixels of the longer side
 FRAMES = 32  # at most; of longer clips every second, third ... frame
@@ -45,9 +45,9 @@ class Shown:
 def default_measure(sets: Sequence[str], scores: Sequence[Score]) -> str | None:
     """The first measure of single clips that has a better side and that every set has."""
     for name in dict.fromkeys(score.metric for score in scores if score.clip is not None):
-        known = MEASURES.get(name)
+        measure = known(name)
         having = {score.set for score in scores if score.metric == name and score.status == OK}
-        if known and known.better != "neither" and set(sets) <= having:
+        if measure and measure.better != "neither" and set(sets) <= having:
             return name
     return None
 
@@ -95,8 +95,8 @@ def _by_measure(
             values[name, score.clip] = score.value
     ranked = sorted((value, clip) for (one, clip), value in values.items() if one == name)
     if ranked:
-        known = MEASURES.get(material.by)
-        worst = ranked[-1] if known and known.better == "lower" else ranked[0]
+        measure = known(material.by)
+        worst = ranked[-1] if measure and measure.better == "lower" else ranked[0]
         chosen |= {"worst": worst[1], "median": ranked[len(ranked) // 2][1]}
     return chosen
 
@@ -138,7 +138,11 @@ class Strip:
 
 def strip(path: Path) -> Strip:
     """Raises OSError for a file that is no clip."""
-    frames, fps = video.read_video(path), video.frame_rate(path)
+    return strip_of(video.read_video(path), video.frame_rate(path))
+
+
+def strip_of(frames: np.ndarray, fps: float) -> Strip:
+    """Of frames uint8 `[T, H, W, 3]`."""
     every = -(-len(frames) // FRAMES)
     seconds = len(frames[::every]) * every / fps
     frames = frames[::every]

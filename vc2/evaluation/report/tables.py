@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ...metrics.registry import MEASURES, metric_of
+from ...metrics.registry import metric_of
 from ..rows import CONTROLS, OK, Score
+from .measures import known
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -105,8 +106,8 @@ def tables(sets: Sequence[str], scores: Sequence[Score]) -> Tables:
 
 
 def _table(measure: str, sets: Sequence[str], scores: Sequence[Score]) -> Table:
-    known, metric = MEASURES.get(measure), metric_of(measure)
-    better = known.better if known else "neither"
+    named, metric = known(measure), metric_of(measure)
+    better = named.better if named else "neither"
     values = {(name, control): _values(scores, name, control) for name in sets for control in (None, *CONTROLS)}
     cells = []
     for name in sets:
@@ -122,7 +123,7 @@ def _table(measure: str, sets: Sequence[str], scores: Sequence[Score]) -> Table:
     measured = [score for score in scores if score.status == OK]
     return Table(
         measure,
-        known.about if known else "",
+        named.about if named else "",
         better,
         metric.warning if metric else "",
         tuple(cells),
