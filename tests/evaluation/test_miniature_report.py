@@ -15,7 +15,7 @@ from tests.evaluation import synthetic
 from tests.evaluation.synthetic import PAPER
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import beside, evidence, grids, report, rows, tables, verdicts
-from vc2.evaluation.miniature.arms import PILOT_SEEDS, ROWS, Place
+from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, ROWS, Place
 from vc2.evaluation.miniature.evidence import Seed, check_fixed, gather, on_some
 from vc2.evaluation.miniature.gates import of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
@@ -104,6 +104,22 @@ def test_pilot_seeds_unfinished_seeds_and_seeds_beyond_eight_do_not_count(tmp_pa
     (lines,) = [line for line in synthetic.of_a_seed(11, PAPER) if line["arm"] == "random"]  # cheap: one row
     rows.append(rows.path_of(folder / "rows", 11), lines)
     assert 11 in gathered(folder).unfinished
+
+
+@pytest.mark.parametrize("kind", ["counted", "sketch"])
+def test_a_finetune_on_its_way_is_not_finished(tmp_path, kind):
+    """Its last row is a snapshot."""
+    folder = synthetic.write(tmp_path / "docs", seeds=())
+    place = Place(tmp_path, tmp_path / "e", quick=kind == "sketch")
+    written = list(synthetic.of_a_seed(2, PAPER, quick=place.quick))
+    written = [{**row, "recipe": place.identity(BY_NAME["F-Spa-DIR" if row["arm"] == "random" else row["arm"]])}
+               for row in written]  # fmt: skip
+    end = max(row["step"] for row in written if row["arm"] == "F-Temp-DIR")
+    for shown in (written, [row for row in written if (row["arm"], row["step"]) != ("F-Temp-DIR", end)]):
+        rows.path_of(folder / "rows", 2).write_text("".join(json.dumps(row) + "\n" for row in shown))
+        found = gather(place, folder / "rows", folder / "gates.json", kind)
+        assert found.unfinished == ({} if shown is written else {2: ["F-Temp-DIR"]})
+    report.write(Layout(folder, folder / "rows", folder / "gates.json", place, kind))
 
 
 def test_fewer_than_eight_seeds_are_said_plainly_and_confirm_nothing(tmp_path):

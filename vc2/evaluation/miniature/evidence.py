@@ -34,11 +34,14 @@ PER_CLIP = ("motion_error", "speed", "tremble")
 
 @dataclass(frozen=True, eq=False)
 class Seed:
-    """A seed's rows, and what is read from them; `row` tells them apart."""
+    """A seed's rows, and what is read from them; `row` tells them apart. `ends`: each arm's last step in a sketch, where
+    all rows are of some prompts; elsewhere (None) a row of all prompts is an arm's last.
+    """
 
     number: int
     rows: Sequence[Row]
     scale: Scale
+    ends: Mapping[str, int] | None = None
 
     def row(self, arm: str, step: int | None = None, weights: str = "ema", fps: int = 8) -> Row | None:
         """The row of a model at a step, None for its last; None where there is no such row (yet)."""
@@ -49,9 +52,14 @@ class Seed:
 
     @cached_property
     def results(self) -> Results:
-        """Of every arm's last averaged row."""
-        last = {arm.name: self.row(arm.name) for arm in ARMS} | {"random": self.row("random")}
-        return Results({name: row for name, row in last.items() if row}, self.scale)
+        """Of every arm's averaged row at its end."""
+        last = {name: self.row(name) for name in (*(arm.name for arm in ARMS), "random")}
+        return Results({name: row for name, row in last.items() if row and self._at_its_end(row)}, self.scale)
+
+    def _at_its_end(self, row: Row) -> bool:
+        if self.ends is None:
+            return bool(row["prompts"] == len(scenes()))
+        return bool(row["step"] == self.ends.get(row["arm"], 0))
 
     @property
     def missing(self) -> list[str]:
@@ -131,7 +139,8 @@ def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
     paths = {int(path.stem.removeprefix("seed-")): path for path in folder.glob("seed-*.jsonl")}
     if kind != "sketch":
         paths = {number: path for number, path in paths.items() if (number in PILOT_SEEDS) == (kind == "pilot")}
-    seeds = [Seed(number, rows.read(path), scale) for number, path in sorted(paths.items())]
+    ends = {arm.name: place.stops(arm, 0)[-1] for arm in ARMS} if kind == "sketch" else None
+    seeds = [Seed(number, rows.read(path), scale, ends) for number, path in sorted(paths.items())]
     _check(place, folder, seeds, tree["encoders"], kind)
     finished = [seed for seed in seeds if not seed.missing]
     commits = sorted({row["commit"] for seed in seeds for row in seed.rows})
