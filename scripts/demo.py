@@ -106,7 +106,7 @@ def main() -> None:
         serve(Server(base=CACHE / "base", output=options.out, port=free_port(8188)), start)
         return
     workflow = read_workflow(options.workflow)
-    print("Starting ComfyUI ...", file=sys.stderr)
+    print("Starting ComfyUI; the video will be under", options.out, file=sys.stderr)
     with Server(output=options.out) as server:
         video = make_video(Client(server.url), workflow, options.prompt, options.seed, server.output)
     print(video)

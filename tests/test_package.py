@@ -100,7 +100,7 @@ def test_the_wheel_holds_vc2_and_nothing_else(wheel):
     modules = {f"vc2/{name}" for name in files(ROOT / "vc2", "*.py")}
     recipes = {f"vc2/training/recipes/{name}" for name in files(ROOT / "training" / "recipes")}
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert modules | recipes | {"vc2/training/counts.json"} <= found
+    assert modules | recipes | {"vc2/training/counts.json", "vc2/evaluation/suites/miniature.jsonl"} <= found
     assert {name.split("/")[0] for name in found} == {"vc2"}
 
 
@@ -110,7 +110,7 @@ def test_the_wheel_tells_what_it_is(wheel):
     assert header["Name"] == PACK_NAME
     assert header["License-Expression"] == "Apache-2.0"
     assert header["Author"] == "The comfyui-videocrafter2 authors"
-    assert header.get_all("Provides-Extra") == ["cli", "training", "evaluation"]
+    assert header.get_all("Provides-Extra") == ["cli", "training", "evaluation", "evaluation-extra"]
     assert header.get_all("Classifier")
     assert metadata.replace("METADATA", "licenses/LICENSE") in wheel.namelist()
     needed = [line for line in header.get_all("Requires-Dist") if "extra ==" not in line]

@@ -13,12 +13,17 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
 
+if TYPE_CHECKING:
+    from .pipeline import Settings, TextToVideo
+
 TINY = Path(__file__).parent.parent / "models" / "vc2-tiny.safetensors"
 SEEDS = 2**64
+LARGEST = 4096 * 4096  # pixels a frame
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,15 @@ def parser() -> argparse.ArgumentParser:
         help="a .ckpt or .safetensors in the official layout (default: the miniature, which comes with a git checkout"
         " and not with an installed package)",
     )
+    add_sampling(p)
+    p.add_argument("--seed", type=int, default=0, help="prompt n of a file, counted from 0, uses seed + n (default: 0)")
+    p.add_argument("--format", choices=list(FORMATS), help="file format with --prompts (default: mp4)")
+    p.add_argument("--version", action="version", version=f"comfyui-videocrafter2 {__version__}")
+    return p
+
+
+def add_sampling(p: argparse.ArgumentParser) -> None:
+    """The options that say how clips are sampled, and on what; `load` and `settings_of` read them."""
     p.add_argument("--negative", help="negative prompt (default: empty)")
     p.add_argument("--frames", type=int, help="frames in the clip (default: the checkpoint's, 16)")
     p.add_argument("--size", metavar="WxH", help="e.g. 512x320 (default: the checkpoint's)")
@@ -69,12 +83,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--save-fps", type=float, default=10, help="playback rate of the file, whatever --fps is (default: 10)"
     )
-    p.add_argument("--seed", type=int, default=0, help="prompt n of a file, counted from 0, uses seed + n (default: 0)")
-    p.add_argument("--format", choices=list(FORMATS), help="file format with --prompts (default: mp4)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="precision (default: the file's; fp32 on a CPU)")
-    p.add_argument("--version", action="version", version=f"comfyui-videocrafter2 {__version__}")
-    return p
 
 
 def jobs(args: argparse.Namespace) -> list[tuple[str, Path, int]]:
@@ -115,6 +125,8 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isdigit() and height.isdigit()):
         raise ValueError(f"--size must be WIDTHxHEIGHT, e.g. 512x320, found {text!r}")
+    if int(width) * int(height) > LARGEST:
+        raise ValueError(f"--size must be at most {LARGEST} pixels a frame, such as 1024x576, found {text!r}")
     return int(width), int(height)
 
 
@@ -122,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
     """Sample and write this process's share of the clips; what it raises names what is wrong."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     share = jobs(args)[rank::world]
-    width, height = parse_size(args.size)
+    parse_size(args.size)
     # Only this process's own files: another may have written some of its own already.
     if args.skip_existing:
         missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
@@ -137,26 +149,12 @@ def run(args: argparse.Namespace) -> None:
             f"{TINY} is missing: the miniature comes with a git checkout of the project; give --checkpoint"
         )
     # torch is imported only now, so that a wrong argument is told at once.
-    import torch
     from tqdm import tqdm
 
-    from .pipeline import TextToVideo, override, warn_of_cut
+    from .pipeline import warn_of_cut
 
-    device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
-    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
-    model = TextToVideo(args.checkpoint, device, dtype)
-    settings = override(
-        model.settings,
-        width=width,
-        height=height,
-        frames=args.frames,
-        steps=args.steps,
-        guidance=args.guidance,
-        eta=args.eta,
-        fps=args.fps,
-        negative=args.negative,
-    )
-    settings.check()
+    model = load(args)
+    settings = settings_of(args, model)
     check_clips(paths, args.overwrite, settings.frames)
     warn_of_cut([settings.negative, *(prompt for prompt, _, _ in share)], model.text.config.context_length)
     recorded = dict(vars(settings))
@@ -173,6 +171,39 @@ def run(args: argparse.Namespace) -> None:
             clip = model([prompt], [seed], settings, report)[0]
         note = {"prompt": prompt, "seed": seed, "checkpoint": args.checkpoint.name, **recorded}
         print(write_video(path, clip, args.save_fps, {"prompt_text": note}, overwrite=args.overwrite))
+
+
+def load(args: argparse.Namespace) -> TextToVideo:
+    """The checkpoint, on the device of this process. Raises what `TextToVideo` does."""
+    import torch
+
+    from .pipeline import TextToVideo
+
+    if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch finds no GPU here; expected cpu, or a torch for CUDA")
+    device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
+    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    return TextToVideo(args.checkpoint, device, dtype)
+
+
+def settings_of(args: argparse.Namespace, model: TextToVideo) -> Settings:
+    """The model's settings with those that the options of `add_sampling` name. Raises ValueError."""
+    from .pipeline import override
+
+    width, height = parse_size(args.size)
+    settings = override(
+        model.settings,
+        width=width,
+        height=height,
+        frames=args.frames,
+        steps=args.steps,
+        guidance=args.guidance,
+        eta=args.eta,
+        fps=args.fps,
+        negative=args.negative,
+    )
+    settings.check()
+    return settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,13 +39,15 @@ class Cost:
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """What the block costs and does. It is stopped by TimeoutError after SECONDS of processor time."""
+    """What the block costs and does. It is stopped by TimeoutError after SECONDS of processor time, which it raises at
+    its end where a reader took that for its file's fault.
+    """
     global _watching
     if not getattr(sys, "_vc2_audited", False):
         sys.addaudithook(_audit)  # there for good, and silent outside
         sys._vc2_audited = True  # type: ignore[attr-defined]
     cost, before = Cost(), _resident("VmRSS", reset=True)
-    with _alarm():
+    with _alarm() as rung:
         start = time.process_time()
         _watching = cost.deeds
         try:
@@ -54,17 +56,22 @@ def measured() -> Iterator[Cost]:
             _watching = None
             cost.seconds = time.process_time() - start
             cost.memory = max(0, _resident("VmHWM") - before)
+    if rung:
+        raise rung[0]
 
 
 @contextmanager
-def _alarm() -> Iterator[None]:
+def _alarm() -> Iterator[list[TimeoutError]]:
+    rung: list[TimeoutError] = []
+
     def stop(*_: object) -> None:
-        raise TimeoutError(f"still reading after {SECONDS} s of processor time")
+        rung.append(TimeoutError(f"still reading after {SECONDS} s of processor time"))
+        raise rung[0]
 
     previous = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        yield
+        yield rung
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)

@@ -35,7 +35,24 @@ def _calls(rng: Random, trace: str) -> bytes:
     )
 
 
+def _called(function: bytes, arguments: bytes, times: int) -> bytes:
+    """A list of as many calls of one function, all with the same arguments."""
+    return b"](" + function + b"q\0" + arguments + b"q\1" + b"h\0h\1R" * times + b"e"
+
+
+_PAIRS = b"](" + b"".join(b"J" + struct.pack("<i", n) + b"N\x86" for n in range(10_000)) + b"e\x85"
+_STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\1tQ"
+_LONG = text("a" * 1_000_000)
+
 BOMBS = {
+    "pairs": _called(b"ccollections\nOrderedDict\n", _PAIRS, 20_000),
+    "arguments": _called(
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"(" + _STORAGE + b"K\0))" + b"N" * 100_000 + b"t", 100_000
+    ),
+    "long keys": b"](" + _LONG + b"q\0" + _LONG + b"q\1}h\0Ns" + b"h\1Ns" * 300_000 + b"e",
+    "keys of one hash": b"}("
+    + b"".join(b"\x8a\x0b" + (n * (2**61 - 1)).to_bytes(11, "little") + b"N" for n in range(150_000))
+    + b"u",
     "bytearray": b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R",
     "torch.Tensor": b"ctorch\nTensor\nJ\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86R",
     "UntypedStorage": b"ctorch.storage\nUntypedStorage\nJ\xff\xff\xff\x7f\x85R",

@@ -37,7 +37,8 @@ from vc2.files.video import read_video
 def files(server):
     """What the graphs name.
 
-    A narrow checkpoint of random weights takes the official one's place, in the official file format.
+    A narrow checkpoint of random weights takes the official one's place, in the official file format, and is gone
+    afterwards: loaders of other tests would stand at it.
     """
     models = server.base / "models"
     for folder in ("checkpoints", "loras", "diffusion_models"):
@@ -54,6 +55,8 @@ def files(server):
     attention = {n: t for n, t in tensors.items() if ".attn" in n}
     torch.save(attention, models / "loras" / VADER)
     lora.save(models / "loras" / "f-spa-lora.safetensors", attention)
+    yield
+    (models / "checkpoints" / OFFICIAL).unlink()
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,14 @@ def at_step(step: int, work: Callable[[], None]) -> None:
     Trainer.train_step = train_step
 
 
+def fails() -> None:
+    """Note when: what comes after it counts."""
+    Path(os.environ["FAILED"]).touch()
+
+
 def raises(error: Exception) -> Callable[[], None]:
     def work() -> None:
+        fails()
         raise error
 
     return work
@@ -59,6 +65,7 @@ def reader_raises() -> None:
 
     def draw(stream, step, slot):
         if step.index == 2:
+            fails()
             raise MemoryError("no room for a clip")
         return real(stream, step, slot)
 
@@ -66,7 +73,12 @@ def reader_raises() -> None:
 
 
 def reader_killed() -> None:
-    at_step(1, lambda: [os.kill(reader.pid, signal.SIGKILL) for reader in multiprocessing.active_children()])
+    def kill() -> None:
+        fails()
+        for reader in multiprocessing.active_children():
+            os.kill(reader.pid, signal.SIGKILL)
+
+    at_step(1, kill)
 
 
 def full_disk() -> None:
@@ -74,6 +86,7 @@ def full_disk() -> None:
     real = Trainer.save
 
     def save(trainer, **how):
+        fails()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
         real(trainer, **how)
 
@@ -84,6 +97,7 @@ def tracker_fails() -> None:
     """And a thread of it goes on for ever."""
 
     def log(*args, **kwargs) -> None:
+        fails()
         threading.Thread(target=time.sleep, args=(10_000,)).start()
         raise RuntimeError("the tracker's server is gone")
 
@@ -147,6 +161,7 @@ def begin(cause: Callable[[], None], rank: int, port: int, recipe: str, folder: 
     if CAUSES[cause] > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(CAUSES[cause])}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["FAILED"] = str(folder / f"{cause.__name__}.failed")
     cause()
     overrides = [f"name={cause.__name__}", "batch=4", "log_every=2", "data.workers=1"]
     sys.argv = ["vc2.training", "run", recipe, "--runs", str(folder), *overrides]
@@ -169,20 +184,25 @@ def main() -> None:
         port = free_port()
         for rank in range(world):
             processes[begin(cause, rank, port, recipe, folder)] = f"{cause.__name__}-{rank}"
-    statuses: dict[str, int | None] = {}
+    statuses: dict[str, int] = {}
+    seconds: dict[str, float] = {}  # from the failure to the end of each
     deadline = time.monotonic() + HANGS
     while len(statuses) < len(processes) and time.monotonic() < deadline:
         time.sleep(0.1)
         for pid, name in processes.items():
             if name not in statuses and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                failed = folder / f"{name.rpartition('-')[0]}.failed"
+                seconds[name] = time.time() - failed.stat().st_mtime if failed.exists() else 0.0
                 statuses[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     time.sleep(1)
-    left = [p.pid for p in psutil.process_iter() if p.pid != os.getpid() and session(p.pid) in processes]
+    # What has ended and is not yet collected, by whoever adopted it, does not count.
+    alive = [p.pid for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE and p.pid != os.getpid()]
+    left = [pid for pid in alive if session(pid) in processes]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     messages = {name: (folder / f"{name}.log").read_text(errors="replace") for name in processes.values()}
     kept = [path.name for path in (folder / one_while_the_other_writes.__name__ / "checkpoints").iterdir()]
-    ends = {"statuses": statuses, "messages": messages, "left": len(left), "kept": kept}
+    ends = {"statuses": statuses, "messages": messages, "seconds": seconds, "left": len(left), "kept": kept}
     (folder / "ends.json").write_text(json.dumps(ends))
 
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from tests.training.test_data import broken_folder
 from tests.training.test_distributed import together
 from vc2.files import checkpoint, lora
-from vc2.files.checkpoint import UNET
+from vc2.files.checkpoint import UNET, VAE
 from vc2.files.merge import merge
 from vc2.files.video import write_video
+from vc2.networks.autoencoder import AutoencoderKL
 from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
 from vc2.training import prepare as preparing
@@ -297,6 +298,24 @@ def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, ca
         "A100-hours",
     ):  # and the rest of the report is there
         assert word in out
+
+
+def test_sizes_that_the_autoencoder_has_no_latents_of_are_named(recipe_file, folder, tmp_path, capsys):
+    network = AutoencoderKL({"ch": 32, "ch_mult": (1, 1, 1, 1, 1), "num_res_blocks": 1})
+    by_16 = tmp_path / "by-16.safetensors"
+    save_file({VAE + name: tensor for name, tensor in network.state_dict().items()}, by_16)
+    recipe = recipe_file(data={"width": 72, "buckets": [[64, 40]]}, sampling={"height": 24})
+    wrong = "data.width 72, data.buckets 40, sampling.height 24: the autoencoder of"
+    for verb in ("check", "prepare", "run"):
+        code, _, err = say(capsys, verb, recipe, "--runs", folder.parent, f"init.autoencoder={by_16}")
+        assert code == 2
+        assert wrong in err, verb
+        assert "use multiples of 16" in err, verb
+    for key, size in (("data.width", "70"), ("data.buckets", "[[64, 70]]"), ("sampling.height", "70")):
+        code, _, err = say(capsys, "check", recipe, "--runs", folder.parent, f"{key}={size}")
+        assert code == 2, key
+        assert f"{key}: " in err, key
+        assert "70" in err, key
 
 
 # export and merge

@@ -79,7 +79,7 @@ def laion(folder: Path, tars: int, each: int) -> Path:
     seed=st.integers(0, 5),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_epoch_is_every_sample_once_and_none_held_out(count, held, seed, sizes):
     for blocks in (None, sizes):
         total = count if blocks is None else sum(blocks)
@@ -199,6 +199,17 @@ def test_webvid_is_read_from_its_csv(tmp_path):
     assert sample.fps == 6
     assert sample.frames.shape == (3, 3, 64, 64)
     assert sample.frames.float().mean() == pytest.approx(120, abs=3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_webvid_s_csv_is_utf_8_or_named(tmp_path, encoding):
+    (tmp_path / "train.csv").write_text("videoid,page_dir,name,größe\n7,page,A café,1\n", encoding=encoding)
+    data = recipe({"clips": {"kind": "webvid", "csv": str(tmp_path / "train.csv"), "videos": str(tmp_path)}})
+    if encoding == "utf-8-sig":
+        assert Stream(data, "clips", tmp_path).source.record(0).caption == "A café"
+        return
+    with pytest.raises(SourceError, match=r"train\.csv .*save it as"):
+        Stream(data, "clips", tmp_path)
 
 
 def test_journeydb_is_read_from_its_lines(tmp_path):

@@ -50,10 +50,15 @@ def ends(tmp_path_factory, start, cache) -> dict:
     ],
 )
 def test_a_run_that_fails_ends_with_its_message(ends, name, status, message):
-    # On a busy machine taking torch down can last longer than a command that failed is given.
-    late = "Timeout (" in ends["messages"][name]
-    assert ends["statuses"].get(name) == (1 if late else status), ends["messages"][name]
+    assert ends["statuses"].get(name) == status, ends["messages"][name]
     assert message is None or message in ends["messages"][name]
+
+
+def test_it_ends_soon(ends):
+    """Within half a minute, which on a busy machine may be a whole one."""
+    assert ends["seconds"].keys() == ends["statuses"].keys()
+    assert min(ends["seconds"].values()) > 0  # every cause says when
+    assert max(ends["seconds"].values()) < 60
 
 
 def test_a_checkpoint_that_was_being_written_is_kept(ends):

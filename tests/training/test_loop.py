@@ -27,10 +27,11 @@ from vc2.training import checkpoint as runs
 from vc2.training import parallel
 from vc2.training.data import order
 from vc2.training.errors import RecipeError
+from vc2.training.history import History
 from vc2.training.initialise import load_autoencoder
 from vc2.training.loop import Trainer
 from vc2.training.partition import temporal_names
-from vc2.training.recipe import Sampling
+from vc2.training.recipe_sections import Sampling
 from vc2.training.sources import source
 from vc2.training.sources.source import SourceError
 from vc2.training.tally import BrokenDataError, NonFiniteError
@@ -96,6 +97,22 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(recipe, folder):
         Trainer(recipe(seed=5, optimizer={"lr": 1.0}), folder)
 
 
+def test_any_size_of_whole_latents_trains(recipe, folder):
+    """Also an odd number of them, which no level of the UNet halves."""
+    clips = {"kind": "procedural", "count": 4, "prepared": "no"}
+    size = {"width": 72, "height": 40}
+    settings = recipe(
+        steps=1,
+        data={"clips": clips, "images": None, "lengths": [[2, 1, 1]], "held_out": 1, **size},
+        validation={"every": 1},
+        samples={"every": 1, "prompts": ["a red circle"]},
+        sampling={"frames": 2, "steps": 1, **size},
+    )
+    assert Trainer(settings, folder).run()
+    [clip] = folder.glob("samples/*/*.mp4")
+    assert read_video(clip).shape == (2, 40, 72, 3)
+
+
 def test_other_weights_beside_what_learns_are_noticed(recipe, folder, start, tmp_path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(Path(start).read_bytes())
@@ -114,6 +131,26 @@ def test_other_data_is_noticed(recipe, folder, tmp_path, caplog):
     (tmp_path / "photos" / "000.txt").write_text("another caption")
     with pytest.raises(RecipeError, match=r"the files of data\.images are not those that .* began with; put them back"):
         Trainer(settings, folder)
+
+
+def test_pictures_that_were_added_are_used_where_that_is_allowed_and_it_is_noted(recipe, folder, tmp_path, caplog):
+    source = photos(tmp_path / "photos", good=6, bad=0)
+    settings = recipe(steps=1, data={"clips": None, "images": source, "held_out": 0})
+    Trainer(settings, folder).save()
+    before = runs.latest(folder / "checkpoints")["data"]["images"]
+    photos(tmp_path / "photos", good=12, bad=0)
+    for allow in ((), ("data.clips", "data.images.path")):
+        with pytest.raises(RecipeError, match=r"from here on, .* held-out samples: --allow data\.images$"):
+            Trainer(settings, folder, allow=allow)
+    trainer = Trainer(settings, folder, allow=["data.images"])
+    assert "the files of data.images are not those that the run began with" in caplog.text
+    assert len(trainer.objective.streams["images"].source) == 12
+    assert trainer.run()
+    after = runs.latest(folder / "checkpoints")["data"]["images"]
+    [line] = [line for line in History(folder).lines if "changed" in line]
+    assert line == {"step": 0, "changed": {"files of data.images": [before, after]}}
+    assert before != after
+    Trainer(settings, folder)  # they are the run's files now
 
 
 def test_data_that_moved_is_the_same_data(recipe, folder, tmp_path):
@@ -370,7 +407,7 @@ def photos(folder, good: int, bad: int) -> dict:
     import numpy as np
     from PIL import Image
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for i in range(good + bad):
         if i < good:
             Image.fromarray(np.full((64, 64, 3), 40 + 3 * i, np.uint8)).save(folder / f"{i:03d}.png")

@@ -18,7 +18,7 @@ from vc2.training import lora
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.partition import mark_what_learns, temporal_names, untouched_by_images
-from vc2.training.recipe import Diffusion, Learn
+from vc2.training.recipe_sections import Diffusion, Learn
 
 NARROW = UNetConfig(
     model_channels=32,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,9 +29,11 @@ from vc2.training.data.stream import Stream
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.prepare import prepare
-from vc2.training.recipe import Data, Recipe
+from vc2.training.recipe import Recipe
 from vc2.training.recipe_files import Loader, _override, load_recipe
+from vc2.training.recipe_sections import Data
 from vc2.training.rng import numpy_generator
+from vc2.training.sources.lines import Lines, _records
 from vc2.training.sources.source import BrokenSample, SourceError
 
 SMALL = {"width": 64, "height": 64, "workers": 0, "held_out": 0, "caption_dropout": 0.0}
@@ -72,7 +76,7 @@ def captions(batches) -> list[str]:
     seed=st.integers(0, 3),
     places=st.integers(0, 20_000),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_each_source_is_read_in_its_own_order_without_a_gap(weights, seed, places):
     """Wherever one begins to read: what is at a position follows from it alone."""
     mixing, later = Mixing(weights, seed, (0,)), Mixing(weights, seed, (0,))
@@ -223,12 +227,66 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
     assert (sample.caption, sample.fps, sample.frames.shape) == ("moving", 6, (3, 3, 64, 64))
 
 
+@pytest.mark.parametrize("kind", ["manifest", "webvid"])
+def test_a_mark_within_a_field_swallows_no_row(tmp_path, kind):
+    """As CSV's readers have it: a mark opens a field where that begins, and nowhere else."""
+    captions = ['a 5" pipe', 'two, 5" and 6", of one', 'said "so"', "plain", '"all of it"', 'a\nb, "c"', '5"'] * 4
+    rows = [f'{n},"p",{text}' if "," not in text else f'{n},p,"{text.replace(chr(34), 2 * chr(34))}"'
+            for n, text in enumerate(captions)]  # fmt: skip
+    (tmp_path / "list.csv").write_text("videoid,page_dir,name\n" + "\n".join(rows))
+    sources = {
+        "manifest": {"path": str(tmp_path / "list.csv"), "file": "videoid", "caption": "name"},
+        "webvid": {"csv": str(tmp_path / "list.csv"), "videos": str(tmp_path)},
+    }
+    source = Stream(images(None, clips={"kind": kind, **sources[kind]}), "clips", tmp_path / "cache").source
+    expected = [text.strip('"') if text[0] == '"' else " ".join(text.split()) for text in captions]
+    assert [source.record(n).caption for n in range(len(source))] == expected
+
+
+@given(st.text('",\na', max_size=40), st.sampled_from(["", "\ufeff"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_those_that_a_csv_reader_reads(tmp_path, text, mark):
+    path = tmp_path / "list.csv"
+    path.write_text(mark + text, encoding="utf-8", newline="")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    records = [path.read_bytes()[start:end].decode("utf-8-sig") for start, end in _records(path, True, sha256())]
+    assert [next(csv.reader(io.StringIO(record, newline=""))) for record in records] == rows
+
+
+def test_a_row_that_swallows_many_lines_is_told(tmp_path, caplog):
+    rows = ["path,caption", "a.png,a", 'b.png,"b', *(f"{n}.png,c" for n in range(60)), 'd.png,d"', "e.png,e"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 4
+    assert "list.csv: 1 rows run over 50 lines or more, those that begin in line 3; is a field's" in caplog.text
+    caplog.clear()
+    (tmp_path / "list.csv").write_text("\n".join(rows[:3] + rows[20:]))
+    assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 4
+    assert not caplog.records
+    (tmp_path / "list.csv").write_text("\n".join(rows[:-2]))  # and one that is never closed
+    assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 3
+    assert "begin in line 3;" in caplog.text
+
+
+def test_a_list_that_is_read_otherwise_than_it_was_is_another(tmp_path):
+    """Where marks were counted, the second of these had two rows; what was prepared of those is not what it has now."""
+    plain, within = 'x,y\n1,"a, ""b"""\n2,c\n3,d\n', 'x,y\n1,a 5" pipe\n2,c\n3,6" more\n'
+    for text in (plain, within):
+        (tmp_path / "list.csv").write_text(text)
+        content = Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True).content
+        assert (content == sha256(text.encode()).hexdigest()[:16]) == (text is plain)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("list.csv", "path,text\na.png,a\n", "has no column caption; .* found path, text"),
         ("list.tsv", "path\tcaption\n", r"a manifest is a \.csv, a \.jsonl or a \.parquet"),
         ("list.csv", "path,caption\n", "lists nothing"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16"), r"list\.csv is text in UTF-16, .*; save it as UTF-8"),
+        ("list.csv", "path,caption\na.png,a\n".encode("utf-16-le"), r"list\.csv begins with zero bytes, perhaps UTF"),
+        ("list.csv", "pfad,überschrift\na.png,a\n".encode("latin-1"), r"list\.csv begins with no CSV header in UTF-8"),
+        ("list.jsonl", '{"path": "a.png"}'.encode("utf-16"), r"list\.jsonl is text in UTF-16"),
         ("list.jsonl", "[1]\n", "row 1 is a list, expected a JSON object"),
         ("list.jsonl", "{\n", "is not JSON"),
         ("absent.csv", None, "absent.csv: no such file"),
@@ -236,7 +294,7 @@ def test_a_manifest_elsewhere_with_other_columns_of_clips(tmp_path):
 )
 def test_a_manifest_that_is_none_says_why(tmp_path, name, text, message):
     if text is not None:
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SourceError, match=message):
         Stream(images({"kind": "manifest", "path": str(tmp_path / name)}), "images", tmp_path / "cache")
 

@@ -20,8 +20,9 @@ from vc2.training.data.mixture import stream_of
 from vc2.training.errors import RecipeError
 from vc2.training.loop import Trainer
 from vc2.training.matrix import matrix
-from vc2.training.recipe import Recipe, Sampling
+from vc2.training.recipe import Recipe
 from vc2.training.recipe_files import load_recipe
+from vc2.training.recipe_sections import Sampling
 from vc2.training.section import Section
 from vc2.training.sources.kinds import KINDS
 from vc2.training.sources.source import SourceError

@@ -56,7 +56,7 @@ def test_large_sources_are_ordered_by_what_the_run_began_with():
 
 
 @given(count=st.integers(1, 5000), seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_permutation_meets_every_number_once(count, seed):
     keys = [mix(seed + n) for n in range(ROUNDS)]
     assert sorted(permuted(place, count, keys) for place in range(count)) == list(range(count))
@@ -68,7 +68,7 @@ def test_a_permutation_meets_every_number_once(count, seed):
     seed=st.integers(0, 5),
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=80).filter(any),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_computed_epoch_is_every_sample_once_and_none_held_out(count, held, seed, sizes):
     for blocks in (None, sizes):
         total = count if blocks is None else sum(blocks)

@@ -31,10 +31,14 @@ def events(folder) -> EventAccumulator:
 
 
 def test_tensorboard_shows_the_recipe_and_the_clips(recipe, folder):
-    settings = recipe(**SAMPLED, trackers=["tensorboard"])
+    measured = {"metrics": ["noise", "temporal_information"]}
+    settings = recipe(**SAMPLED, validation=measured, trackers=["tensorboard"])
     trainer = Trainer(settings, folder)
     assert trainer.run()
     found = events(folder)
+    assert [scalar.step for scalar in found.Scalars("samples/noise")] == [2, 4]
+    assert all(scalar.value > 0 for scalar in found.Scalars("samples/temporal_information"))
+    assert not any(name.startswith("samples/blur") for name in found.Tags()["scalars"])  # of the same metric, not asked
     [text] = found.Tensors("recipe/text_summary")
     shown = text.tensor_proto.string_val[0].decode()
     assert Recipe.model_validate(yaml.safe_load(shown)) == trainer.recipe

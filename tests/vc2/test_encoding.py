@@ -101,7 +101,7 @@ def frames_of(path) -> list[np.ndarray]:
         return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(workflow=json_values)
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
 def test_text_in_pictures_survives(tmp_path_factory, suffix, workflow):

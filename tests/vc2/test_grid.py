@@ -12,7 +12,7 @@ def clip(frames, value, height=20, width=30):
     return [np.full((height, width, 3), value + t, np.uint8) for t in range(frames)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=9), st.integers(0, 9), st.booleans())
 def test_every_clip_is_in_the_grid(lengths, columns, labelled):
     clips = [clip(n, 20 * i) for i, n in enumerate(lengths)]

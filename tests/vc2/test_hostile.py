@@ -5,6 +5,7 @@ The first 200 files of `tests.fuzz`; `python -m tests.fuzz --count 5000 --first 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import struct
@@ -92,6 +93,8 @@ def test_headers_at_the_limits(tmp_path, content):
 def test_the_guard_sees_what_it_guards_against(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "SECONDS", 0.2)
     with pytest.raises(TimeoutError), measured():
+        sum(0 for _ in itertools.count())
+    with pytest.raises(TimeoutError), measured(), contextlib.suppress(OSError):
         sum(0 for _ in itertools.count())
     with measured() as cost:
         (tmp_path / "made").mkdir()

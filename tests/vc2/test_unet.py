@@ -34,7 +34,7 @@ def inputs(b: int, t: int, h: int, w: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 3), st.integers(1, 24), st.integers(3, 9), st.integers(3, 9))
 @torch.no_grad()
 def test_clips_do_not_influence_one_another(b, t, h, w):

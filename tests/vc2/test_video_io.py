@@ -53,7 +53,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     workflow=st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), json_values, max_size=4

@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 
-# Opcodes in a pickle, and its bytes: several times what a whole checkpoint with its optimizer takes.
+# Opcodes in a pickle, counting with a call what it is handed, and its bytes: several times what a whole checkpoint with
+# its optimizer takes.
 MOST_STEPS, MOST_BYTES = 1_000_000, 2**22
 MOST_DIMENSIONS = 8
+# Of a dict's keys: texts of one hash are compared, and integers from 2**61 on may all have one.
+MOST_CHARACTERS, LARGEST = 10_000, 2**60
 
 
 class PickleError(ValueError):
@@ -124,10 +127,13 @@ def _run(stream: io.BytesIO, storages: dict[str, Storage]) -> Any:
         return items
 
     argument: Any
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if step >= MOST_STEPS:
-            raise PickleError(f"its pickle takes over {MOST_STEPS} steps, and a whole checkpoint's takes a tenth")
+    steps = 0
+    for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
+        # What a call is handed may be handed to any number of calls, and each goes through it.
+        steps += 1 + (_length(stack[-1]) if name == "REDUCE" else 0)
+        if steps > MOST_STEPS:
+            raise PickleError(f"its pickle takes over {MOST_STEPS} steps, and a whole checkpoint's takes a tenth")
         if name in LITERALS:
             stack.append(argument)
         elif name in ("BINPUT", "LONG_BINPUT"):
@@ -172,6 +178,11 @@ def _run(stream: io.BytesIO, storages: dict[str, Storage]) -> Any:
     raise PickleError("its pickle does not end")
 
 
+def _length(arguments: Any) -> int:
+    """How many objects there are in a call's arguments, and in those that are lists or tuples themselves."""
+    return len(arguments) + sum(len(value) for value in arguments if isinstance(value, list | tuple))
+
+
 def _named(name: str) -> Global:
     if name not in KNOWN:
         raise ForeignObjectError(name)
@@ -180,15 +191,27 @@ def _named(name: str) -> Global:
 
 def _fill(target: dict, keys: list, values: list) -> None:
     for key, value in zip(keys, values, strict=True):
-        # A nested tuple would be hashed for ever.
-        if not isinstance(key, str | bytes | int | float | None):
-            raise PickleError(f"its pickle has a dict with a {type(key).__name__} for a key")
+        _check_key(key)
         dict.__setitem__(target, key, value)
+
+
+def _check_key(key: Any) -> None:
+    """Refuse what would be hashed or compared for ever: nested tuples, long texts, integers that have one hash."""
+    match key:
+        case str() | bytes() if len(key) <= MOST_CHARACTERS:
+            return
+        case int() if abs(key) < LARGEST:
+            return
+        case float() | None:
+            return
+    raise PickleError(f"its pickle has a dict with a key that no state dict has, a {type(key).__name__}")
 
 
 def _storage(persistent: Any) -> Storage:
     match persistent:
-        case ("storage", Global(name=kind), str() as key, str(), int() as count, *view) if view in ([], [None]):
+        case ("storage", Global(name=kind), str() as key, str(), int() as count, *view) if (
+            view in ([], [None]) and len(key) <= MOST_CHARACTERS
+        ):
             if count >= 0 and kind == UNTYPED:
                 return Storage(key, count, None)
             if count >= 0 and kind in STORAGES:

@@ -278,6 +278,18 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
     return np.stack(frames)
 
 
+def frame_rate(path: str | os.PathLike) -> float:
+    """Frames a second that a video file is to be played at. Raises OSError as `read_video`."""
+    *guard, _, name = reading(path)
+    reader = imageio_ffmpeg.read_frames(name, input_params=guard)
+    try:
+        return float(next(reader)["fps"])
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        reader.close()
+
+
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:
     """The free text that `write_video` stored, decoded; empty where there is none. Raises OSError as `read_video`."""
     if Path(path).suffix.lower() in tags.WRITERS:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
-from .signals import end_soon
+from .signals import end_soon, leave
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="KEY",
         help="a key in which the recipe may differ from the one that the run was begun with, e.g. optimizer.lr, from"
-        " the checkpoint on that it goes on from; history.jsonl in the run's folder notes it; may be given again",
+        " the checkpoint on that it goes on from; data.images: its files too; history.jsonl in the run's folder notes"
+        " it; may be given again",
     )
     recipes = commands.add_parser("recipes", help="what each recipe starts from, learns, reads and costs")
     recipes.add_argument(
@@ -188,11 +188,7 @@ def main() -> None:
         sys.excepthook(*sys.exc_info())
     if status:
         end_soon()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from .together import leave
-
-            leave(status)
-    sys.exit(status)
+        leave(status)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from . import parallel
 from .cards import CARDS, Card
 from .cost import A100, figure
 from .data.stream import Stream
+from .encoders import check_sizes
 from .errors import RecipeError
 from .estimate import Estimate, computed, estimate, memory, propose
 from .initialise import load_autoencoder, load_text, sampling_of, start_unet
@@ -107,6 +108,7 @@ def _weights(recipe: Recipe) -> Iterator[str]:
     autoencoder = load_autoencoder(init.autoencoder_file)
     load_text(init.text_file)
     start_unet(recipe)
+    check_sizes(recipe, autoencoder.config.downsampling)
     settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
     if recipe.samples.every:
         settings.check(autoencoder.config.downsampling)

@@ -6,19 +6,42 @@ import torch
 from torch import Tensor
 
 from ..networks.autoencoder import SCALE_FACTOR
+from .errors import RecipeError
 from .initialise import fingerprint_of, load_autoencoder, load_text
 from .recipe import Recipe
 
 ENCODED_AT_ONCE = 16  # frames through the autoencoder in one go
 
 
+def check_sizes(recipe: Recipe, factor: int) -> None:
+    """Raise RecipeError for sizes of which an autoencoder that shrinks a side by `factor` has no whole latents. A
+    UNet takes any number of them.
+    """
+    data, sampling = recipe.data, recipe.sampling
+    sides = [
+        ("data.width", data.width),
+        ("data.height", data.height),
+        *(("data.buckets", side) for bucket in data.buckets for side in bucket),
+        ("sampling.width", sampling.width),
+        ("sampling.height", sampling.height),
+    ]
+    if wrong := dict.fromkeys(f"{key} {side}" for key, side in sides if side is not None and side % factor):
+        raise RecipeError(
+            f"{', '.join(wrong)}: the autoencoder of {recipe.init.autoencoder_file} makes one latent of {factor} pixels"
+            f" a side; use multiples of {factor}"
+        )
+
+
 class Encoders:
-    """A recipe's autoencoder and text encoder on `device`. Raises CheckpointError or OSError."""
+    """A recipe's autoencoder and text encoder on `device`. Raises CheckpointError or OSError, or RecipeError for sizes
+    that they do not take.
+    """
 
     def __init__(self, recipe: Recipe, device: torch.device):
         self.device = device
         self.bf16 = recipe.compute.precision == "bf16"
         self.autoencoder, self.text = load_autoencoder(recipe.init.autoencoder_file), load_text(recipe.init.text_file)
+        check_sizes(recipe, self.autoencoder.config.downsampling)
         self.fingerprints = {
             "autoencoder": fingerprint_of(self.autoencoder.state_dict()),
             "text": fingerprint_of(self.text.state_dict()),

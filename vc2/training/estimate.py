@@ -8,7 +8,8 @@ from torch import nn
 
 from . import cost
 from .counting import Kept, kept_activations, network, peak
-from .recipe import Compute, Recipe
+from .recipe import Recipe
+from .recipe_sections import Compute
 
 ENOUGH = 8  # frames that occupy a GPU
 

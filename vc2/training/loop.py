@@ -7,86 +7,35 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from . import checkpoint, parallel, trackers
-from .build import build_objective, build_optimizer
-from .ema import EMA
-from .errors import RecipeError, TrainingError
-from .history import History
-from .meter import Meter
-from .partition import train_what_learns
+from . import parallel, trackers
+from .errors import TrainingError
 from .recipe import Recipe
-from .resume import allowed_changes, check_allowed
-from .saving import HostCopies, Writer
 from .signals import Signals
-from .sources.source import is_content
-from .tally import Tally
+from .state import RunState
 
 log = logging.getLogger(__name__)
 
 PROGRESS_BAR = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
 
 
-class Trainer:
+class Trainer(RunState):
     """Runs a recipe in `folder`: `checkpoints/`, `history.jsonl`, tracker events, `samples/`, `skipped.txt`, and at the
     end `model.safetensors` with averaged weights. `allow`: keys in which the recipe may differ from that of the
     checkpoint that it goes on from.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, cache: Path | None = None, allow: Sequence[str] = ()):
-        self.recipe = recipe = checkpoint.as_begun(recipe, folder)
-        check_allowed(recipe, allow)
-        self.folder, self.allow = folder, allow
-        self.accelerator = parallel.start(recipe, folder)
-        self.objective = build_objective(recipe, cache or folder.parent / "cache", self.accelerator.device)
-        self.model = train_what_learns(parallel.distribute(self.objective.model, recipe, self.accelerator))
-        self.network: nn.Module = self.accelerator.unwrap_model(self.model)
-        self.optimizer = build_optimizer(recipe, self.network)
-        self.learning = [p for p in self.network.parameters() if p.requires_grad]
-        self.ema = EMA(self.network, recipe.optimizer.ema)
-        self.meter = Meter(recipe, self.objective, self.accelerator)
-        self.tally = Tally(recipe, folder)
-        self.copies, self.writer = HostCopies(self.accelerator.device), Writer()
-        self.history = History(folder)
+        super().__init__(recipe, folder, cache, allow)
         self.signals = Signals()  # to this process
         self.stopping = self.saving = False  # what all processes have agreed on
-        self.step = 0
-        self.saved = -1  # the step of the last checkpoint
-        self.changed: dict[str, tuple[Any, Any]] = {}  # keys of the recipe since the one that it goes on from
-        self._resume()
-
-    def _resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        if self.accelerator.is_main_process:
-            checkpoint.clean(self.checkpoints)
-        state = checkpoint.latest(self.checkpoints)
-        # Before any process loads it, since sharded ones load together.
-        steps = parallel.gather_numbers(state["step"] if state else 0, self.accelerator)
-        if len(set(steps)) > 1:
-            raise RecipeError(
-                f"the processes found checkpoints of different steps in {self.checkpoints}: {steps}; every machine must"
-                " see the same folder"
-            )
-        if state:
-            self.load_state_dict(state)
-            log.info("%s goes on from step %d", self.recipe.name, self.step)
-            for key, (before, now) in self.changed.items():
-                log.warning("from step %d on %s is %s, no longer %s", self.step, key, now, before)
-        if self.accelerator.is_main_process:
-            self.tally.forget_from(self.step)
-        self.accelerator.wait_for_everyone()
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
 
     def learning_rate(self, step: int) -> float:
         config = self.recipe.optimizer
@@ -268,6 +217,10 @@ class Trainer:
                     raise
                 log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
         self.accelerator.wait_for_everyone()  # each process writes some of the clips
+        if self.recipe.validation.metrics and self.accelerator.is_main_process:
+            from .measure import sample_clips
+
+            self.accelerator.log(sample_clips(self.recipe, folder), step=self.step)
         trackers.log_clips(self.accelerator, folder, self.step)
 
     def export(self) -> None:
@@ -277,90 +230,3 @@ class Trainer:
             for path in self.objective.export(self.folder, weights, self.step):
                 log.info("wrote %s", path)
         self.accelerator.wait_for_everyone()
-
-    def save(self, wait: bool = True) -> None:
-        """Write a checkpoint; without `wait` that goes on beside the run, and the next save waits for it. Raises
-        OSError on all processes where the first cannot, now or the last time.
-        """
-        self._finish_saving()
-        state = self.state_dict()
-        if self.accelerator.is_main_process:
-            keep, stays = self.recipe.keep, self._stays
-            self.writer.write(partial(checkpoint.save, self.checkpoints, self.step, state, keep, stays))
-        self.saved = self.step
-        if wait:
-            self._finish_saving()
-
-    def _finish_saving(self) -> None:
-        """Every process must call it. Raises OSError on all of them where the first could not save."""
-        failed = True
-        try:
-            self.writer.wait()
-            failed = False
-        finally:
-            # All ask at once, so that none waits for one that is gone.
-            failures = sum(parallel.gather_numbers(int(failed), self.accelerator))
-        if failures:
-            raise OSError("the first process could not save a checkpoint; its message says why")
-
-    def _stays(self, step: int) -> bool:
-        """Whether the checkpoint of a step is kept for good, or as long as it is the best."""
-        milestone = self.recipe.keep_every > 0 and step % self.recipe.keep_every == 0
-        return milestone or step == self.history.best()
-
-    def state_dict(self) -> dict:
-        """Copies, whole, on the first process; nothing changes them until the next call."""
-        keep, copy = self.accelerator.is_main_process, self.copies.copy
-        self.copies.begin()
-        state = {
-            "step": self.step,
-            "recipe": self.recipe.model_dump_json(),
-            **self.tally.state_dict(),
-            "start": self.objective.fingerprints,
-            "data": self.objective.identities,
-            "figures": {name: list(values) for name, values in self.meter.sums.items()},
-            "ema": self.ema.state_dict(keep, copy),
-            **checkpoint.gather(self.network, self.optimizer, keep, copy),
-        }
-        self.copies.finish()
-        return state
-
-    def load_state_dict(self, state: dict) -> None:
-        """Raises RecipeError where it is of another recipe than is allowed, or from other weights."""
-        moved = {medium for medium, content in state["data"].items() if is_content(content)}
-        self.changed = allowed_changes(self.recipe, state["recipe"], self.allow, self.folder, moved)
-        if others := _changed(self.objective.fingerprints, state["start"], "init"):
-            raise RecipeError(
-                f"the weights that {self.folder} started from ({', '.join(others)}) are not those there now; put them"
-                " back, or train under another name"
-            )
-        self._compare_data(state["data"])
-        self.step = state["step"]
-        self.tally.load_state_dict(state)
-        self.meter.sums = dict(state["figures"])
-        checkpoint.scatter(self.network, self.optimizer, state)
-        self.ema.load_state_dict(state["ema"])
-
-    def _compare_data(self, before: dict[str, str]) -> None:
-        """Raises RecipeError where data is not what the run began with; a run that 0.2.0 began is warned alone."""
-        others = [
-            medium
-            for medium, now in self.objective.identities.items()
-            if before[medium] != now and before[medium] != self.objective.files(medium)
-        ]
-        names = " and ".join(f"data.{medium}" for medium in others)
-        if any(is_content(before[medium]) for medium in others):
-            raise RecipeError(
-                f"the files of {names} are not those that {self.folder} began with; put them back, at any place, or"
-                " train under another name (name=...)"
-            )
-        if others:
-            log.warning(
-                "%s: the files of %s are not those that the run began with; from here on its batches are others",
-                self.recipe.name,
-                names,
-            )
-
-
-def _changed(now: dict[str, str], before: dict[str, str], section: str) -> list[str]:
-    return [f"{section}.{name}" for name, value in now.items() if before.get(name) != value]

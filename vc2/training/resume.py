@@ -1,35 +1,81 @@
-"""Which changes of its recipe a run may go on with: none, unless they are allowed by name (`--allow optimizer.lr`)."""
+"""What a run may go on with: the recipe, the weights and the data that it began with, and other settings or data where
+they are allowed by name (`--allow optimizer.lr`).
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
+from .objective import Objective
 from .recipe import Recipe
+from .sources.source import is_content
+
+log = logging.getLogger(__name__)
 
 # What a checkpoint holds fits no other. (`init` is compared by the weights themselves, too.)
 FIXED = ("objective", "networks", "learn", "optimizer.kind")
 
 
 def allowed_changes(
-    recipe: Recipe, before: str, allow: Sequence[str], folder: Path, moved: Collection[str] = ()
+    recipe: Recipe, state: Mapping[str, Any], allow: Sequence[str], folder: Path
 ) -> dict[str, tuple[Any, Any]]:
-    """Keys in which `recipe` differs from that of the run's checkpoint (JSON), each with (before, now); where the data
-    of the media `moved` lies is not looked at. Raises RecipeError for one that is not within `allow`, or that cannot
+    """Keys in which `recipe` differs from that of the run's checkpoint, each with (before, now); where data lies that
+    is known by its content is not looked at. Raises RecipeError for one that is not within `allow`, or that cannot
     change in the middle of a run.
     """
-    changed = recipe.differences(before, moved)
+    known = {medium for medium, identity in state["data"].items() if is_content(identity)}
+    changed = recipe.differences(state["recipe"], known)
     refused = [key for key in changed if not _within(key, allow) or _within(key, FIXED)]
     if not refused:
+        for key, (then, now) in changed.items():
+            log.warning("from step %d on %s is %s, no longer %s", state["step"], key, now, then)
         return changed
     advice = "put them back, or train under another name (name=...)"
     if not any(_within(key, FIXED) or key.startswith("shape") for key in refused):
         options = " ".join(f"--allow {key}" for key in refused)
         advice = f"put them back, train under another name (name=...), or go on with them from here on: {options}"
     raise RecipeError(f"{folder} was trained with another {', '.join(refused)}; {advice}")
+
+
+def check_weights(now: Mapping[str, str], before: Mapping[str, str], folder: Path) -> None:
+    """Raise RecipeError where the weights that a run starts from have other fingerprints than when it began."""
+    if others := [f"init.{name}" for name, value in now.items() if before.get(name) != value]:
+        raise RecipeError(
+            f"the weights that {folder} started from ({', '.join(others)}) are not those there now; put them back, or"
+            " train under another name"
+        )
+
+
+def changed_data(
+    objective: Objective[Any], before: Mapping[str, str], allow: Sequence[str], recipe: Recipe, folder: Path
+) -> dict[str, tuple[str, str]]:
+    """Sources whose files are not those that the run began with, each with (before, now). Raises RecipeError for one
+    that is not within `allow`; a run that 0.2.0 began is warned alone.
+    """
+    others = {
+        f"data.{medium}": (before[medium], now)
+        for medium, now in objective.identities.items()
+        if before.get(medium, now) != now and before[medium] != objective.files(medium)
+    }
+    refused = [key for key, (then, _) in others.items() if is_content(then) and not _within(key, allow)]
+    if refused:
+        raise RecipeError(
+            f"the files of {' and '.join(refused)} are not those that {folder} began with; put them back, at any place,"
+            " train under another name (name=...), or go on with these from here on, with other batches and other"
+            f" held-out samples: {' '.join(f'--allow {key}' for key in refused)}"
+        )
+    if others:
+        log.warning(
+            "%s: the files of %s are not those that the run began with; from here on its batches are others",
+            recipe.name,
+            " and ".join(others),
+        )
+    return {f"files of {key}": identities for key, identities in others.items()}
 
 
 def check_allowed(recipe: Recipe, allow: Sequence[str]) -> None:

@@ -16,9 +16,12 @@ log = logging.getLogger(__name__)
 UNDER_WAY: set[Future[object]] = set()  # what the writers of this process are at
 
 
+LONGEST = 300.0  # seconds that a process which has failed waits for a checkpoint: a file system may have gone
+
+
 def finish_writing() -> None:
-    """Wait until nothing is under way, whatever comes of it: for a process that is about to end from without."""
-    wait(list(UNDER_WAY))
+    """Wait until nothing is under way, whatever comes of it: for a process that ends because another one failed."""
+    wait(list(UNDER_WAY), LONGEST)
 
 
 class HostCopies:
@@ -83,9 +86,12 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
+        if error is None:
             self.wait()
-        except OSError as failure:
-            if error is None:
-                raise
-            log.error("%s", failure)  # beside the error that ends the run
+            return
+        finish_writing()
+        if self.failed:  # beside the error that ends the run
+            assert self._pending is not None
+            log.error("%s", self._pending.exception())
+        elif UNDER_WAY:
+            log.error("a checkpoint is still not written after %d seconds", LONGEST)

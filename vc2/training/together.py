@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NoReturn
 
 import torch.distributed as dist
 
 from .saving import finish_writing
-from .signals import end_soon
+from .signals import end_soon, leave
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +42,6 @@ def failing_together() -> Iterator[None]:
         raise
 
 
-def leave(status: int) -> NoReturn:
-    """End this process at once, once its checkpoint and its messages are written and its readers gone.
-
-    It does not end as Python would: threads of torch's that connected the processes may still run, and taking them down
-    then can hang, or abort with a status that is not ours.
-    """
-    finish_writing()
-    for child in multiprocessing.active_children():
-        child.terminate()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 def _many() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1
 
@@ -86,4 +68,5 @@ def _listen() -> None:
         message = store.get(_word()).decode()
         time.sleep(GRACE)
         log.error("%s; this process waited for it and ends, too", message)
+        finish_writing()
         leave(1)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ...training.errors import RecipeError, TrainingError
-from .arms import ARMS, PILOT_SEEDS, ROWS, Place
+from .arms import ARMS, PILOT_SEEDS, Place
 
 ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
 ENCODERS = ROOT / "encoders.safetensors"
@@ -66,7 +66,7 @@ def gates() -> bool:
 def rates() -> None:
     from .rates import compare, table
 
-    print("\n".join(table(compare(Place(ROOT, ENCODERS), DOCS, ROWS, PILOT_SEEDS[0]))))
+    print("\n".join(table(compare(Place(ROOT, ENCODERS), DOCS, PILOT_SEEDS[0]))))
 
 
 def run(args: argparse.Namespace) -> None:

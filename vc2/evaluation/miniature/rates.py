@@ -15,15 +15,17 @@ from .arms import BY_NAME, Arm, Place
 log = logging.getLogger(__name__)
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+# Two arms of each way to learn: direct, and LoRA.
+TRIED = ("F-Spa-DIR", "F-Spa-Temp-DIR", "F-Spa-LORA", "F-Temp-LORA")
 FILE = "rates"
 
 
-def compare(place: Place, folder: Path, arms: tuple[Arm, ...], seed: int) -> list[rows.Row]:
-    """The held-out loss of each arm at each rate, as `rates.jsonl` keeps it. Raises RecipeError where a base is not
-    there yet, and KeyboardInterrupt where a run was stopped.
+def compare(place: Place, folder: Path, seed: int) -> list[rows.Row]:
+    """The held-out loss of the arms that are tried at each rate, as `rates.jsonl` keeps it. Raises RecipeError where a
+    base is not there yet, and KeyboardInterrupt where a run was stopped.
     """
     path = folder / f"{FILE}.jsonl"
-    for arm in arms:
+    for arm in (BY_NAME[name] for name in TRIED):
         start = place.folder(BY_NAME[arm.start or ""], seed) / "model.safetensors"
         if not start.is_file():
             raise RecipeError(f"{start} is not there yet; run the pilot first")

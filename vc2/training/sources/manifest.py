@@ -129,8 +129,7 @@ class Table:
     def __init__(self, lines: Lines, quoted: bool):
         self.lines, self.quoted = lines, quoted
         if quoted:
-            with open(lines.path, encoding="utf-8-sig", newline="") as file:
-                self.columns = next(csv.reader(file))
+            self.columns = lines.header()
         else:
             self.columns = list(self.row(0))
 
@@ -160,7 +159,7 @@ def table_of(path: Path, index_folder: Path) -> Table:
         path = _as_lines(path, index_folder)
     try:
         return Table(Lines(path, index_folder, quoted=ending == CSV, skip=int(ending == CSV)), ending == CSV)
-    except (BrokenSample, UnicodeDecodeError, csv.Error) as error:
+    except BrokenSample as error:
         raise SourceError(f"{path} is not a {ending} file: {error}") from error
 
 

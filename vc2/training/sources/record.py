@@ -59,11 +59,16 @@ def blamed(name: str, failing: str = "cannot be read") -> Iterator[None]:
         raise BrokenSample(f"{name} {failing}: {str(error) or type(error).__name__}") from error
 
 
+def encoding_of(content: bytes) -> str:
+    """What the byte order mark says that a text file begins with, or UTF-8."""
+    return next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), "utf-8")
+
+
 def text_of(content: bytes, name: str) -> str:
     """A text file's content: UTF-8, or what its byte order mark says. Raises BrokenSample for anything else, since
     every other encoding reads as every other, only wrong.
     """
-    encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

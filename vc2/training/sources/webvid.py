@@ -37,8 +37,7 @@ class WebVidListing(Listing):
         if not self.root.is_dir():
             raise SourceError(f"{self.root}: no such folder (data.clips.videos)")
         self.lines = Lines(table, index_folder, quoted=True, skip=1)
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            self.header = next(csv.reader(file))
+        self.header = self.lines.header()
         if missing := [name for name in NEEDED if name not in self.header]:
             raise SourceError(
                 f"{table} has no column {', '.join(missing)}; expected WebVid's {', '.join(NEEDED)}, found"
