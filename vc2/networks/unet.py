@@ -37,6 +37,11 @@ TEMPORAL = {
 }
 
 
+# Bytes of activations at their most, without gradients and with a fused attention, for each byte of the input of one
+# channel: counted on the full network (tests/vc2/test_memory.py).
+PEAK = 5260
+
+
 class Block(nn.Sequential):
     """The layers between two skips, at a `level`: 0 is the latents' own resolution, 1 half of it, and so on."""
 
