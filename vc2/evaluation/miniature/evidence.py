@@ -34,8 +34,8 @@ PER_CLIP = ("motion_error", "speed", "tremble")
 
 @dataclass(frozen=True, eq=False)
 class Seed:
-    """A seed's rows, and what is read from them; `row` tells them apart. `ends`: each arm's last step in a sketch, where
-    all rows are of some prompts; elsewhere (None) a row of all prompts is an arm's last.
+    """A seed's rows, and what is read from them. `ends`: each arm's last step in a sketch, where all rows are of some
+    prompts; elsewhere (None) a row of all prompts is an arm's last.
     """
 
     number: int
