@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def begun(sets, suite, tmp_path) -> tuple[Session, Path]:
     return made, folder
 
 
+def run(work):
+    """In a thread: the browser's tests leave a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 def rate(rating: Rating, rater: str, prefer) -> None:
     """Answer everything; `prefer` maps (question, left, right) to a choice."""
 
@@ -57,7 +64,7 @@ def rate(rating: Rating, rater: str, prefer) -> None:
             choice = prefer(task["question"]["id"], *rating.sides(rater, pair))
             await rating.vote(rater, pair.id, task["question"]["id"], choice, 1.0)
 
-    asyncio.run(work())
+    run(work())
 
 
 # Pairs
@@ -124,15 +131,15 @@ def test_a_vote_is_on_disk_before_it_is_answered_and_can_be_taken_back(begun):
     rating = Rating(made, folder)
     task = rating.task("ada")
     pair = rating.pairs[task["pair"]]
-    asyncio.run(rating.vote("ada", pair.id, "visual", LEFT, 2.5))
+    run(rating.vote("ada", pair.id, "visual", LEFT, 2.5))
     (vote,) = votes.read(folder / VOTES)
     assert vote.winner == vote.left == rating.sides("ada", pair)[0]
     assert vote.seconds == 2.5
-    asyncio.run(rating.vote("ada", pair.id, "visual", RIGHT, 1))  # pressed twice
+    run(rating.vote("ada", pair.id, "visual", RIGHT, 1))  # pressed twice
     assert len(votes.read(folder / VOTES)) == 1
-    asyncio.run(rating.undo("bob"))  # who has none
+    run(rating.undo("bob"))  # who has none
     assert len(votes.read(folder / VOTES)) == 1
-    asyncio.run(rating.undo("ada"))
+    run(rating.undo("ada"))
     assert votes.read(folder / VOTES) == []
     assert len((folder / VOTES).read_text().splitlines()) == 2  # nothing is ever taken away
     assert rating.task("ada") == task
@@ -143,13 +150,13 @@ def test_a_session_goes_on_where_it_was(begun):
     rating = Rating(made, folder)
     for _ in range(3):
         task = rating.task("ada")
-        asyncio.run(rating.vote("ada", task["pair"], task["question"]["id"], TIE, 1))
+        run(rating.vote("ada", task["pair"], task["question"]["id"], TIE, 1))
     again = Rating(Session.load(folder), folder)
     assert again.task("ada") == rating.task("ada")
     assert again.task("ada")["done"] == 3
     assert again.task("bob")["done"] == 0
     task = again.task("ada")
-    asyncio.run(again.vote("ada", task["pair"], task["question"]["id"], TIE, 1))
+    run(again.vote("ada", task["pair"], task["question"]["id"], TIE, 1))
     assert [vote.id for vote in votes.read(folder / VOTES)] == [1, 2, 3, 4]
 
 
@@ -164,11 +171,11 @@ def test_votes_on_clips_that_changed_are_not_mixed(begun, sets):
 
 
 def browser(rating: Rating, work, host: str = "127.0.0.1"):
-    async def run():
+    async def talk():
         async with TestClient(TestServer(application(rating, host))) as client:
             return await work(client)
 
-    return asyncio.run(run())
+    return run(talk())
 
 
 def test_nothing_that_the_browser_gets_names_a_set(begun):
