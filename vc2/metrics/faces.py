@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .frames import spread
-from .metric import WEIGHTS, Clip, ClipMetric, Measure, NotApplicableError, file_hash
+from .metric import WEIGHTS, Clip, ClipMetric, Measure, NotApplicableError
 
 FRAMES = 8
 RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
@@ -50,11 +50,6 @@ class Faces(ClipMetric):
     @property
     def weights_file(self) -> Path | None:
         return _model(RECOGNITION)
-
-    @property
-    def weights_hash(self) -> str | None:
-        path = self.weights_file
-        return file_hash(path) if path else None
 
     @cached_property
     def _models(self) -> tuple[Any, Any, Any]:

