@@ -14,10 +14,10 @@ from vc2.evaluation import statistics
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import claims, gates, rows, runner
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, Arm, Place
-from vc2.evaluation.miniature.distance import kernel_distance
 from vc2.evaluation.miniature.gates import of_a_seed, share_right
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
+from vc2.metrics.distances import kernel
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import seen, world_hash
 
@@ -221,9 +221,9 @@ def test_the_distance_is_zero_on_average_for_another_draw_and_grows_with_a_shift
     def draw(count: int, shift: float) -> torch.Tensor:
         return torch.randn(count, 16, generator=generator) + shift
 
-    same = [kernel_distance(draw(32, 0), draw(64, 0)) for _ in range(40)]
+    same = [kernel(draw(32, 0), draw(64, 0)) for _ in range(40)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 40**0.5
-    shifted = [kernel_distance(draw(32, shift), draw(64, 0)) for shift in (0.3, 0.6, 1.2)]
+    shifted = [kernel(draw(32, shift), draw(64, 0)) for shift in (0.3, 0.6, 1.2)]
     assert max(same) < shifted[0] < shifted[1] < shifted[2]
 
 

@@ -1,8 +1,7 @@
 """How far a set of clips is from the low-quality videos and from clean ones: a kernel distance over features of the
 autoencoder, which stands for FVD over those of I3D.
 
-FVD needs thousands of clips for its covariances. The kernel distance (KID: Binkowski et al., 2018; the unbiased
-estimate with a cubic kernel) does not, and is the same on average for any number of clips.
+FVD needs thousands of clips for its covariances. The kernel distance does not.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...metrics.distances import kernel
 from ...networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from ...training.sources import paper_world, world
 
@@ -46,23 +46,9 @@ class Distance:
         some = [clip for clip, s in zip(clips, wanted, strict=True) if paper_world.seen(s.colour, s.shape)]
         features = (self.features(some) - self.centre) / self.spread
         return {
-            name: round(kernel_distance(features, (reference - self.centre) / self.spread), 5)
+            name: round(kernel(features.numpy(), ((reference - self.centre) / self.spread).numpy()), 5)
             for name, reference in self.references.items()
         }
-
-
-def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """The squared maximum mean discrepancy of features `[N, D]` and `[M, D]`, unbiased, kernel (x y / D + 1)^3."""
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    def within(x: Tensor) -> Tensor:
-        k = kernel(x, x)
-        return (k.sum() - k.diagonal().sum()) / (len(x) * (len(x) - 1))
-
-    a, b = a.double(), b.double()
-    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
 
 
 def _truth(domain: str, frames: int) -> list[np.ndarray]:
