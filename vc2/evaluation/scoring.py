@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ..files.video import frame_rate, read_video
+from ..files.video import read_clip
 from ..metrics.metric import Clip, ClipMetric, Composite, CorpusMetric, Metric, NotApplicableError, file_hash
 from . import controls
 from .features import Features
@@ -142,11 +144,13 @@ class Scoring:
                     self._fail(item, tool, tool.metric, f"failed: {error}")
             log.warning("%s", error)
             return
-        for item, tool in pending:
-            if isinstance(tool.metric, ClipMetric):
-                self._clip(item, tool, tool.metric, item.made(clip))
-            elif isinstance(tool.metric, CorpusMetric):
-                self._look(tool.metric, item.made(clip), self._features_of(item.hash, item.control, tool))
+        for item, some in groupby(pending, key=itemgetter(0)):
+            made = item.made(clip)
+            for _, tool in some:
+                if isinstance(tool.metric, ClipMetric):
+                    self._clip(item, tool, tool.metric, made)
+                elif isinstance(tool.metric, CorpusMetric):
+                    self._look(tool.metric, made, self._features_of(item.hash, item.control, tool))
 
     def _pending(self, item: Item, tool: Tool) -> bool:
         if isinstance(tool.metric, CorpusMetric):
@@ -314,7 +318,7 @@ def digest(*hashes: Iterable[str]) -> str:
 
 
 def _read(path: Path, prompt: str) -> Clip:
-    return Clip(read_video(path), frame_rate(path), prompt, path)
+    return Clip(*read_clip(path), prompt, path)
 
 
 def _same(clip: Clip) -> Clip:

@@ -266,28 +266,22 @@ def read_video(path: str | os.PathLike) -> np.ndarray:
     """All frames of a video, uint8 `[T, H, W, 3]`. Raises OSError for what is no video file (mp4, mov, webm, mkv, avi,
     gif).
     """
+    return read_clip(path)[0]
+
+
+def read_clip(path: str | os.PathLike) -> tuple[np.ndarray, float]:
+    """The frames, and how many a second they are to be played at. Raises OSError as `read_video`."""
     *guard, _, name = reading(path)
     reader = imageio_ffmpeg.read_frames(name, input_params=guard)
     try:
-        width, height = next(reader)["source_size"]
+        about = next(reader)
+        width, height = about["source_size"]
         frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
     except (OSError, RuntimeError) as error:
         raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
     if not frames:
         raise OSError(f"{path} cannot be read as a video: it has no frames")
-    return np.stack(frames)
-
-
-def frame_rate(path: str | os.PathLike) -> float:
-    """Frames a second that a video file is to be played at. Raises OSError as `read_video`."""
-    *guard, _, name = reading(path)
-    reader = imageio_ffmpeg.read_frames(name, input_params=guard)
-    try:
-        return float(next(reader)["fps"])
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"{path} cannot be read as a video: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        reader.close()
+    return np.stack(frames), float(about["fps"])
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.video import frame_rate, read_video
+from ..files.video import read_clip
 from ..metrics.metric import Clip, ClipMetric, NotApplicableError
 from ..metrics.registry import chosen
 from .recipe import Recipe
@@ -23,14 +23,21 @@ def sample_clips(recipe: Recipe, folder: Path) -> dict[str, float]:
     A clip or a metric that fails is told and left out: a run of weeks does not end for it.
     """
     values: dict[str, list[float]] = defaultdict(list)
+    metrics: dict[ClipMetric, list[str]] = {}  # with the measures that are wanted of each
     for metric, wanted in chosen(recipe.validation.metrics).items():
         assert isinstance(metric, ClipMetric)  # the recipe takes no others
         if reason := metric.available():
             log.warning("validation.metrics: %s is left out: %s", metric.name, reason)
+        else:
+            metrics[metric] = wanted
+    for path in sorted(folder.glob("*.mp4") if metrics else ()):
+        try:
+            clip = Clip(*read_clip(path), prompt_of(recipe, path), path)
+        except Exception:  # as below
+            log.warning("%s of %s failed", ", ".join(metric.name for metric in metrics), path, exc_info=True)
             continue
-        for path in sorted(folder.glob("*.mp4")):
+        for metric, wanted in metrics.items():
             try:
-                clip = Clip(read_video(path), frame_rate(path), prompt_of(recipe, path), path)
                 figures = metric.measure(clip)
             except NotApplicableError as error:
                 log.info("%s has no %s: %s", path, metric.name, error)
@@ -40,6 +47,7 @@ def sample_clips(recipe: Recipe, folder: Path) -> dict[str, float]:
                 for name in wanted:
                     if math.isfinite(figures.get(name, math.nan)):
                         values[name].append(figures[name])
+    for metric in metrics:
         metric.close()
     return {f"samples/{name}": float(np.mean(some)) for name, some in values.items()}
 

@@ -8,12 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from ..files.video import read_video, write_video
+from ..files.video import read_clip, write_video
 from .recipe import Recipe
 
 PROJECT = "videocrafter2"
@@ -75,9 +74,8 @@ def _log_clip(tracker: GeneralTracker, path: Path, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         # What is written of a video there is an animated gif among the images; torch's own way needs moviepy.
-        frames, reader = read_video(path), imageio_ffmpeg.read_frames(str(path))
-        gif = write_video(path.with_suffix(".gif"), list(frames), next(reader)["fps"])
-        reader.close()
+        frames, fps = read_clip(path)
+        gif = write_video(path.with_suffix(".gif"), list(frames), fps)
         height, width = frames.shape[1:3]
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif.read_bytes())
         gif.unlink()
