@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .command import exit_status
 from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
 
 if TYPE_CHECKING:
@@ -213,15 +214,7 @@ def main(argv: list[str] | None = None) -> int:
         # A console may lack the letters of a file's name: no reason to fail once the file is there.
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        run(args)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: run(args), RuntimeError, interrupted="interrupted; nothing half-written is left")
 
 
 def device_of(name: str, local_rank: int) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .command import exit_status
 from .files.output import check_target
 
 if TYPE_CHECKING:
@@ -94,16 +95,12 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 for Ctrl-C, 2 for what the user can put right, which one line tells."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> None:
         check(args)
         run(args)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing half-written is left\n")
-        return 130
-    return 0
+
+    return exit_status(work, interrupted="interrupted; nothing half-written is left")
 
 
 if __name__ == "__main__":

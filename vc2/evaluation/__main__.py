@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..command import exit_status
 from ..metrics.metric import WEIGHTS
 from . import catalogue, generate, score
 
@@ -48,14 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 for `score --strict` that could not measure all, 130 for Ctrl-C, 2 for an error."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return run(args)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: run(args), RuntimeError)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from ..command import exit_status
 from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
@@ -104,14 +105,7 @@ def run_command(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 where a signal stopped a run, 2 for what the user can put right, which one line says."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return run(args)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, TrainingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: run(args), TrainingError)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
 from .arms import ARMS, PILOT_SEEDS, Place
 
@@ -70,7 +71,7 @@ def rates() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises Stopped, RecipeError and what training raises."""
+    """Raises KeyboardInterrupt where a run was stopped, RecipeError and what training raises."""
     from . import rows
     from .runner import Runner
 
@@ -110,22 +111,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.command == "run" and args.workers > 1:
         return spread(args.workers, list(sys.argv[1:] if argv is None else argv))
-    from .runner import Stopped
 
-    try:
+    def work() -> int:
         if args.command == "gates":
             return 0 if gates() else 1
         if args.command == "rates":
             rates()
-            return 0
-        run(args)
+        else:
+            run(args)
         return 0
-    except (KeyboardInterrupt, Stopped):
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, TrainingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(work, TrainingError, interrupted="stopped; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,6 @@ PREPARED_BY = ("F-base", "F-Spa-DIR", "F-Spa-DIR-LAION", "F-Spa-DIR-sham")  # re
 RANDOM = "random"  # F-base with a random change of theta_S, as large in every tensor as F-Spa-DIR's
 
 
-class Stopped(Exception):  # noqa: N818 (a signal asked for it)
-    """A run was told to stop, and has saved."""
-
-
 @dataclass(frozen=True)
 class Scoring:
     """One row: which weights of an arm, at which step, at which frame rate, on all prompts or some."""
@@ -67,10 +63,12 @@ class Runner:
     commit: str = field(default_factory=rows.commit)
 
     def run(self) -> None:
-        """Until everything is done. Raises Stopped, RecipeError, OSError."""
+        """Until everything is done. Raises RecipeError, OSError, and KeyboardInterrupt where a run was told to stop, and
+        has saved.
+        """
         with FileLock(self._lock("prepare")):
             if not encoders.make(self.place.encoders):
-                raise Stopped
+                raise KeyboardInterrupt
             self.check()
             self.prepare()
         todo = [(arm, seed) for seed in self.seeds for arm in (*(a.name for a in ARMS), RANDOM)]
@@ -177,7 +175,7 @@ class Runner:
                 continue
             began = time.process_time()
             if not Trainer(self.place.recipe(arm, seed, stop), folder, self.place.cache).run():
-                raise Stopped
+                raise KeyboardInterrupt
             seconds = time.process_time() - began
             for scoring in (s for s in scorings if s.step == stop and s in self.missing(arm.name, seed)):
                 self.score(arm.name, seed, scoring, self._weights(arm, seed, scoring), seconds)
