@@ -11,8 +11,8 @@ def exit_status(
     *told: type[Exception],
     interrupted: str = "interrupted; the same command goes on",
 ) -> int:
-    """What `work` returns, 0 for None; 130 for Ctrl-C, and 2 for what the user can put right: a ValueError, an OSError or
-    one of `told`. A line on standard error says these two; what else is raised is a defect, and passes.
+    """What `work` returns, 0 for None; 130 for Ctrl-C, and 2 for what the user can put right: a ValueError, an OSError
+    or one of `told`. A line on standard error says these two; what else is raised is a defect, and passes.
     """
     mine: tuple[type[Exception], ...] = (ValueError, OSError, *told)
     try:

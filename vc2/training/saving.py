@@ -14,8 +14,6 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 UNDER_WAY: set[Future[object]] = set()  # what the writers of this process are at
-
-
 LONGEST = 300.0  # seconds that a process which has failed waits for a checkpoint: a file system may have gone
 
 

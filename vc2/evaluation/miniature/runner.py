@@ -63,8 +63,8 @@ class Runner:
     commit: str = field(default_factory=rows.commit)
 
     def run(self) -> None:
-        """Until everything is done. Raises RecipeError, OSError, and KeyboardInterrupt where a run was told to stop, and
-        has saved.
+        """Until everything is done. Raises RecipeError, OSError, and KeyboardInterrupt where a run was told to stop,
+        and has saved.
         """
         with FileLock(self._lock("prepare")):
             if not encoders.make(self.place.encoders):
