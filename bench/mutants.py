@@ -29,7 +29,8 @@ TIME_LIMIT = 3600  # seconds; a mutant that hangs is noticed, too, and a busy ma
 BEHAVIOUR, LOOP, HISTORY, LORA, DATA = (
     f"tests/training/test_{name}.py" for name in ("behaviour", "loop", "history", "lora", "data")
 )
-INITIALISE, COMMANDS, PARITY = (
+DISTRIBUTED, INITIALISE, COMMANDS, PARITY = (
+    "tests/training/test_distributed.py",
     "tests/training/test_initialise.py",
     "tests/training/test_commands.py",
     "tests/vc2/test_parity.py",
@@ -87,9 +88,9 @@ MUTANTS = [
         ("self.optimizer.zero_grad()", "pass"),
         ("self.ema.update(self.network)", "pass"),
         ("self.step * world + rank)", "rank)"),
-        ('means.pop("stop") > 0', 'means.pop("stop") > 1'),
         ("or self.step == self.recipe.steps)", "or False)"),
     ),
+    *of("training/loop.py", (DISTRIBUTED,), ('means.pop("stop") > 0', 'means.pop("stop") > 1')),
     *of("training/history.py", (HISTORY,), ('["held_out"]["average"]', '["held_out"]["live"]')),
     *of(
         "training/ema.py",
@@ -127,9 +128,9 @@ MUTANTS = [
     ),
     *of(
         "training/data/batches.py",
-        (DATA,),
+        (DATA, LOOP, BEHAVIOUR),
         ("range(self.rank * share, (self.rank + 1) * share)", "range(share)"),
-        ("if k == 0 else []", "if k == 1 else []"),
+        ("captions=self.captions[k : k + size]", "captions=self.captions[:size]"),
     ),
     *of(
         "training/data/stream.py",

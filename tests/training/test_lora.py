@@ -107,6 +107,18 @@ def test_what_images_cannot_teach(temporal):
     )
 
 
+def test_a_lora_of_images_alone_has_no_temporal_queries():
+    """Named or not: nothing would teach them."""
+    learn = Learn(part="all", how="lora", rank=2, targets=("q", "v"))
+    unet = VideoUNet(NARROW)
+    mark_what_learns(unet, SimpleNamespace(learn=learn, diffusion=Diffusion(), image_only=True))
+    learning = {name for name, p in unet.named_parameters() if p.requires_grad}
+    temporal = {name for name in learning if name in temporal_names(unet)}
+    assert any(".to_v." in name for name in temporal)
+    assert not any(".to_q." in name for name in temporal)
+    assert any(".to_q." in name for name in learning - temporal)
+
+
 @pytest.mark.parametrize("part", ["spatial", "temporal", "all"])
 @torch.no_grad()
 def test_every_kind_of_layer_and_any_alpha_is_saved_as_it_was_trained(part, tmp_path):

@@ -76,7 +76,7 @@ class Batch:
         return replace(self, frames=self.frames.pin_memory(), text=text)
 
     def split(self, size: int) -> list[Batch]:
-        """Micro-batches of at most `size` samples. What was skipped is reported with the first."""
+        """Micro-batches of at most `size` samples."""
         return [
             replace(
                 self,
@@ -85,7 +85,6 @@ class Batch:
                 captions=self.captions[k : k + size],
                 fps=self.fps[k : k + size],
                 text=None if self.text is None else self.text[k : k + size],
-                skipped=self.skipped if k == 0 else [],
             )
             for k in range(0, len(self), size)
         ]
