@@ -153,3 +153,14 @@ def test_checksums_are_left_out_of_the_file_and_of_nothing_else(tmp_path):
     torch.save({"x": 1}, tmp_path / "other.pt")
     with zipfile.ZipFile(tmp_path / "other.pt") as archive:
         assert archive.testzip() is None
+
+
+def test_a_checkpoint_that_is_gone_already_ends_no_run(tmp_path, monkeypatch):
+    """Someone removed it just when the run was about to."""
+    for step in (1, 2):
+        runs.save(tmp_path, step, {}, keep=2)
+    listed = runs.all_steps(tmp_path)
+    listed[0].unlink()
+    monkeypatch.setattr(runs, "all_steps", lambda folder: [*listed, runs.path_of(folder, 3)])
+    assert runs.save(tmp_path, 3, {}, keep=2) == tmp_path / "step-00000003.pt"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002.pt", "step-00000003.pt"]

@@ -42,3 +42,22 @@ def test_a_run_is_stopped_and_goes_on_to_the_same_bits(recipe_file, folder):
     straight = folder.parent / "straight"
     assert Trainer(load_recipe(recipe, ["data.workers=0"]), straight).run()
     assert_same_bits(folder, straight)
+
+
+def test_a_checkpoint_that_someone_reads_stays_until_the_next_save(tmp_path):
+    """It is told, and the run goes on: the new checkpoint is written."""
+    code = """
+    import logging
+    import vc2.files.output
+    vc2.files.output.WINDOWS = True
+    from vc2.training import checkpoint
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    folder = pathlib.Path(sys.argv[1])
+    for step in range(1, 4):
+        checkpoint.save(folder, step, {"model": {"x": torch.ones(5000)}}, keep=1)
+        print([checkpoint.step_of(path) for path in checkpoint.all_steps(folder)])
+        read = checkpoint.load(folder) if step == 1 else None
+    """
+    first, told, both, last = on_windows(code, tmp_path).splitlines()
+    assert (first, both, last) == ("[1]", "[1, 2]", "[3]")
+    assert told.startswith(f"{tmp_path / 'step-00000001.pt'} is in use and stays for now ([Errno 13]")

@@ -38,17 +38,24 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog
     sys.modules[name] = None
 
 shutil._use_fd_functions = False  # as there: it would open folders
-opened, replaced = os.open, pathlib.Path.replace
+opened, replaced, unlinked = os.open, pathlib.Path.replace, pathlib.Path.unlink
 
 def open_no_folder(path, *rest, **named):
     if os.path.isdir(path):
         raise PermissionError(13, "Permission denied", str(path))
     return opened(path, *rest, **named)
 
+def refuse_in_use(path):
+    if os.path.realpath(path) in pathlib.Path("/proc/self/maps").read_text():
+        raise PermissionError(13, "Access is denied", str(path))
+
 def replace_nothing_in_use(self, target):
-    if os.path.realpath(target) in pathlib.Path("/proc/self/maps").read_text():
-        raise PermissionError(13, "Access is denied", str(target))
+    refuse_in_use(target)
     return replaced(self, target)
+
+def unlink_nothing_in_use(self, missing_ok=False):
+    refuse_in_use(self)
+    return unlinked(self, missing_ok)
 
 temporary_file = tempfile.NamedTemporaryFile
 
@@ -56,7 +63,8 @@ def opened_once(*rest, delete=True, **named):
     assert not delete, "a NamedTemporaryFile cannot be opened again before it is closed, and then it is gone"
     return temporary_file(*rest, delete=delete, **named)
 
-os.open, pathlib.Path.replace, tempfile.NamedTemporaryFile = open_no_folder, replace_nothing_in_use, opened_once
+os.open, tempfile.NamedTemporaryFile = open_no_folder, opened_once
+pathlib.Path.replace, pathlib.Path.unlink = replace_nothing_in_use, unlink_nothing_in_use
 """
 
 

@@ -10,6 +10,7 @@ file serves any number of processes, sharded or not.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from .data.order import NEWEST
 from .errors import RecipeError
 from .parallel import unsharded
 from .recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".pt"
 
@@ -105,8 +108,12 @@ def save(
             " the same command to go on"
         ) from error
     for old in all_steps(folder)[:-keep]:
-        if not stays(step_of(old)):
-            old.unlink()
+        if stays(step_of(old)):
+            continue
+        try:
+            old.unlink(missing_ok=True)
+        except PermissionError as error:  # Windows removes no file that someone reads, such as an export beside the run
+            log.warning("%s is in use and stays for now (%s); the next save tries again", old, error)
     return path
 
 
