@@ -25,6 +25,7 @@ from vc2.training.rng import numpy_generator
 from vc2.training.sources import clips, media
 from vc2.training.sources.folder import FolderListing
 from vc2.training.sources.record import Record, caption_of, text_of
+from vc2.training.sources.select import size_of_bytes
 from vc2.training.sources.shards import ShardListing
 from vc2.training.sources.source import BrokenSample, Reader, View
 
@@ -177,6 +178,19 @@ def test_postscript_is_not_handed_to_ghostscript(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     with pytest.raises(BrokenSample, match=r"x\.eps is not a picture that can be read: cannot identify"):
         media.read_image(record(tmp_path / "x.eps"))
+
+
+def test_what_is_not_read_as_a_picture_is_not_measured_as_one(tmp_path):
+    """And a size is that of the picture as it is shown, as in reading."""
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.eps")
+    assert size_of_bytes((tmp_path / "x.eps").read_bytes()) == (0, 0)
+    for orientation in range(1, 10):  # the last means nothing
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = saved(tmp_path / "x.jpg", Image.new("RGB", (48, 32)), exif=exif)
+        height, width, _ = media.read_image(file).shape
+        assert size_of_bytes((tmp_path / "x.jpg").read_bytes()) == (width, height)
+        assert (width, height) == ((32, 48) if 5 <= orientation <= 8 else (48, 32))
 
 
 def test_what_is_too_small_to_show_anything_is_named(tmp_path):

@@ -63,7 +63,9 @@ class Sound:
         return Sound(np.concatenate([samples, silence]), self.rate)
 
 
-READABLE = "mov,mp4,matroska,webm,avi,gif"  # ffmpeg's demuxers; a video's ending and content may differ
+# FFmpeg's demuxers of containers that hold their frames themselves, whatever a file calls itself. A playlist (ffconcat,
+# HLS) would have other files read, from the network too.
+READABLE = "mov,matroska,webm,avi,gif,flv,asf,mpeg,mpegts,ogg"
 _EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # 4:2:0 chroma needs even sides
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"
 FORMATS = {

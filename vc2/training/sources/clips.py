@@ -23,14 +23,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ...files.video import READABLE
 from .fitting import fit
 from .images import MAX_PIXELS, check_size
 from .record import Record, blamed
 from .source import BrokenSample, View
 
-# Containers that hold their frames themselves. A playlist (ffconcat, HLS) that calls itself .mp4 would have other files
-# read, from the network too.
-CONTAINERS = "mov,matroska,webm,avi,gif,flv,asf,mpeg,mpegts,ogg"
 # As far before the frame that is wanted as one may be shown later than it was decoded.
 REORDERING = Fraction(3, 23)
 TRANSPOSE = ("transpose", "cclock_flip")  # rows become columns
@@ -143,7 +141,7 @@ def opened(record: Record) -> Iterator[Video]:
 
 
 def _container(file: IO[bytes]) -> InputContainer:
-    return av.open(file, "r", options={"format_whitelist": CONTAINERS})
+    return av.open(file, "r", options={"format_whitelist": READABLE})
 
 
 def _tick(stream: Stream) -> Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,7 +15,7 @@ MAX_PIXELS = 2**27  # of one picture; a damaged header can ask for any size
 LEAST_SIDE = 8  # spacers and tracking dots are pictures of nothing
 # Those that hold pixels and nothing else: for EPS, Pillow would start Ghostscript on a stranger's program.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on, the picture lies on its side
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and which pictures a quarter turn puts upright
 
 
 def read_image(record: Record, cover: tuple[int, int] | None = None) -> np.ndarray:
@@ -37,6 +38,12 @@ def read_image(record: Record, cover: tuple[int, int] | None = None) -> np.ndarr
         return np.asarray(image.convert("RGB"))
 
 
+def shown_size(file: IO[bytes]) -> tuple[int, int]:
+    """(width, height) of a picture, upright; its pixels are not read. Raises what Pillow does for what is none."""
+    with Image.open(file, formats=FORMATS) as opened:
+        return (opened.height, opened.width) if _on_its_side(opened) else opened.size
+
+
 def check_size(width: int, height: int) -> None:
     """Raises BrokenSample for pictures that nobody means."""
     if width * height > MAX_PIXELS:
@@ -45,10 +52,13 @@ def check_size(width: int, height: int) -> None:
         raise BrokenSample(f"has {width}x{height} pixels; a picture has {LEAST_SIDE} a side at least")
 
 
+def _on_its_side(image: Image.Image) -> bool:
+    return image.getexif().get(ORIENTATION) in TURNED
+
+
 def _draft(opened: Image.Image, cover: tuple[int, int]) -> None:
     """Let the JPEG decoder halve, quarter or eighth the picture, which is most of the work on large ones."""
-    on_its_side = opened.getexif().get(ORIENTATION, 1) >= 5
-    width, height = reversed(cover) if on_its_side else cover
+    width, height = reversed(cover) if _on_its_side(opened) else cover
     scale = max(width / opened.width, height / opened.height)
     if scale < 1:
         opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))

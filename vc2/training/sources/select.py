@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import IO
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
 from ..section import Section
+from .images import shown_size
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 DETAILS = np.dtype([("width", "<u2"), ("height", "<u2"), ("watermark", "<f4"), ("aesthetic", "<f4")])
 NOTHING = (0, 0, np.nan, np.nan)
 LARGEST = float(np.finfo(np.float32).max)
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # Exif: which pictures a quarter turn puts upright
 
 
 class SelectSize(Section):
@@ -97,15 +96,11 @@ class Selection:
 def picture_size(file: IO[bytes]) -> tuple[int, int]:
     """(width, height) of a picture as it is shown, (0, 0) where it is none; its pixels are not read."""
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(ORIENTATION) in TURNED
+        width, height = shown_size(file)
     except Exception as error:  # noqa: BLE001 (decoders raise what they like; whoever reads the sample will say why)
         log.debug("a picture's size is not known: %s", error)
         return 0, 0
-    if max(width, height) >= 2**16:
-        return 0, 0
-    return (height, width) if turned else (width, height)
+    return (width, height) if max(width, height) < 2**16 else (0, 0)
 
 
 def size_of_bytes(content: bytes) -> tuple[int, int]:
