@@ -387,6 +387,25 @@ def test_a_step_has_one_bucket_and_every_bucket_its_share(tmp_path):
     assert [a.captions + b.captions for a, b in shared] == [b.captions for b in whole]
 
 
+def test_images_of_a_list_without_sizes_are_measured(tmp_path):
+    """Where sizes are asked for: by buckets, or a `select`. What a list says of a size is taken from there."""
+    photos(tmp_path / "photos", "p", [(300, 300), (600, 300), (300, 500), (300, 300), (600, 300)])
+    rows = [{"path": f"p{n:02d}.png", "caption": str(n)} for n in range(5)]
+    rows[3] |= {"width": 200, "height": 400}
+    (tmp_path / "photos" / "p04.png").write_bytes(b"no picture")
+    rows += [{"path": "absent.png", "caption": "5"}, {"path": None, "caption": "6"}]
+    source = {"kind": "manifest", "path": str(write_manifest(tmp_path / "photos" / "list.jsonl", rows))}
+    stream = Stream(images(source, buckets=BUCKETS), "images", tmp_path / "cache")
+    expected = [[300, 300], [600, 300], [300, 500], [200, 400], [0, 0], [0, 0], [0, 0]]
+    assert stream.source.sizes().tolist() == expected
+    assert [len(members) for members in stream.buckets.members] == [4, 1, 2]
+    chosen = Stream(images({**source, "select": {"max_aspect": 1.9}}), "images", tmp_path / "cache").source
+    assert [chosen.record(n).caption for n in range(len(chosen))] == ["0", "2"]
+    (tmp_path / "photos" / "p00.png").unlink()  # scores are the list's alone: nothing is opened
+    with pytest.raises(SourceError, match=r"0 of 7 samples are selected \(7 do not meet min_aesthetic 5\)"):
+        Stream(images({**source, "select": {"min_aesthetic": 5}}), "images", tmp_path / "cache")
+
+
 def test_what_is_held_out_is_in_no_bucket(tmp_path):
     source = photos(tmp_path / "photos", "p", SHAPES)
     recipe = images(source, steps=40, buckets=BUCKETS, held_out=1)

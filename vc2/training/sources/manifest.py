@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +17,12 @@ from .mapped import Mapped
 from .once import complete, touch, whole
 from .record import Record, caption_of
 from .rows import csv_row, json_row
-from .select import DETAILS, Select, Selection
+from .select import DETAILS, Select, Selection, picture_size
 from .source import CONTENT, BrokenSample, Source, SourceError
 
 log = logging.getLogger(__name__)
 
-OFTEN = 2**16  # rows between two signs of life
+OFTEN, FILES_OFTEN = 2**16, 2**12  # rows between two signs of life; and files, which are looked into
 TRIED = 20  # rows to look for columns in, of JSON lines
 CSV, JSONL, PARQUET = ".csv", ".jsonl", ".parquet"
 
@@ -29,7 +30,8 @@ CSV, JSONL, PARQUET = ".csv", ".jsonl", ".parquet"
 class Manifest(Source):
     """A list of clips or images: a CSV with a header, JSON lines, or parquet, by its ending. `file` and `caption` are
     its columns for a file's path, below `root` (default: the list's own folder), and for its caption. `select` goes by
-    columns too: `width`, `height`, and those for the scores.
+    columns too: `width`, `height`, and those for the scores. Where sizes are asked for, images without them are
+    measured.
     """
 
     location = ("path", "root")
@@ -60,24 +62,47 @@ class ManifestListing(Listing):
                 f" data.{medium}.caption name, found {', '.join(self.table.columns)}"
             )
         select = source.select or (Select() if sized else None)
-        self.details = None if select is None else self._details(select, index_folder)
+        measured = select is not None and medium == "images" and (sized or select.asks_size)
+        self.details = None if select is None else self._details(select, index_folder, measured)
         self.rows = None if source.select is None else self._select(source.select)
 
-    def _details(self, select: Select, index_folder: Path) -> Mapped:
-        """DETAILS of all rows, kept below `index_folder`."""
+    def _details(self, select: Select, index_folder: Path, measured: bool) -> Mapped:
+        """DETAILS of all rows, kept below `index_folder`; `measured`: of images without a size in the list, too."""
         lines = self.table.lines
-        key = fingerprint(lines.content, select.watermark, select.aesthetic)
+        files = [str(self.root), self.source.file] if measured else []
+        key = fingerprint(lines.content, select.watermark, select.aesthetic, *files)
         path = index_folder / f"details-{self.source.path.stem}-{key}" / "details.bin"
 
+        def details(index: int) -> tuple[float, ...]:
+            row = self._row_or_nothing(index)
+            width, height, *scores = select.read(row)
+            if not width and measured:
+                width, height = self._measure(row)
+            return width, height, *scores
+
         def read(_: int) -> None:
-            with whole(path) as temporary, open(temporary, "wb") as file:
-                for first in range(0, len(lines), OFTEN):
+            # A network file system answers many at once.
+            with whole(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(16) as pool:
+                often = FILES_OFTEN if measured else OFTEN
+                for first in range(0, len(lines), often):
                     touch(path)
-                    rows = range(first, min(first + OFTEN, len(lines)))
-                    file.write(np.array([select.read(self._row_or_nothing(n)) for n in rows], DETAILS).tobytes())
+                    rows = range(first, min(first + often, len(lines)))
+                    table = list((pool.map if measured else map)(details, rows))
+                    file.write(np.array(table, DETAILS).tobytes())
 
         complete([path], read, f"reading {self.source.path}")
         return Mapped(path, DETAILS)
+
+    def _measure(self, row: Mapping[str, object]) -> tuple[int, int]:
+        """(width, height) of a row's picture, (0, 0) where there is none that can be read."""
+        name = row.get(self.source.file)
+        if not isinstance(name, str):
+            return 0, 0
+        try:
+            with open(self.root / name, "rb") as file:
+                return picture_size(file)
+        except (OSError, ValueError):  # whoever reads the sample will say so
+            return 0, 0
 
     def _row_or_nothing(self, index: int) -> Mapping[str, object]:
         try:

@@ -39,6 +39,10 @@ class SelectSize(Section):
         return out
 
     @property
+    def asks_size(self) -> bool:
+        return self.min_side is not None or self.max_aspect is not None
+
+    @property
     def empty(self) -> bool:
         """Nothing is asked: all samples are selected."""
         return not self.failing(np.empty(0, DETAILS))
