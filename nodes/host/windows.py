@@ -137,10 +137,12 @@ class ContextWindows:
         return [out / total for out in sums]
 
     def _read_in(self, window: Tensor, conds: list, frames: int) -> list:
-        """The conditions that a window of a clip's `frames` frames reads."""
+        """The conditions that a window of a clip's `frames` frames reads: those of its middle, also where a looped one
+        runs on from the clip's end to its start.
+        """
         if not self.split_conds:
             return conds
-        middle = int(window.min() + window.max()) / (2 * frames)
+        middle = (int(window[0]) + (len(window) - 1) / 2) % frames / frames
         return [group and [group[min(int(middle * len(group)), len(group) - 1)]] for group in conds]
 
 

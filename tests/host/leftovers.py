@@ -12,10 +12,12 @@ import comfy.sampler_helpers
 import folder_paths
 import torch
 from pack.nodes.host.loading import load_model
+from pack.nodes.host.windows import ContextWindows
 from pack.nodes.long import VC2ContextWindows, VC2FIFOSampler
 from pack.nodes.sample import VC2Sampler
 from pack.nodes.video import VC2SaveVideo
 from pack.vc2.files import checkpoint
+from pack.vc2.sampling.windows import cover
 
 
 def observe(path: Path) -> dict:
@@ -72,6 +74,10 @@ def observe(path: Path) -> dict:
     one, other = Control().set_cond_hint(torch.zeros(12, 3, 32, 32)), Control().set_cond_hint(torch.zeros(1, 3, 32, 32))
     run("controlled", windows("overlap"), control=one.set_previous_controlnet(other))
     observed["controlled batches"] = sorted(set(Control.seen))
+
+    looped = ContextWindows(16, 8, looped=True, split_conds=True)
+    prompts = [["first", "second"], None]
+    observed["looped prompts"] = [looped._read_in(window, prompts, 32) for window in cover(32, 16, 8, looped=True)]
 
     class Save(VC2SaveVideo):
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)

@@ -36,6 +36,11 @@ def test_a_window_of_both_conditions_is_one_batch(observed):
     assert observed["controlled batches"] == [8]
 
 
+def test_a_looped_window_reads_the_prompt_of_its_own_middle(observed):
+    """The last of four, frames 24 to 31 and 0 to 7 of 32, has that at the clip's end."""
+    assert observed["looped prompts"] == [[[name], None] for name in ("first", "first", "second", "second")]
+
+
 def test_a_run_leaves_nothing_behind(observed):
     assert observed["left on the network"] == []
     assert not observed["left on the model"]
