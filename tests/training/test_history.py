@@ -19,6 +19,7 @@ from vc2.training.errors import RecipeError
 from vc2.training.history import History
 from vc2.training.loop import Trainer
 from vc2.training.recipe_files import load_recipe
+from vc2.training.resume import allowed_changes
 
 
 def steps(folder: Path) -> list[int]:
@@ -169,6 +170,20 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
     for allow in ((), ("optimizer",)):
         with pytest.raises(RecipeError, match=r"another optimizer\.kind; put them back, or train under another name"):
             Trainer(recipe(optimizer={"kind": "adamw8bit"}), folder, allow=allow)
+
+
+def test_rounding_frozen_weights_is_a_change_and_other_arithmetic_is_none(recipe, folder):
+    """A run of before the key existed was float."""
+    float_, int8 = (recipe(learn={"how": "lora"}, compute={"frozen": frozen}) for frozen in ("float", "int8"))
+    state = {"recipe": float_.model_dump_json(), "data": {}}
+    with pytest.raises(RecipeError, match=r"another compute\.frozen; .*--allow compute\.frozen$"):
+        allowed_changes(int8, state, (), folder)
+    assert allowed_changes(int8, state, ["compute.frozen"], folder) == {"compute.frozen": ("float", "int8")}
+    tree = json.loads(state["recipe"])
+    assert tree["compute"].pop("frozen") == "float"
+    for theirs in (state, state | {"recipe": json.dumps(tree)}):
+        other = recipe(learn={"how": "lora"}, compute={"precision": "bf16", "micro_batch": 1})
+        assert allowed_changes(other, theirs, (), folder) == {}
 
 
 def test_the_command_takes_what_is_allowed(recipe_file, folder, capsys):

@@ -22,6 +22,7 @@ from .recipe_sections import (
 from .section import Section
 from .sources.kinds import KINDS
 
+# But for rounding. Of `compute`, `frozen` does: int8 are other weights to learn beside.
 DOES_NOT_CHANGE_WHAT_IS_LEARNED = (
     "about",
     "save_every",
@@ -114,8 +115,10 @@ class Recipe(Section):
             return {why: (None, None)}
         mine = self.model_dump(mode="json")
         for tree in (mine, theirs):
+            frozen = tree["compute"]["frozen"]
             for key in DOES_NOT_CHANGE_WHAT_IS_LEARNED:
                 tree.pop(key)
+            tree["compute"] = {"frozen": frozen}
             if self.optimizer.final_lr is None:  # else the learning rate of every step depends on how many there are
                 tree.pop("steps")
             tree["data"].pop("workers")
