@@ -52,10 +52,12 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)
 
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in some hours; the same command resumes it
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about three hours; the same command resumes it
 	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
 	$(RUN) -m vc2.evaluation.miniature gates
-	@mkdir -p runs/tiny-autoencoder && cp -n runs/paper/encoders.safetensors runs/tiny-autoencoder/model.safetensors
+	@mkdir -p runs/tiny-autoencoder
+	@[ -e runs/tiny-autoencoder/model.safetensors ] || \
+	  cp runs/paper/encoders.safetensors runs/tiny-autoencoder/model.safetensors
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
 	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
