@@ -162,9 +162,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.command == "profile":
         from .profile import profile
+        from .together import failing_together
 
-        for line in profile(recipe, folder, cache, args.steps):
-            print(line)
+        with failing_together():
+            for line in profile(recipe, folder, cache, args.steps):
+                print(line)
         return 0
     from .loop import Trainer
     from .together import failing_together
