@@ -72,6 +72,11 @@ def reader_raises() -> None:
     Stream.draw = draw
 
 
+def own_reading_raises() -> None:
+    """In the process that trains: there is none that reads."""
+    reader_raises()
+
+
 def reader_killed() -> None:
     def kill() -> None:
         fails()
@@ -117,6 +122,16 @@ def one_while_the_other_is_stuck() -> None:
         at_step(2, lambda: time.sleep(10_000))
 
 
+def one_out_of_memory() -> None:
+    if os.environ["RANK"] == "1":
+        out_of_memory()
+
+
+def one_that_is_profiled() -> None:
+    """While the other is stuck."""
+    one_while_the_other_is_stuck()
+
+
 def one_before_the_first_step() -> None:
     if os.environ["RANK"] == "1":
         Trainer._resume = lambda trainer: raises(PermissionError("checkpoints cannot be read"))()
@@ -140,11 +155,14 @@ def one_while_the_other_writes() -> None:
 CAUSES: dict[Callable[[], None], int] = {  # and how many processes
     out_of_memory: 1,
     reader_raises: 1,
+    own_reading_raises: 1,
     reader_killed: 1,
     full_disk: 1,
     tracker_fails: 1,
     one_of_four: 4,
     one_while_the_other_is_stuck: 2,
+    one_out_of_memory: 2,
+    one_that_is_profiled: 2,
     one_before_the_first_step: 2,
     one_while_the_other_writes: 2,
 }
@@ -163,10 +181,14 @@ def begin(cause: Callable[[], None], rank: int, port: int, recipe: str, folder: 
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["FAILED"] = str(folder / f"{cause.__name__}.failed")
     cause()
-    overrides = [f"name={cause.__name__}", "batch=4", "log_every=2", "data.workers=1"]
-    sys.argv = ["vc2.training", "run", recipe, "--runs", str(folder), *overrides]
+    command = "profile" if cause is one_that_is_profiled else "run"
+    overrides = [f"name={cause.__name__}", "batch=4", "log_every=2"]
+    overrides.append(f"data.workers={int(cause is not own_reading_raises)}")
+    sys.argv = ["vc2.training", command, recipe, "--runs", str(folder), *overrides]
     if cause is tracker_fails:
         sys.argv.append("trackers=[tensorboard]")
+    if cause is one_that_is_profiled:
+        sys.argv += ["--steps", "2"]
     runpy.run_module("vc2.training", run_name="__main__")
     raise AssertionError("a command ends with sys.exit")
 
@@ -206,10 +228,11 @@ def main() -> None:
     (folder / "ends.json").write_text(json.dumps(ends))
 
 
-def session(pid: int) -> int:
+def session(process: psutil.Process) -> int:
+    """-1 for one that has ended, also where nobody has asked for its status yet."""
     try:
-        return os.getsid(pid)
-    except OSError:
+        return -1 if process.status() == psutil.STATUS_ZOMBIE else os.getsid(process.pid)
+    except (OSError, psutil.Error):
         return -1
 
 

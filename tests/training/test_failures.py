@@ -35,6 +35,7 @@ def ends(tmp_path_factory, start, cache) -> dict:
     [
         ("out_of_memory-0", 2, "error: step 2 ran out of memory (CUDA out of memory. Tried to allocate 20.00 GiB.)"),
         ("reader_raises-0", 1, "MemoryError: Caught MemoryError in DataLoader worker process 0"),
+        ("own_reading_raises-0", 1, "MemoryError: no room for a clip"),
         ("reader_killed-0", 2, "error: a process that reads data was ended at step 1 (DataLoader worker (pid"),
         ("full_disk-0", 2, "step-00000002.pt could not be written ("),
         ("tracker_fails-0", 1, "RuntimeError: the tracker's server is gone"),
@@ -44,6 +45,10 @@ def ends(tmp_path_factory, start, cache) -> dict:
         ("one_of_four-3", 1, None),
         ("one_while_the_other_is_stuck-1", 1, "RuntimeError: a driver's error"),
         ("one_while_the_other_is_stuck-0", 1, "process 1 failed: a driver's error; this process waited for it"),
+        ("one_out_of_memory-1", 2, "error: step 2 ran out of memory (CUDA out of memory. Tried to allocate"),
+        ("one_out_of_memory-0", 1, None),
+        ("one_that_is_profiled-1", 1, "RuntimeError: a driver's error"),
+        ("one_that_is_profiled-0", 1, "process 1 failed: a driver's error; this process waited for it"),
         ("one_before_the_first_step-1", 2, "error: checkpoints cannot be read"),
         ("one_before_the_first_step-0", 1, None),
         ("one_while_the_other_writes-0", 1, "process 1 failed: a cable was pulled; this process waited for it"),

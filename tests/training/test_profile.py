@@ -12,16 +12,20 @@ from torch.autograd import DeviceType
 
 from tests.training.test_commands import say
 from vc2.training import profile
+from vc2.training.diffusion import DiffusionObjective
 from vc2.training.loop import Trainer
 
 
-def test_the_table_adds_up_and_the_trace_opens(recipe, recipe_file, folder, capsys):
+def test_the_table_adds_up_and_the_trace_opens(recipe, recipe_file, folder, capsys, monkeypatch):
     Trainer(recipe(), folder).save()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     path = recipe_file(optimizer={"lr": 1.0})  # another than the run's: it does not go on
+    opened, real = [], DiffusionObjective.batches
+    monkeypatch.setattr(DiffusionObjective, "batches", lambda *args: opened.append(real(*args)) or opened[-1])
     code, out, _ = say(capsys, "profile", path, "--runs", folder.parent, "--steps", 2)
     assert code == 0
     assert before == {path: path.read_bytes() for path in before}
+    assert [batches.gi_frame for batches in opened] == [None]  # closed, and so are the readers behind it
     whole = float(re.search(r"small: ([\d,.]+) ms a step of 2 on 1, the mean of 2", out)[1].replace(",", ""))
     rows = {m[1]: float(m[2]) for m in re.finditer(r"^(\w[\w ]+?) {2,}([\d.]+) +\d+%", out, re.MULTILINE)}
     parts = {*profile.PARTS, "the rest"}

@@ -165,12 +165,16 @@ class Trainer(RunState):
             self.export()
         else:
             log.info("stopped at step %d; the same command goes on from there", self.step)
+        self.part()
+        return finished
+
+    def part(self) -> None:
+        """The last thing that a process does with its run: it lets go of the network and of the other processes."""
         # DDP first: were it the last to know the process group, its destructor would wait, with the interpreter's lock,
         # for a thread that may want that.
         self.model = self.network
-        accelerator.free_memory()
-        accelerator.end_training()  # and with it what the processes have between them
-        return finished
+        self.accelerator.free_memory()
+        self.accelerator.end_training()  # and with it what the processes have between them
 
     def _due(self, every: int) -> bool:
         """Every so many steps (0: never), and at the last."""

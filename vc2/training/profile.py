@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,22 @@ def profile(recipe: Recipe, folder: Path, cache: Path, steps: int) -> Iterator[s
     # In a folder of its own, so that a run that is there neither goes on nor changes.
     folder = folder / "profile"
     trainer = Trainer(recipe.model_copy(update={"trackers": ()}), folder, cache)
-    batches = trainer.objective.batches(0, trainer.accelerator.process_index, trainer.accelerator.num_processes)
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    with closing(trainer.objective.batches(0, rank, world)) as batches:
+        profiler = _measured(trainer, batches, steps)
+    lines = list(table(profiler.events(), steps, recipe, world))
+    if trainer.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(folder / "trace.json.gz"))
+        operations = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+        (folder / "table.txt").write_text("\n".join([*lines, "", operations]), encoding="utf-8")
+        yield from lines
+        yield f"{folder}: table.txt has the slowest operations too, and ui.perfetto.dev shows trace.json.gz"
+    trainer.part()
+
+
+def _measured(trainer: Trainer, batches: Iterator[Any], steps: int) -> torch_profile:
+    """`steps` steps, after others to warm up."""
     for _ in range(WARM_UP):
         trainer.train_step(next(batches))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
@@ -68,15 +84,7 @@ def profile(recipe: Recipe, folder: Path, cache: Path, steps: int) -> Iterator[s
                 trainer.train_step(batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    lines = list(table(profiler.events(), steps, recipe, trainer.accelerator.num_processes))
-    if trainer.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(folder / "trace.json.gz"))
-        operations = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
-        (folder / "table.txt").write_text("\n".join([*lines, "", operations]), encoding="utf-8")
-        yield from lines
-        yield f"{folder}: table.txt has the slowest operations too, and ui.perfetto.dev shows trace.json.gz"
-    trainer.accelerator.end_training()
+    return profiler
 
 
 def table(events: Any, steps: int, recipe: Recipe, processes: int) -> Iterator[str]:
