@@ -217,9 +217,7 @@ def main() -> None:
                 seconds[name] = time.time() - failed.stat().st_mtime if failed.exists() else 0.0
                 statuses[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     time.sleep(1)
-    # What has ended and is not yet collected, by whoever adopted it, does not count.
-    alive = [p.pid for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE and p.pid != os.getpid()]
-    left = [pid for pid in alive if session(pid) in processes]
+    left = [p.pid for p in psutil.process_iter() if p.pid != os.getpid() and session(p) in processes]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     messages = {name: (folder / f"{name}.log").read_text(errors="replace") for name in processes.values()}
