@@ -66,6 +66,7 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in a
 
 paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
+	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
 
 bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
 

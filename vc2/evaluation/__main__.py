@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation`: what can be measured, clips of a suite's prompts, and their scores."""
+"""`python -m vc2.evaluation`: what can be measured, clips of a suite's prompts, their scores, and people's votes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..command import exit_status
 from ..metrics.metric import WEIGHTS
-from . import catalogue, generate, score
+from . import catalogue, generate, score, verify
+from .rate import command as rate
+from .report import command as report
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,6 +24,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     generate.add_arguments(making)
     scoring = commands.add_parser("score", help="measure sets of clips, of any model; the same command goes on")
     score.add_arguments(scoring)
+    reporting = commands.add_parser("report", help="scored sets side by side: Markdown, JSON, and one HTML file")
+    report.add_arguments(reporting)
+    rating = commands.add_parser("rate", help="a page for blind votes between sets, and their tables")
+    rate.add_arguments(rating)
+    verifying = commands.add_parser("verify", help="do tables follow from their rows? exits with 1 if not")
+    verify.add_arguments(verifying)
     for command in (doctor, scoring):
         command.add_argument(
             "--weights", type=Path, metavar="DIR", help=f"folder of metrics' files (default: ${WEIGHTS})"
@@ -33,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "list":
         print("\n".join(catalogue.catalogue()))
         return 0
-    if args.command == "generate":
-        return generate.run(args)
+    for name, command in (("generate", generate), ("report", report), ("rate", rate), ("verify", verify)):
+        if args.command == name:
+            return command.run(args)
     if args.weights:
         if not args.weights.is_dir():
             raise ValueError(f"--weights {args.weights}: no such folder")

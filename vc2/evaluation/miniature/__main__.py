@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run."""
+"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run, report."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
-from .arms import ARMS, PILOT_SEEDS, Place
+from .arms import ARMS, DOCS, ENCODERS, PILOT_SEEDS, QUICK_ROOT, ROOT, Place
 
-ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
-ENCODERS = ROOT / "encoders.safetensors"
-DOCS = Path("docs/miniature")
 REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
 
 
@@ -32,6 +28,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--pilot", action="store_true", help="the two seeds that do not count, instead")
     run.add_argument("--quick", action="store_true", help="a sketch: few steps, few prompts, in a folder of its own")
     run.add_argument("--workers", type=int, default=1, help="processes of one thread each (default: 1, this one)")
+    report = commands.add_parser("report", help="what came out: docs/miniature/README.md, report.json and pictures")
+    which = report.add_mutually_exclusive_group()
+    which.add_argument("--pilot", action="store_true", help="of the pilot's seeds, in runs/paper/pilot")
+    which.add_argument("--quick", action="store_true", help="of the sketch, in runs/paper-quick/report")
     return parser.parse_args(argv)
 
 
@@ -87,6 +87,17 @@ def run(args: argparse.Namespace) -> None:
     Runner(place, QUICK_ROOT / "rows" if args.quick else DOCS / "rows", seeds, counted).run()
 
 
+def report(args: argparse.Namespace) -> None:
+    """Raises RecipeError for rows that do not belong to this code."""
+    from . import layouts
+    from .report import PAGE, write
+
+    kind = "sketch" if args.quick else "pilot" if args.pilot else "counted"
+    layout = layouts.of_kind(kind)
+    evidence = write(layout)
+    print(f"{len(evidence.seeds)} finished seeds: {layout.folder / PAGE}")
+
+
 def spread(workers: int, argv: list[str]) -> int:
     """The same command in several processes of one thread each; the exit status of the first that failed."""
     command = [sys.executable, "-m", "vc2.evaluation.miniature", *argv, "--workers", "1"]
@@ -117,6 +128,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0 if gates() else 1
         if args.command == "rates":
             rates()
+        elif args.command == "report":
+            report(args)
         else:
             run(args)
         return 0

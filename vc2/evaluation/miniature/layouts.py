@@ -1,0 +1,38 @@
+"""Where a report is, and what it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arms import DOCS, ENCODERS, QUICK_ROOT, ROOT, Place
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`folder` holds the page; it is made of `rows/seed-*.jsonl` and of `gates`. `kind` is that of `Evidence`."""
+
+    folder: Path
+    rows: Path
+    gates: Path
+    place: Place
+    kind: str
+
+    @property
+    def calibration(self) -> Path:
+        return self.gates.with_name("calibration.json")
+
+
+def of_kind(kind: str) -> Layout:
+    """Of the seeds that count (docs/miniature), of the pilot's, or of a sketch."""
+    gates = DOCS / "gates.json"
+    if kind == "sketch":
+        place = Place(QUICK_ROOT, ENCODERS, quick=True)
+        return Layout(QUICK_ROOT / "report", QUICK_ROOT / "rows", gates, place, kind)
+    folder = ROOT / "pilot" if kind == "pilot" else DOCS
+    return Layout(folder, DOCS / "rows", gates, Place(ROOT, ENCODERS), kind)
+
+
+def in_folder(folder: Path) -> Layout:
+    """Of the seeds that count, in a copy of docs/miniature."""
+    return Layout(folder, folder / "rows", folder / "gates.json", Place(ROOT, ENCODERS), "counted")

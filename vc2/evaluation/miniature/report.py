@@ -1,0 +1,247 @@
+"""`docs/miniature/README.md` and what lies beside it, from the rows; and whether what is there follows from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from ...training.sources.paper_world import world_hash
+from . import gallery, grids, plots
+from .arms import ROWS, SNAPSHOTS
+from .beside import Seen, dominating, look
+from .calibration import measured, trained_weights
+from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
+from .layouts import Layout
+from .score import scenes
+from .tables import MEASURES, TABLE_3, Preference, Spread, mean_trajectory, of_row, table_3, table_4
+from .verdicts import Verdict, verdicts
+
+log = logging.getLogger(__name__)
+
+PAGE, NUMBERS, FOREST, WAYS = "README.md", "report.json", "forest.svg", "trajectories.svg"
+IN_THE_PAPER = {
+    1: "Table 4: people prefer F-Spa-LORA's motion to P-Spa-LORA's (87 %) and F-Temp-LORA's to P-Temp-LORA's (73 %).",
+    2: "Table 3: P-Spa-LORA has technical quality 72.74, F-Spa-LORA 59.60; F-Temp-LORA keeps the watermark.",
+    3: "Table 3: F-Spa-DIR's picture is as good as F-Spa&Temp-DIR's; Table 4: its motion is preferred, 67 %.",
+    4: "Section 4.4: JourneyDB's pictures teach concepts that LAION's do not.",
+    5: "the supplement: FVD rises from 485 to 653 while quality rises, so that FVD measures likeness to poor videos.",
+}
+
+
+def write(layout: Layout) -> Evidence:
+    """Write the report. Raises RecipeError for rows that do not belong here, OSError."""
+    evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=bool(evidence.seeds))
+    choice = grids.choose(evidence)
+    _draw_grids(layout, evidence, choice)
+    for name, text in files(layout, evidence, known).items():
+        temporary = layout.folder / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, layout.folder / name)
+    if page := gallery.write(evidence, layout.place):
+        log.info("all clips of a seed: %s", page)
+    return evidence
+
+
+def _draw_grids(layout: Layout, evidence: Evidence, choice: grids.Choice | None) -> None:
+    """Pictures of other clips than the page will name are taken away."""
+    if choice and grids.draw(choice, evidence.seeds[0], layout.place, layout.folder):
+        return
+    before = layout.folder / NUMBERS
+    shown = json.loads(before.read_text(encoding="utf-8"))["clips"] if before.is_file() else None
+    if choice is None or shown != choice.tree():
+        for name in (grids.BY_MOTION, grids.RANDOM):
+            (layout.folder / name).unlink(missing_ok=True)
+    if choice:
+        log.warning("the clips are not in %s; the page's pictures of clips stay as they were", layout.place.root)
+
+
+def regenerate(layout: Layout) -> dict[str, str]:
+    """What the files of the report would hold, by name. Raises as `write`."""
+    evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=False)
+    return files(layout, evidence, known)
+
+
+def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> dict[str, str]:
+    """Every file that follows from the rows, by name."""
+    decided, seeds = verdicts(evidence), evidence.seeds
+    findings = Findings(table_3(seeds), table_4(seeds), look(seeds), dominating(seeds))
+    written = {NUMBERS: json.dumps(numbers(evidence, decided, findings), indent=1) + "\n"}
+    written[PAGE] = page(layout, evidence, decided, findings, known)
+    if seeds:
+        written[FOREST] = plots.forest(decided)
+        written[WAYS] = plots.trajectories({arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS})
+    return written
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What page and numbers both show."""
+
+    table_3: dict[str, dict[str, Spread]]
+    table_4: list[Preference]
+    beside: list[Seen]
+    dominating: dict[str, list[int]]
+
+
+def page(
+    layout: Layout,
+    evidence: Evidence,
+    decided: list[Verdict],
+    findings: Findings,
+    known: list[dict[str, Any]],
+) -> str:
+    """The Markdown."""
+    seeds, choice = evidence.seeds, grids.choose(evidence)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vc2.evaluation.miniature", "."),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.tests["about"] = lambda claims, number: number in claims
+    calibration = [{"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))} for row in known]
+    text = environment.get_template("report.md.jinja").render(
+        kind=evidence.kind,
+        seeds=seeds,
+        registered=REGISTERED_SEEDS,
+        unfinished=evidence.unfinished,
+        extra=evidence.extra,
+        verdicts=decided,
+        in_the_paper=IN_THE_PAPER,
+        prompts=evidence.prompts,
+        some=len(scenes(some=True)),
+        stops=", ".join(map(str, (0, *SNAPSHOTS))) + " and 1000",
+        reading=reading,
+        measures=[measure.name for measure in MEASURES],
+        trained={name: _count(weights) for name, weights in (trained_weights() if seeds else {}).items()},
+        paper_table_3={name: f"{a:.2f} / {t:.2f}" for name, (a, t) in TABLE_3.items()},
+        calibration=calibration,
+        frozen_is_worst=_frozen_is_worst(calibration),
+        **vars(findings),
+        grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
+        choice=choice,
+        world_gates=evidence.world_gates,
+        seed_gates=_seed_gates(seeds),
+        world=world_hash(),
+        encoders=evidence.encoders,
+        commit=evidence.commit,
+        torch=", ".join(sorted({row["torch"] for seed in seeds for row in seed.rows})),
+        precision=" and ".join(sorted({row["precision"] for seed in seeds for row in seed.rows})),
+        hours=_hours(seeds, "training"),
+        scoring_hours=_hours(seeds, "scoring"),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def reading(seen: Seen) -> str:
+    """A contrast in a word: what its interval leaves open."""
+    if seen.interval is None:
+        return "\N{EN DASH}"
+    low, high = seen.interval
+    return "yes" if low > 0 else "no, the other way" if high < 0 else "open"
+
+
+def _count(weights: int) -> str:
+    return f"{weights / 1e6:.2f} M" if weights >= 1e5 else f"{weights / 1e3:.0f} K"
+
+
+def _frozen_is_worst(calibration: list[dict[str, Any]]) -> bool:
+    errors = {row["kind"]: row["cells"]["motion error"] for row in calibration}
+    frozen = [error for kind, error in errors.items() if kind.startswith("frozen")]
+    return bool(frozen) and min(frozen) >= max(errors.values()) - 0.01
+
+
+def _seed_gates(seeds: tuple[Seed, ...]) -> list[dict[str, Any]]:
+    """A row a gate, its cells in the order of the seeds."""
+    columns = [seed.gates() for seed in seeds]
+    return [
+        {"name": row[0].name, "bound": f"{'at most' if row[0].at_most else 'at least'} {row[0].bound:g}", "gates": row}
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _hours(seeds: tuple[Seed, ...], what: str) -> str:
+    return f"{sum(row['seconds'][what] for seed in seeds for row in seed.rows) / 3600:.1f}"
+
+
+def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> dict[str, Any]:
+    """`report.json`: everything that the page rounds."""
+    choice, seeds = grids.choose(evidence), evidence.seeds
+    tree = {
+        "kind": evidence.kind,
+        "seeds": [seed.number for seed in seeds],
+        "registered seeds": REGISTERED_SEEDS,
+        "unfinished": {str(seed): list(names) for seed, names in evidence.unfinished.items()},
+        "not counted": list(evidence.extra),
+        "commit": evidence.commit,
+        "world": world_hash(),
+        "encoders": dict(evidence.encoders),
+        "claims": [_claim(verdict) for verdict in decided],
+        "beside": [
+            {
+                "topic": seen.contrast.topic,
+                "claims": list(seen.contrast.claims),
+                "positive": seen.contrast.positive,
+                "values": {str(seed): value for seed, value in seen.values.items()},
+                "interval": seen.interval,
+            }
+            for seen in findings.beside
+        ],
+        "table 3": {
+            name: {measure: asdict(spread) for measure, spread in cells.items()}
+            for name, cells in findings.table_3.items()
+        },
+        "table 4, metric-judged": [asdict(preference) for preference in findings.table_4],
+        "trajectories: step, defect, motion error": {arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS},
+        "gates": {
+            str(seed.number): [{"name": g.name, "value": g.value, "bound": g.bound, "passed": g.passed} for g in gates]
+            for seed in seeds
+            if (gates := seed.gates())
+        },
+        "less defect and less motion error than F-Spa-DIR": findings.dominating,
+        "clips": choice.tree() if choice else None,
+    }
+    return _rounded(tree)
+
+
+def _claim(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "claim": verdict.claim.number,
+        "says": verdict.claim.says,
+        "verdict": verdict.verdict,
+        "why": verdict.why,
+        "corrected p": verdict.p_value,
+        "parts": [
+            {
+                "says": tested.part.says,
+                "margin": tested.part.margin,
+                "values": tested.values,
+                "mean": tested.mean,
+                "interval": tested.interval,
+                "p": tested.p_value,
+                "p of the opposite": tested.p_against,
+            }
+            for tested in verdict.parts
+        ],
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """To six digits, which other processors' sums share."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}")
+    return value

@@ -1,0 +1,109 @@
+"""What the report says of each claim: the tests' outcome, unless a gate that the claim needs has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import statistics
+from .claims import CLAIMS, Claim, Part, decide
+from .evidence import Evidence
+
+# The gates of a seed's bases (`gates.of_a_seed`) that each claim needs.
+FOLLOWS, SEEN_PAIRS = "F-base: direction", "F-base: colour and shape of seen pairs"
+P_MOVES, HELD_OUT = "P-base: motion error", "F-base: all right, held-out pairs"
+NEEDS = {
+    1: (FOLLOWS, SEEN_PAIRS, P_MOVES),
+    2: (FOLLOWS, SEEN_PAIRS, P_MOVES),
+    3: (FOLLOWS, SEEN_PAIRS),
+    4: (HELD_OUT,),
+    5: (FOLLOWS, SEEN_PAIRS),
+}
+TOLERATED = 2 / 8  # share of the seeds in which a gate may fail
+
+OPEN = "not run yet"
+SKETCH = "not decided"
+UNTESTABLE = "untestable"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A part of a claim: a value a seed, their mean, its 95 % t-interval (None for one seed), the p-value of "it does
+    not hold", and that of "it is not the other way", neither corrected.
+    """
+
+    part: Part
+    values: tuple[float, ...]
+    mean: float
+    interval: tuple[float, float] | None
+    p_value: float
+    p_against: float
+
+    @classmethod
+    def of(cls, part: Part, values: Sequence[float]) -> Tested:
+        interval = statistics.interval(values) if len(values) > 1 else None
+        mean = float(np.mean(values))
+        return cls(part, tuple(values), mean, interval, part.p_value(values), part.p_against(values))
+
+    @property
+    def in_favour(self) -> int:
+        """Seeds in which the part holds."""
+        if self.part.margin is not None:
+            return sum(abs(value) <= self.part.margin for value in self.values)
+        return sum(value > 0 for value in self.values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`p_value` is corrected by Holm over the claims; None where nothing was run."""
+
+    claim: Claim
+    verdict: str
+    why: str
+    parts: tuple[Tested, ...]
+    p_value: float | None
+
+
+def failed_gates(evidence: Evidence) -> dict[str, list[int]]:
+    """Of the seeds' gates those that failed at all, and in which seeds."""
+    failed: dict[str, list[int]] = {}
+    for seed in evidence.seeds:
+        for gate in seed.gates():
+            if not gate.passed:
+                failed.setdefault(gate.name, []).append(seed.number)
+    return failed
+
+
+def verdicts(evidence: Evidence) -> list[Verdict]:
+    """Of all claims, in their order."""
+    if not evidence.seeds:
+        return [Verdict(claim, OPEN, "no seed is finished", (), None) for claim in CLAIMS]
+    failed = failed_gates(evidence)
+    return [
+        Verdict(
+            outcome.claim,
+            *_verdict(evidence, failed, outcome.claim.number, outcome.verdict),
+            tuple(Tested.of(*both) for both in zip(outcome.claim.parts, outcome.values, strict=True)),
+            outcome.p_value,
+        )
+        for outcome in decide([seed.results for seed in evidence.seeds])
+    ]
+
+
+def _verdict(evidence: Evidence, failed: Mapping[str, list[int]], number: int, tested: str) -> tuple[str, str]:
+    """The verdict, and why it is not the tests' one ("" where it is)."""
+    if evidence.kind != "counted":
+        return SKETCH, "a sketch decides nothing" if evidence.kind == "sketch" else "pilot seeds do not count"
+    if closed := [gate["name"] for gate in evidence.world_gates if not gate["passed"]]:
+        return UNTESTABLE, f"gate of the world failed: {', '.join(closed)}"
+    for name in NEEDS[number]:
+        seeds = failed.get(name, [])
+        if len(seeds) > TOLERATED * len(evidence.seeds):
+            return UNTESTABLE, f"gate failed: {name}, in {_of_seeds(seeds)} of {len(evidence.seeds)} finished"
+    return tested, ""
+
+
+def _of_seeds(numbers: Sequence[int]) -> str:
+    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -1,0 +1,162 @@
+"""What is compared: pairs of clips of different sets on one prompt, and which lies on which side for whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from ...metrics.metric import file_hash
+from ..report.material import replace_text
+from ..sets import clips_of, read_manifest
+from ..suites import Suite
+
+SESSION = "session.json"
+PLAYED = (".mp4", ".webm", ".mov", ".gif")  # by browsers
+QUESTIONS = {
+    "visual": ("Which clip looks better?", "Judge single pictures: detail, light, no noise, no watermark."),
+    "motion": ("Which clip moves better?", "Judge the movement: natural, steady, enough of it."),
+    "alignment": (
+        "Which clip shows better what the text says?",
+        "All things in it, put together as the text has them.",
+    ),
+    "overall": ("Which clip do you prefer?", "All in all."),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip. `token` names it to the browser: it follows from nothing that tells the set."""
+
+    set: str
+    clip: str
+    hash: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two clips on one prompt and, where both sets have it, one seed; sets in the order of the session."""
+
+    id: str
+    prompt_id: str
+    prompt: str
+    seed: int | None
+    first: Entry
+    second: Entry
+
+    def entry(self, name: str) -> Entry:
+        return self.first if self.first.set == name else self.second
+
+
+@dataclass(frozen=True)
+class Session:
+    """`folders` of the sets by name; `seed` decides sides and order."""
+
+    sets: tuple[str, ...]
+    folders: tuple[str, ...]
+    questions: tuple[str, ...]
+    seed: int
+    pairs: tuple[Pair, ...]
+
+    def save(self, folder: Path) -> None:
+        replace_text(folder / SESSION, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Session:
+        """Raises ValueError for a file that holds none, OSError."""
+        path = folder / SESSION
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            pairs = tuple(
+                Pair(**{**pair, "first": Entry(**pair["first"]), "second": Entry(**pair["second"])})
+                for pair in tree["pairs"]
+            )
+            names = {name: tuple(tree[name]) for name in ("sets", "folders", "questions")}
+            return cls(**names, seed=tree["seed"], pairs=pairs)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not what `rate` writes ({error!r})") from error
+
+    def first_is_left(self, rater: str, pair: str) -> bool:
+        """The side of a pair is one throw for each rater, the same whenever the page is opened."""
+        return _draw(self.seed, "side", rater, pair) % 2 == 0
+
+    def order(self, rater: str) -> list[Pair]:
+        """Each rater sees the pairs in an order of their own."""
+        return sorted(self.pairs, key=lambda pair: _draw(self.seed, "order", rater, pair.id))
+
+
+def _draw(*what: object) -> int:
+    return int.from_bytes(hashlib.sha256(json.dumps(what).encode()).digest()[:8])
+
+
+def begin(
+    folders: Sequence[Path], suite: Suite | None, questions: Sequence[str], prompts: int | None, seeds: int, seed: int
+) -> Session:
+    """All pairs of sets on the prompts that both have; `prompts`: as many of them, drawn by the seed; `seeds`: clips of
+    a prompt. Raises ValueError for what cannot be compared.
+    """
+    if unknown := set(questions) - set(QUESTIONS):
+        raise ValueError(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    texts = {prompt.id: prompt.prompt for prompt in suite.prompts} if suite else {}
+    clips = {_name(folder): _clips(folder, texts) for folder in folders}
+    if len(clips) < len(folders):
+        raise ValueError("two sets have the same name; name their folders apart")
+    if len(clips) < 2:
+        raise ValueError("two sets are needed, or more")
+    chosen = _prompts(clips, prompts, seed)
+    secret = np.random.default_rng().bytes(16)  # of no seed: who knows it could work tokens out
+
+    def entry(name: str, path: Path) -> Entry:
+        token = hashlib.sha256(secret + f"{name}/{path.name}".encode()).hexdigest()[:24]
+        return Entry(name, path.name, file_hash(path), token)
+
+    pairs: list[Pair] = []
+    for first, second in combinations(clips, 2):
+        for prompt in chosen:
+            ours, theirs = clips[first].get(prompt, {}), clips[second].get(prompt, {})
+            common = sorted(set(ours) & set(theirs))[:seeds]
+            # Another model's clips may have no seeds, or others.
+            matched = [(key, ours[key], theirs[key]) for key in common]
+            if not matched and ours and theirs:
+                matched = [(-1, ours[min(ours)], theirs[min(theirs)])]
+            for key, a, b in matched:
+                text = texts.get(prompt, prompt)
+                what = (prompt, text, None if key < 0 else key, entry(first, a), entry(second, b))
+                pairs.append(Pair(f"{len(pairs):05d}", *what))
+    if not pairs:
+        raise ValueError(f"{' and '.join(clips)} have no prompt in common; clips are named <prompt id>-<seed>.mp4")
+    return Session(tuple(clips), tuple(map(str, folders)), tuple(questions), seed, tuple(pairs))
+
+
+def _name(folder: Path) -> str:
+    manifest = read_manifest(folder)
+    return manifest.name if manifest else folder.resolve().name
+
+
+def _clips(folder: Path, texts: dict[str, str]) -> dict[str, dict[int, Path]]:
+    """By prompt and seed (-1: none)."""
+    out: dict[str, dict[int, Path]] = {}
+    for clip in clips_of(folder, texts):
+        if clip.path.suffix.lower() not in PLAYED:
+            raise ValueError(f"{clip.path}: browsers play {', '.join(PLAYED)}; convert the set to one of them")
+        if clip.prompt_id is not None or not texts:
+            out.setdefault(clip.prompt_id or clip.path.stem, {})[-1 if clip.seed is None else clip.seed] = clip.path
+    return out
+
+
+def _prompts(clips: dict[str, dict[str, dict[int, Path]]], count: int | None, seed: int) -> list[str]:
+    several = sorted(
+        prompt
+        for prompt in set().union(*clips.values())
+        if sum(prompt in of_prompts for of_prompts in clips.values()) > 1
+    )
+    if count is None or count >= len(several):
+        return several
+    rng = np.random.default_rng(seed)
+    return [several[int(index)] for index in sorted(rng.choice(len(several), count, replace=False))]

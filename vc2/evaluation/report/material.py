@@ -1,0 +1,104 @@
+"""What a report is made of, as its folder keeps it: `rows.jsonl` (the scores) and `about.json` (everything else)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rows import Score, append_scores, current, read_scores
+from ..sets import SCORES, clips_of, read_manifest
+
+ROWS, ABOUT = "rows.jsonl", "about.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SetOfClips:
+    """A column. `manifest`: what made the clips, None for those of another program."""
+
+    name: str
+    folder: str
+    clips: int
+    manifest: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """`by`: the measure that worst and median go by; `prompts`: how many are shown side by side; `seed` draws them.
+    `shown`: the embedded clips, as `clips.Shown.tree()`; `pictures`: how their strips lie in the page, and the SHA-256
+    of each, in the same order.
+    """
+
+    title: str
+    sets: tuple[SetOfClips, ...]
+    scores: tuple[Score, ...]
+    by: str | None
+    prompts: int
+    seed: int
+    made: dict[str, Any]
+    shown: tuple[dict[str, Any], ...] = ()
+    pictures: tuple[dict[str, Any], ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = folder / ROWS
+        temporary = folder / f".{ROWS}"
+        temporary.unlink(missing_ok=True)
+        append_scores(temporary, self.scores)
+        os.replace(temporary, rows)
+        Path(f"{temporary}.lock").unlink(missing_ok=True)
+        tree = {"format": FORMAT, **{name: value for name, value in vars(self).items() if name != "scores"}}
+        tree["sets"] = [asdict(one) for one in self.sets]
+        replace_text(folder / ABOUT, json.dumps(tree, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Material:
+        """Raises ValueError for a folder that holds no report, OSError."""
+        path = folder / ABOUT
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            if tree.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT}")
+            sets = tuple(SetOfClips(**one) for one in tree.pop("sets"))
+            scores = tuple(read_scores(folder / ROWS))
+            shown, pictures = tuple(tree.pop("shown")), tuple(tree.pop("pictures"))
+            return cls(**tree, sets=sets, scores=scores, shown=shown, pictures=pictures)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not what `report` writes ({error!r}); make the report again") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def read_sets(folders: Sequence[Path], rows: Sequence[Path]) -> tuple[tuple[SetOfClips, ...], tuple[Score, ...]]:
+    """The sets and their current scores, from each folder's own rows and from other files. Raises ValueError."""
+    named = [score for path in rows for score in read_scores(path)]
+    sets: list[SetOfClips] = []
+    scores: list[Score] = []
+    for folder in folders:
+        manifest, clips = read_manifest(folder), {clip.path.name for clip in clips_of(folder)}
+        mine = [*read_scores(folder / SCORES), *(score for score in named if score.clip in clips)]
+        names = Counter(score.set for score in mine)
+        own = manifest.name if manifest else folder.resolve().name
+        name = own if own in names or not names else names.most_common(1)[0][0]
+        mine = [*(score for score in mine if score.set == name)]
+        mine += [score for score in named if score.clip is None and score.set == name]
+        gone = {score.clip for score in mine if score.clip is not None} - clips
+        sets.append(SetOfClips(name, str(folder), len(clips), manifest.json() if manifest else None))
+        scores += [score for score in current(mine) if score.clip not in gone]
+    twice = [name for name, times in Counter(one.name for one in sets).items() if times > 1]
+    if twice:
+        raise ValueError(f"more than one set is called {twice[0]!r}; score them with --name")
+    if not scores:
+        raise ValueError(f"no scores of {', '.join(map(str, folders))}; run `python -m vc2.evaluation score` first")
+    return tuple(sets), tuple(scores)
