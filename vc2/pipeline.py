@@ -26,6 +26,7 @@ from .sampling.schedule import NoiseSchedule
 log = logging.getLogger(__name__)
 
 LARGEST = 2**16  # of any number that a file recommends: it must not decide to take all memory
+DECODED = 64 * 64  # latent pixels at a time, one frame of 512x512: more would take more memory than sampling does
 DISTILLED = {"steps": 4, "guidance": 7.5, "fps": 16}  # what T2V-Turbo was made for
 
 
@@ -149,7 +150,10 @@ class TextToVideo:
         s.check(self.vae.config.downsampling)
         if len(prompts) != len(seeds):
             raise ValueError(f"every prompt needs a seed: found {len(prompts)} prompts and {len(seeds)} seeds")
-        cond = self.text(list(prompts))
+        # Every text once, all in one pass.
+        texts = list(dict.fromkeys([*prompts, s.negative]))
+        context = self.text(texts)
+        cond, uncond = (context[[texts.index(t) for t in wanted]] for wanted in (prompts, [s.negative] * len(prompts)))
         fps = torch.full((len(prompts),), float(s.fps), device=self.device)
 
         # Noise is drawn on the CPU so that a seed means the same clip on every device.
@@ -167,7 +171,7 @@ class TextToVideo:
                 return self.unet(x.to(cond.dtype), t, cond, fps, guidance=s.guidance, motion_guidance=motion).float()
 
             return self.decode(turbo.sample(denoise, fresh_noise(), s.steps, step_noise=fresh_noise, callback=report))
-        guided = Guided(self.unet, cond, self.text([s.negative] * len(prompts)), fps, s.guidance)
+        guided = Guided(self.unet, cond, uncond, fps, s.guidance)
         return self.decode(ddim.sample(guided, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report))
 
     def steps_run(self, settings: Settings) -> int:
@@ -181,9 +185,10 @@ class TextToVideo:
 
 
 def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:
-    """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`, one frame at a time."""
+    """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`; large frames one at a time, small ones many."""
     dtype = next(vae.parameters()).dtype
-    frames = torch.cat([vae.decode((frame[None] / SCALE_FACTOR).to(dtype)).float() for frame in z.unbind(1)])
+    latents = rearrange(z / SCALE_FACTOR, "c t h w -> t c h w").to(dtype)
+    frames = torch.cat([vae.decode(some).float() for some in latents.split(max(1, DECODED // latents[0, 0].numel()))])
     pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round().byte()
     return rearrange(pixels, "t c h w -> t h w c").cpu().numpy()
 

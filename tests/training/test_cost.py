@@ -182,7 +182,7 @@ def test_the_peak_is_that_of_a_step_at_full_size(levels):
     """Which no device computes here."""
     unet = VideoUNet(UNetConfig.vc2(), device="meta")
     layers = counting.kept_activations(unet, 16, 40, 64, bf16=False)
-    unet.use_attention(counting._fused_attention)
+    unet.use_attention(counting._fused_attention, counting._fused_attention)
     assert counting.peak(layers, levels) == pytest.approx(live_peak(unet, levels, 16, 40, 64), rel=0.06)
 
 

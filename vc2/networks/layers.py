@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import MAX_BATCH, Attention
+from .attention import Attention
 from .clips import Pass
+from .convolutions import of_tokens, over_time
 
 GROUPS = 32
 
@@ -62,6 +63,10 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+# Of the feed-forward's activations, eight times as wide as its tokens; one slice keeps a GPU busy.
+SLICE = 2**27  # bytes
+
+
 class TransformerBlock(nn.Module):
     """What the spatial and the temporal block share: two attentions and a feed-forward, each behind a norm."""
 
@@ -73,6 +78,16 @@ class TransformerBlock(nn.Module):
         self.norm1 = operations.LayerNorm(dim, **kw)
         self.norm2 = operations.LayerNorm(dim, **kw)
         self.norm3 = operations.LayerNorm(dim, **kw)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """The last of the block's residuals, x `[N, L, dim]` -> the same shape. Without gradients `x` itself changes,
+        a slice of the batch after the other: at once this would be the largest activation of the network.
+        """
+        if torch.is_grad_enabled():
+            return x + self.ff(self.norm3(x))
+        for tokens in x.split(max(1, SLICE // (8 * x[0].nbytes))):
+            tokens += self.ff(self.norm3(tokens))
+        return x
 
 
 class SpatialBlock(TransformerBlock):
@@ -87,7 +102,7 @@ class SpatialBlock(TransformerBlock):
         # are computed once.
         query = self.norm2(x).reshape(len(context), -1, x.shape[-1])
         x = x + hooks.attention("attn2", depth, self.attn2, query, context).view_as(x)
-        return x + self.ff(self.norm3(x))
+        return self._feed_forward(x)
 
 
 class TemporalBlock(TransformerBlock):
@@ -97,7 +112,7 @@ class TemporalBlock(TransformerBlock):
         """x `[B*H*W, T, dim]` -> the same shape."""
         x = x + pass_.clips.attend(self.attn1, self.norm1(x))
         x = x + pass_.clips.attend(self.attn2, self.norm2(x))
-        return x + self.ff(self.norm3(x))
+        return self._feed_forward(x)
 
 
 class Transformer(nn.Module):
@@ -112,7 +127,7 @@ class Transformer(nn.Module):
         super().__init__()
 
         def projection(inputs: int, outputs: int) -> nn.Module:
-            return operations.Linear(inputs, outputs, **kw) if use_linear else conv(inputs, outputs, 1, **kw)
+            return operations.Linear(inputs, outputs, **kw) if use_linear else of_tokens(conv)(inputs, outputs, 1, **kw)
 
         self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
         self.proj_in = projection(channels, inner)
@@ -133,11 +148,11 @@ class SpatialTransformer(Transformer):
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
         """x `[B*T, C, H, W]` -> the same shape."""
         h, w = x.shape[-2:]
-        tokens = _project(self.proj_in, rearrange(self.norm(x), "n c h w -> n (h w) c"))
+        tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for depth, block in enumerate(self.transformer_blocks):
             tokens = block(tokens, pass_, depth)
         pass_.hooks.leave_transformer()
-        return x + rearrange(_project(self.proj_out, tokens), "n (h w) c -> n c h w", h=h, w=w)
+        return x + rearrange(self.proj_out(tokens), "n (h w) c -> n c h w", h=h, w=w)
 
 
 class TemporalTransformer(Transformer):
@@ -156,19 +171,10 @@ class TemporalTransformer(Transformer):
             return x
         t, (h, w) = pass_.clips.frames, x.shape[-2:]
         video = self.norm(rearrange(x, "(b t) c h w -> b c t h w", t=t))
-        tokens = _project(self.proj_in, rearrange(video, "b c t h w -> (b h w) t c"))
+        tokens = self.proj_in(rearrange(video, "b c t h w -> (b h w) t c"))
         for block in self.transformer_blocks:
             tokens = block(tokens, pass_)
-        return x + rearrange(_project(self.proj_out, tokens), "(b h w) t c -> (b t) c h w", h=h, w=w)
-
-
-def _project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a transformer's projection to tokens `[N, L, C]`."""
-    if not isinstance(layer, nn.Conv1d | nn.Conv2d):
-        return layer(x)
-    x = rearrange(x, "n l c -> n c l" if isinstance(layer, nn.Conv1d) else "n l c -> n c l 1")
-    # In time N is every pixel of every clip; convolutions are made for fewer.
-    return rearrange(torch.cat([layer(chunk) for chunk in x.split(MAX_BATCH)]).flatten(2), "n c l -> n l c")
+        return x + rearrange(self.proj_out(tokens), "(b h w) t c -> (b t) c h w", h=h, w=w)
 
 
 class TemporalConv(nn.Module):
@@ -181,7 +187,7 @@ class TemporalConv(nn.Module):
         super().__init__()
 
         def stage(*dropout: nn.Module) -> nn.Sequential:
-            conv = operations.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
+            conv = over_time(operations)(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
             return nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), *dropout, conv)
 
         self.conv1 = stage()

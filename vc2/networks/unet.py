@@ -37,6 +37,11 @@ TEMPORAL = {
 }
 
 
+# Bytes of activations at their most, without gradients and with a fused attention, for each byte of the input of one
+# channel: counted on the full network (tests/vc2/test_memory.py).
+PEAK = 5260
+
+
 class Block(nn.Sequential):
     """The layers between two skips, at a `level`: 0 is the latents' own resolution, 1 half of it, and so on."""
 
@@ -156,12 +161,19 @@ class VideoUNet(nn.Module):
             if isinstance(module, Block):
                 module.use_checkpoint = module.level in chosen
 
-    def use_attention(self, backend: str | attention.Backend) -> None:
-        """Compute all attention with `backend` (see `attention.backend`)."""
-        function = attention.backend(backend)
+    def use_attention(self, backend: str | attention.Backend, over_time: str | attention.Backend = "torch") -> None:
+        """Compute attention among pixels and to the text with `backend`, and that among frames with `over_time` (see
+        `attention.backend`).
+
+        Sixteen frames are a sequence for which torch's kernel is as good as any, and which others are not made for:
+        they fill tiles of 128.
+        """
         for module in self.modules():
-            if isinstance(module, attention.Attention):
-                module.backend = function
+            if isinstance(module, SpatialTransformer | TemporalTransformer):
+                chosen = backend if isinstance(module, SpatialTransformer) else over_time
+                for layer in module.modules():
+                    if isinstance(layer, attention.Attention):
+                        layer.backend = attention.backend(chosen)
 
     def forward(
         self,
@@ -217,8 +229,10 @@ class VideoUNet(nn.Module):
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
             h, encoded = hooks.output(index, h, skips.pop())
-            skip_size = skips[-1].shape[-2:] if skips else None
-            h = block(h if encoded is None else torch.cat([h, encoded], 1), replace(pass_, skip_size=skip_size))
+            if encoded is not None:
+                h = torch.cat([h, encoded], 1)
+            del encoded  # as h did, it lives on in what the block is given
+            h = block(h, replace(pass_, skip_size=skips[-1].shape[-2:] if skips else None))
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=t)
 
     def _first(self, x: Tensor, pass_: Pass) -> Tensor:

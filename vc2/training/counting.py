@@ -136,7 +136,7 @@ def peak(kept: Sequence[Kept], levels: Collection[int]) -> int:
 
 def _kept(unet: VideoUNet, frames: int, height: int, width: int, bf16: bool) -> list[tuple[int | None, int, int]]:
     """The level of each layer, the bytes that it keeps, and those of the largest tensor among them."""
-    unet.use_attention(_fused_attention)
+    unet.use_attention(_fused_attention, _fused_attention)
     autocast, weights = Autocast(bf16), {p.untyped_storage()._cdata for p in unet.parameters()}
     storages: dict[int, Tensor] = {}  # the tensors, so that no other takes their place
     layers: list[tuple[int | None, int, int]] = []
