@@ -138,7 +138,7 @@ class Strip:
 
 def strip(path: Path) -> Strip:
     """Raises OSError for a file that is no clip."""
-    return strip_of(video.read_video(path), video.frame_rate(path))
+    return strip_of(*video.read_clip(path))
 
 
 def strip_of(frames: np.ndarray, fps: float) -> Strip:
