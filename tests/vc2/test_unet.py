@@ -189,3 +189,9 @@ def test_wrong_inputs_are_named():
         CACHED(x, steps, context[..., :32], fps)
     with pytest.raises(ValueError, match="GroupNorm"):
         UNetConfig(model_channels=48)
+    with pytest.raises(ValueError, match=r"UNetConfig\.channel_mult must name at least one level"):
+        UNetConfig(channel_mult=[])
+    with pytest.raises(ValueError, match=r"UNetConfig\.num_res_blocks must be positive, found 0"):
+        UNetConfig(num_res_blocks=0)
+    with pytest.raises(ValueError, match=r"TextConfig\.heads must be positive, found 0"):
+        TextConfig(heads=0)
