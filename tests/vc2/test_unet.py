@@ -11,7 +11,7 @@ from tests.fixtures import fill_module, manifest, noise, relative_rms
 from tests.standin import unet_config
 from vc2.files.checkpoint import TEXT, UNET, VAE
 from vc2.networks.autoencoder import AutoencoderKL
-from vc2.networks.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
+from vc2.networks.config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpointError
 from vc2.networks.hooks import Hooks
 from vc2.networks.text import TextEncoder
 from vc2.networks.unet import VideoUNet
