@@ -40,6 +40,8 @@ def test_the_table_adds_up_and_the_trace_opens(recipe, recipe_file, folder, caps
     assert named.count("step") == named.count("backward") == 2
     code, _, err = say(capsys, "profile", path, "--runs", folder.parent, "--steps", 5)
     assert (code, "--steps 5: expected 1 to 4, the recipe's less 2" in err) == (2, True)
+    code, _, err = say(capsys, "profile", path, "--runs", folder.parent, "steps=2")
+    assert (code, "steps 2: a profile needs more than the 2 that warm up" in err) == (2, True)
 
 
 def event(name: str, start: float, end: float, *kernels: float) -> SimpleNamespace:

@@ -52,6 +52,8 @@ def profile(recipe: Recipe, folder: Path, cache: Path, steps: int) -> Iterator[s
     """Lines of a table: of `steps` steps from the start, in milliseconds each. Writes it to `folder`/profile/table.txt,
     and trace.json.gz beside it, which chrome://tracing and ui.perfetto.dev show. Raises RecipeError.
     """
+    if recipe.steps <= WARM_UP:
+        raise RecipeError(f"steps {recipe.steps}: a profile needs more than the {WARM_UP} that warm up")
     if not 0 < steps <= recipe.steps - WARM_UP:
         raise RecipeError(f"--steps {steps}: expected 1 to {recipe.steps - WARM_UP}, the recipe's less {WARM_UP}")
     # In a folder of its own, so that a run that is there neither goes on nor changes.
