@@ -52,17 +52,11 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)
 
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about three hours; the same command resumes it
-	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about two hours; the same command resumes it
 	$(RUN) -m vc2.evaluation.miniature gates
-	@mkdir -p runs/tiny-autoencoder
-	@[ -e runs/tiny-autoencoder/model.safetensors ] || \
-	  cp runs/paper/encoders.safetensors runs/tiny-autoencoder/model.safetensors
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/polish.yaml
-	cp runs/tiny-polish/model.safetensors models/vc2-tiny.safetensors
+	for part in base motion polish; do $(RUN) -m vc2.training run training/recipes/tiny/$$part.yaml $(ARGS) || exit; done
+	$(RUN) -m scripts.bundle runs/tiny-polish/model.safetensors
 
 paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
