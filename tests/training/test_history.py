@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.test_commands import say
+from tests.training.test_loop import photos
 from vc2.files.checkpoint import UNET
 from vc2.training import checkpoint as runs
 from vc2.training.errors import RecipeError
@@ -215,3 +217,121 @@ def test_a_killed_run_s_history_is_that_of_its_checkpoint(recipe, tmp_path):
     other = History(tmp_path / "other")
     other.begin(0, settings)
     assert other.name != name
+
+
+def test_the_best_is_among_losses_of_the_same_samples(tmp_path):
+    history = History(tmp_path / "run")
+
+    def lose(step: int, loss: float) -> int | None:
+        history.add(step, held_out={"live": {"clips": 1.0}, "average": {"clips": loss}})
+        return history.best()
+
+    assert lose(1, 0.3) == 1  # before anyone said of what
+    history.measure(1, "old")
+    assert lose(2, 0.2) == 2
+    history.measure(2, "old")  # the run was stopped and goes on
+    assert lose(3, 0.4) == 2
+    history.measure(3, "new")
+    assert history.best() == 2  # until there is another
+    assert lose(4, float("nan")) == 2
+    assert (lose(5, 0.9), lose(6, 0.8), lose(7, 0.85)) == (5, 6, 6)
+    assert [line["step"] for line in lines(tmp_path / "run", "validation")] == [1, 3]
+
+
+def test_the_best_starts_anew_where_what_is_held_out_changes_and_only_there(recipe, folder, tmp_path, caplog):
+    settings = {"clips": None, "images": photos(tmp_path / "photos", good=8, bad=0), "held_out": 2}
+
+    def go_on(steps: int, loss: float, allow=(), **changes) -> int | None:
+        """The best of a run with the held-out losses 0.5, 0.6, ... up to `steps` - 1, and then `loss`."""
+        trainer = Trainer(recipe(steps=steps, save_every=1, data=settings, **changes), folder, allow=allow)
+        trainer.objective.validate = lambda model, accelerator: {"images": loss}
+        captions.update(sample.caption for sample in trainer.objective.held_out["images"])
+        assert trainer.run()
+        return History(folder).best()
+
+    def mend(held_out: bool) -> None:
+        """Another caption, of a sample that is held out or that is not."""
+        file = next(p for p in sorted((tmp_path / "photos").glob("*.txt")) if (p.read_text() in captions) == held_out)
+        file.write_text("another caption")
+
+    captions: set[str] = set()
+    validation = {"every": 1, "quantiles": [0.5]}
+    assert go_on(1, 0.5, validation=validation) == 1
+    assert go_on(2, 0.6, validation=validation) == 1
+    mend(held_out=False)
+    assert go_on(3, 0.6, ["data.images"], validation=validation) == 1
+    assert "the best starts anew" not in caplog.text
+    mend(held_out=True)
+    assert go_on(4, 0.8, ["data.images"], validation=validation) == 4
+    assert "held-out losses from step 3 on are of other samples" in caplog.text
+    assert go_on(5, 0.9, validation=validation) == 4
+    assert go_on(6, 0.9, validation={"every": 1, "quantiles": [0.9]}) == 6
+    assert go_on(7, 1.0, ["seed"], validation={"every": 1, "quantiles": [0.9]}, seed=1) == 7
+    assert [line["step"] for line in lines(folder, "validation")] == [0, 3, 5, 6]
+
+
+def test_other_weights_of_a_list_go_on_where_they_are_allowed(recipe, folder, tmp_path, caplog):
+    """Batches are then those of a run that began with them, and the same samples are held out."""
+    a, b = (photos(tmp_path / name, good=9, bad=0, of=name) for name in "ab")
+
+    def at(weight: float) -> object:
+        images = [a, {**b, "weight": weight}]
+        data = {"clips": None, "images": images, "held_out": 1, "caption_dropout": 0.0}
+        return recipe(steps=32, batch=4, data=data, validation={"every": 32})
+
+    def read(trainer: Trainer) -> list[str]:
+        return [name for batch in trainer.objective.batches(16, 0, 1) for name in batch.captions]
+
+    begun = Trainer(at(1), folder)
+    assert Counter(name[0] for name in read(begun)) == {"a": 32, "b": 32}
+    begun.save()
+    with pytest.raises(RecipeError, match=r"another data\.images\.1\.weight; .* --allow data\.images\.1\.weight$"):
+        Trainer(at(7), folder)
+    with pytest.raises(RecipeError, match=r"another data\.images\.1\.weight"):
+        Trainer(at(7), folder, allow=["data.images.0.weight"])
+    with pytest.raises(RecipeError, match=r"--allow data\.images\.2\.weight: unknown key; did you mean data\.images\."):
+        Trainer(at(7), folder, allow=["data.images.2.weight"])
+    gone_on = Trainer(at(7), folder, allow=["data.images.1.weight"])
+    assert "from step 0 on data.images.1.weight is 7.0, no longer 1.0" in caplog.text
+    assert gone_on.changed == {"data.images.1.weight": (1.0, 7.0)}
+    assert Counter(name[0] for name in read(gone_on)) == {"a": 8, "b": 56}
+    assert read(gone_on) == read(Trainer(at(7), folder.parent / "other"))
+    assert gone_on.objective.validation() == begun.objective.validation()
+    Trainer(at(7), folder, allow=["data.images"])
+    with pytest.raises(RecipeError, match=r"another data\.images, "):  # and the files, which are fewer
+        Trainer(recipe(data={"clips": None, "images": [a]}), folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change", "message"),
+    [
+        ("images", "both", "data.clips", r"would now learn \d+ weights that its checkpoint has not learned \("),
+        ("both", "images", "data.clips", r"would now learn none of \d+ that it has learned \("),
+        ("full", "images", "diffusion.image_temporal", r"would now learn none of \d+ that it has learned \("),
+    ],
+)
+def test_a_change_of_what_learns_is_one_message(recipe, folder, before, now, change, message):
+    """Which temporal weights learn follows from whether there are clips, and from how images pass."""
+    settings = {
+        "both": {},
+        "images": {"data": {"clips": None}},
+        "full": {"data": {"clips": None}, "diffusion": {"image_temporal": "full"}},
+    }
+    Trainer(recipe(**settings[before]), folder).save()
+    with pytest.raises(RecipeError, match=rf"{message}.*start from that under another name \(init\.unet=\.\.\., name"):
+        Trainer(recipe(**settings[now]), folder, allow=[change])
+
+
+def test_clips_may_come_and_go_where_what_learns_stays(recipe, folder):
+    with_clips, without = (recipe(learn={"part": "spatial"}, data=data) for data in ({}, {"clips": None}))
+    begun = Trainer(without, folder)
+    begun.train_step(next(begun.objective.batches(0, 0, 1)))
+    begun.save()
+    saved = runs.latest(folder / "checkpoints")["model"]
+    for now in (with_clips, without):
+        trainer = Trainer(now, folder, allow=["data.clips"])
+        learned = dict(trainer.network.named_parameters())
+        assert all(torch.equal(learned[name], tensor) for name, tensor in saved.items())
+        media = {batch.step.medium for batch in trainer.objective.batches(1, 0, 1)}
+        assert media == ({"clips", "images"} if now is with_clips else {"images"})
+        trainer.save()

@@ -403,7 +403,7 @@ def test_an_infinite_gradient_is_found_too(recipe, folder, monkeypatch):
     assert trainer.tally.in_a_row == 0
 
 
-def photos(folder, good: int, bad: int) -> dict:
+def photos(folder, good: int, bad: int, of: str = "photo") -> dict:
     import numpy as np
     from PIL import Image
 
@@ -413,7 +413,7 @@ def photos(folder, good: int, bad: int) -> dict:
             Image.fromarray(np.full((64, 64, 3), 40 + 3 * i, np.uint8)).save(folder / f"{i:03d}.png")
         else:
             (folder / f"{i:03d}.png").write_bytes(b"damaged")
-        (folder / f"{i:03d}.txt").write_text(f"photo {i}")
+        (folder / f"{i:03d}.txt").write_text(f"{of} {i}")
     return {"kind": "folder", "path": str(folder)}
 
 

@@ -27,6 +27,7 @@ from .partition import mark_what_learns
 from .quantise import quantise
 from .recipe import Recipe
 from .rng import NOISE, torch_generator
+from .sources.files import fingerprint
 from .sources.source import Sample
 
 
@@ -135,6 +136,17 @@ class DiffusionObjective(Objective[Batch]):
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         with kernels.uncompiled(self.recipe):
             return validate.held_out_loss(self.errors, model, self.recipe, accelerator, self.held_out)
+
+    def validation(self) -> str | None:
+        """Of the held-out samples as they were read, their noise and its levels."""
+        samples = {
+            f"{medium} {n:06d} {sample.fps} {sample.caption}": sample.frames
+            for medium, held_out in self.held_out.items()
+            for n, sample in enumerate(held_out)
+        }
+        recipe = self.recipe
+        levels = (recipe.seed, recipe.validation.quantiles, recipe.diffusion.scale_end)
+        return fingerprint(*levels, fingerprint_of(samples)) if samples else None
 
     def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
         with kernels.uncompiled(self.recipe):

@@ -1,19 +1,22 @@
 """What happened in a run, in `history.jsonl`: what it began with, its held-out losses, and what was changed on the way.
 
 A line is a JSON object with the `step` after which it was written and one of `begun` (a name that no other run has, and
-the recipe), `held_out` (losses by medium, of the weights, "live", and of their "average") and `changed` (keys of the
-recipe, each with the value before and after).
+the recipe), `validation` (what the held-out losses from there on are of), `held_out` (losses by medium, of the weights,
+"live", and of their "average") and `changed` (keys of the recipe, each with the value before and after).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import uuid
 from pathlib import Path
 from typing import Any
 
 from .recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class History:
@@ -26,10 +29,12 @@ class History:
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n")[:-1]]
 
     def begin(self, step: int, recipe: Recipe) -> None:
-        """A run goes on from `step`: what came after it will be done again, and a change of the recipe that no
-        checkpoint has seen is made anew or not at all.
+        """A run goes on from `step`: what came after it will be done again, and a change of the recipe or of validation
+        that no checkpoint has seen is made anew or not at all.
         """
-        self.lines = [line for line in self.lines if line["step"] < step + ("changed" not in line)]
+        self.lines = [
+            line for line in self.lines if line["step"] < step + (not line.keys() & {"changed", "validation"})
+        ]
         if not any("begun" in line for line in self.lines):
             begun = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
             self.lines.append({"step": step, "begun": begun, "recipe": recipe.model_dump(mode="json")})
@@ -44,18 +49,37 @@ class History:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{json.dumps(self.lines[-1])}\n")
 
+    def measure(self, step: int, validation: str) -> None:
+        """Held-out losses from `step` on are of `validation`, and compare with none that were of another."""
+        before = next((line["validation"] for line in reversed(self.lines) if "validation" in line), None)
+        if before == validation:
+            return
+        if before is not None:
+            log.warning(
+                "held-out losses from step %d on are of other samples, noise or timesteps than before, and do not"
+                " compare with those: the best starts anew",
+                step,
+            )
+        self.add(step, validation=validation)
+
     @property
     def name(self) -> str:
         """The run's own, by which trackers know it again; before it has begun, its folder's."""
         return next((line["begun"] for line in self.lines if "begun" in line), self.path.parent.name)
 
     def best(self) -> int | None:
-        """The step of the least held-out loss of the averaged weights, the mean over the media; None where there was
-        none.
+        """The step of the least held-out loss of the averaged weights, the mean over the media, among the last losses
+        that compare with each other; None where there was none.
         """
-        losses = {line["step"]: _mean(line["held_out"]["average"]) for line in self.lines if "held_out" in line}
-        finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
-        return min(finite, key=lambda step: finite[step]) if finite else None
+        losses: dict[int, float] = {}
+        before = now = None  # what they are of; a history may begin without saying so
+        for line in self.lines:
+            now = line.get("validation", now)
+            if "held_out" in line and math.isfinite(loss := _mean(line["held_out"]["average"])):
+                if before not in (None, now):
+                    losses.clear()  # only now, so that the best of before stays until there is another
+                losses[line["step"]], before = loss, now
+        return min(losses, key=lambda step: losses[step]) if losses else None
 
 
 def _mean(losses: dict[str, float]) -> float:

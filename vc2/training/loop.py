@@ -131,6 +131,8 @@ class Trainer(RunState):
             self.history.begin(self.step, recipe)
             if self.changed:
                 self.history.add(self.step, changed=self.changed)
+            if recipe.validation.every and (validation := self.objective.validation()):
+                self.history.measure(self.step, validation)
         trackers.begin(accelerator, recipe, self.folder, self.step, self.history.name)
         batches = self.objective.batches(self.step, accelerator.process_index, accelerator.num_processes)
         bar = tqdm(

@@ -72,6 +72,12 @@ class Objective(ABC, Generic[B]):
         """Losses on held-out samples, empty where there are none: of each medium by its name, and in more detail."""
         return {}
 
+    def validation(self) -> str | None:
+        """What the losses of `validate` are of, as a fingerprint: only those of one and the same compare. None where
+        there are none.
+        """
+        return None
+
     def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
         """Write what the model makes now."""
 

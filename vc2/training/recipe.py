@@ -129,15 +129,35 @@ class Recipe(Section):
                 for member in source.get("sources", [source]):
                     for key in KINDS[member["kind"]].location:
                         member.pop(key)
-        return _differing(theirs, mine)
+        return _differing(as_written(theirs), as_written(mine))
+
+
+def as_written(tree: Any) -> Any:
+    """A recipe's tree with its mixtures as the lists of sources that people write."""
+    if not isinstance(tree, dict):
+        return tree
+    if "sources" in tree:
+        return tree["sources"]
+    return {name: as_written(value) for name, value in tree.items()}
+
+
+def sections_of(node: Any) -> dict[str, Any] | None:
+    """What is below a node of a recipe's tree: a section by its keys, a list of sections by their numbers, and of
+    anything else None, which is one value.
+    """
+    if isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
+        return {str(number): item for number, item in enumerate(node)}
+    return node if isinstance(node, dict) else None
 
 
 def _differing(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys at which two trees differ, each with both values. Sources of two kinds differ as a whole."""
-    sections = isinstance(before, dict) and isinstance(now, dict)
-    if not sections or before.keys() != now.keys():
+    """Dotted keys at which two trees differ, each with both values. Sources of two kinds differ as a whole, and so do
+    lists of fewer and of more.
+    """
+    theirs, mine = sections_of(before), sections_of(now)
+    if type(before) is not type(now) or theirs is None or mine is None or theirs.keys() != mine.keys():
         return {} if before == now else {key: (before, now)}
     differing: dict[str, tuple[Any, Any]] = {}
-    for name in now:
-        differing |= _differing(before[name], now[name], f"{key}.{name}" if key else name)
+    for name in mine:
+        differing |= _differing(theirs[name], mine[name], f"{key}.{name}" if key else name)
     return differing

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
 from .objective import Objective
-from .recipe import Recipe
+from .recipe import Recipe, as_written, sections_of
 from .sources.source import is_content
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,19 @@ def check_weights(now: Mapping[str, str], before: Mapping[str, str], folder: Pat
         )
 
 
+def check_learning(now: Collection[str], before: Collection[str], folder: Path) -> None:
+    """Raise RecipeError where what learns, by the names of its weights, is not what the checkpoint holds."""
+    new, gone = sorted(set(now) - set(before)), sorted(set(before) - set(now))
+    if new or gone:
+        more = f"{len(new)} weights that its checkpoint has not learned ({new[0]})" if new else ""
+        fewer = f"none of {len(gone)} that it has learned ({gone[0]})" if gone else ""
+        raise RecipeError(
+            f"{folder} would now learn {' and '.join(filter(None, (more, fewer)))}: what learns follows from `learn`,"
+            " diffusion.image_temporal and whether there are clips. Put these back, or export the run and start from"
+            " that under another name (init.unet=..., name=...)"
+        )
+
+
 def changed_data(
     objective: Objective[Any], before: Mapping[str, str], allow: Sequence[str], recipe: Recipe, folder: Path
 ) -> dict[str, tuple[str, str]]:
@@ -80,7 +93,7 @@ def changed_data(
 
 def check_allowed(recipe: Recipe, allow: Sequence[str]) -> None:
     """Raise RecipeError for a key that no recipe has, or that cannot change in the middle of a run."""
-    keys = _keys(recipe.model_dump(mode="json"))
+    keys = _keys(as_written(recipe.model_dump(mode="json")))
     for key in allow:
         if _within(key, FIXED):
             raise RecipeError(f"--allow {key}: a checkpoint fits no other {key}; train under another name (name=...)")
@@ -94,9 +107,9 @@ def _within(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
-def _keys(tree: dict[str, Any], above: str = "") -> list[str]:
-    """All dotted keys of a recipe, sections too."""
+def _keys(node: Any, above: str = "") -> list[str]:
+    """All dotted keys of a recipe, sections and sources of lists too."""
     keys = []
-    for name, value in tree.items():
-        keys += [above + name, *(_keys(value, f"{above}{name}.") if isinstance(value, dict) else [])]
+    for name, value in (sections_of(node) or {}).items():
+        keys += [above + name, *_keys(value, f"{above}{name}.")]
     return keys

@@ -18,7 +18,7 @@ from .history import History
 from .meter import Meter
 from .partition import train_what_learns
 from .recipe import Recipe
-from .resume import allowed_changes, changed_data, check_allowed, check_weights
+from .resume import allowed_changes, changed_data, check_allowed, check_learning, check_weights
 from .saving import HostCopies, Writer
 from .tally import Tally
 
@@ -125,6 +125,7 @@ class RunState:
         self.changed = allowed_changes(self.recipe, state, self.allow, self.folder)
         check_weights(self.objective.fingerprints, state["start"], self.folder)
         self.changed |= changed_data(self.objective, state["data"], self.allow, self.recipe, self.folder)
+        check_learning(self.ema.shadow, state["model"], self.folder)
         self.step = state["step"]
         self.tally.load_state_dict(state)
         self.meter.sums = dict(state["figures"])
