@@ -158,7 +158,7 @@ def test_the_sources_of_a_list_must_fit(tmp_path):
     for images, message in (
         ("[{kind: folder, path: x}, {kind: folder, path: y, prepared: moments}]", "must be prepared alike"),
         ("[{kind: webvid, csv: x, videos: y}]", "webvid lists clips"),
-        ("[{kind: folder, pat: x}]", "unknown key data.images.0.pat; did you mean path"),
+        ("[{kind: folder, pat: x}]", r"unknown key data\.images\.0\.pat; did you mean data\.images\.0\.path\?"),
         ("[]", "data.images"),
         ("[{kind: folder, path: x, weight: 0}]", "weight: .*greater than 0"),
     ):
