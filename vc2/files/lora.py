@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..networks.config import UNetConfig
 from ..networks.unet import VideoUNet
+from ..plural import plural
 from . import CheckpointError, checkpoint, peft
 from .foreign import LORA, foreign_model
 from .tensors import check_numbers, check_shapes, named, read_content
@@ -162,7 +163,9 @@ def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[s
         )
     if text_encoders:
         log.warning(
-            "%s: %d tensors for the text encoder are left out; VideoCrafter2's is used as it is", path, text_encoders
+            "%s: %s for the text encoder left out; VideoCrafter2's is used as it is",
+            path,
+            plural(text_encoders, "tensor"),
         )
     given = by_layer(tensors)
     ranks = {
@@ -193,8 +196,7 @@ def _nothing_of_this_model(path: Path, state: dict[str, Tensor], unknown: list[s
     is_lora = any(NAME.fullmatch(name) for name in unknown)
     what = "is a LoRA for another network" if is_lora else f"is {model}, not a LoRA" if model else "holds no LoRA"
     return CheckpointError(
-        f"{path} {what}: none of its {len(state)} tensors belong to a layer of this model ({', '.join(unknown[:3])});"
-        f" expected {LAYOUTS}"
+        f"{path} {what}: it has nothing for any layer of this model ({', '.join(unknown[:3])}); expected {LAYOUTS}"
     )
 
 

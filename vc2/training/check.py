@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..pipeline import Settings
+from ..plural import plural
 from . import cost, parallel
 from .cards import CARDS, Card
 from .cost import A100, figure
@@ -64,7 +65,7 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
     if needs.encode_flops:
         compute += f", {figure(needs.encode_flops / 1e12)} to encode it"
     yield compute
-    yield f"in all: {figure(needs.a100_hours)} A100-hours (at 40 % of 312 TFLOP/s)"
+    yield f"in all: {figure(needs.a100_hours)} A100-hours (at {100 * cost.UTILISATION:.0f} % of {A100 / 1e12:.0f} TFLOP/s)"
     total = memory(recipe, needs, processes) / GB
     yield (
         f"memory: about {figure(total)} GB a process on {processes}, of which {figure(needs.static / GB)} GB are"
@@ -168,7 +169,7 @@ def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[s
         except BrokenSample as error:
             broken.append(str(error))
     count, held_out = len(stream.source), len(stream.order.held_out)
-    yield f"{stream.name}: {count} {stream.section.kind} samples, {held_out} of them held out"
+    yield f"{stream.name}: {plural(count, f'{stream.section.kind} sample')}, of which {held_out} held out"
     unusable = f"{stream.name}: {len(broken)} of the {tried} samples that were tried cannot be used"
     reasons = "".join(f"\n  {reason}" for reason in broken)
     if tried < len(stream.order):  # a few of many: their share says little, unless it is most of them
@@ -178,4 +179,4 @@ def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[s
         limit = f"data.broken_share ({allowed:.0%}) allows"
     if len(broken) > allowed * tried:
         raise SourceError(f"{unusable}, more than {limit}:{reasons}")
-    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {tried} samples were tried, all can be used"
+    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {plural(tried, 'sample')} tried, all can be used"

@@ -19,7 +19,7 @@ from .sources.source import Source
 
 COUNTS = Path(__file__).parent / "counts.json"
 A100 = 312e12  # bf16 FLOP/s, by the data sheet
-UTILISATION = 0.4  # share of it that a good training run reaches
+UTILISATION = 0.4  # the share of it that is assumed wherever a rate is not measured (MFU)
 
 
 def a100_hours(recipe: Recipe) -> float:
