@@ -65,7 +65,8 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
     if needs.encode_flops:
         compute += f", {figure(needs.encode_flops / 1e12)} to encode it"
     yield compute
-    yield f"in all: {figure(needs.a100_hours)} A100-hours (at {100 * cost.UTILISATION:.0f} % of {A100 / 1e12:.0f} TFLOP/s)"
+    rate = f"{100 * cost.UTILISATION:.0f} % of {A100 / 1e12:.0f} TFLOP/s"
+    yield f"in all: {figure(needs.a100_hours)} A100-hours (at {rate})"
     total = memory(recipe, needs, processes) / GB
     yield (
         f"memory: about {figure(total)} GB a process on {processes}, of which {figure(needs.static / GB)} GB are"
