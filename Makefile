@@ -20,15 +20,18 @@ DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help:  # this list; headings are the lines with four #
+	@awk -F ':.*## ' '/^#### / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
 
+#### Try it
 demo: $(if $(COMFYUI),,$(INSTALLED))  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	@$(DEMO) --prompt "$$PROMPT" $(ARGS)
 
 ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, until Ctrl-C
 	@$(DEMO) --ui $(ARGS)
 
+#### Work on it
 test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
 
@@ -52,6 +55,11 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)
 
+clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
+	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+
+#### Train the miniature
 miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about two hours; the same command resumes it
 	$(RUN) -m vc2.evaluation.miniature gates
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
@@ -62,6 +70,7 @@ paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
 
+#### Benches: they measure the numbers in docs/
 bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
 
 bench-tiny: $(INSTALLED)  ## does the miniature show what it is asked for? writes docs/tiny.md
@@ -96,10 +105,6 @@ bench-mutants: $(INSTALLED)  ## fifty wrong lines in the trainer: do its tests n
 
 bench-decoding: $(INSTALLED)  ## processor time to read clips and photographs; writes docs/decoding.md
 	$(RUN) -m bench.decoding $(ARGS)
-
-clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
-	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 $(INSTALLED): $(wildcard requirements/*.txt) pyproject.toml | $(RUN)
 	$(RUN) -m pip install --disable-pip-version-check -r requirements/host.txt -r requirements/dev.txt \

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from bench.full_size import write_checkpoint
 from tests import standin
 from vc2.files.video import write_video
+from vc2.training.cost import UTILISATION
 from vc2.training.estimate import estimate, memory
 from vc2.training.loop import Trainer
 from vc2.training.meter import Meter
@@ -175,7 +176,8 @@ def report(results: dict[str, Result | str], changes: list[str], device: str) ->
 Made by `make bench-training-gpu` on {where}.
 Each recipe as it is written, with the share of its batch that one of its GPUs has; {STEPS - WARM_UP} steps through the
 trainer after {WARM_UP} to warm up. Weights are random; clips are mp4 of 596x336, pictures jpg of 1024x1024, read and
-decoded as any others. Goals: 45 % MFU in bf16, less than 2 % of the time waiting for data.
+decoded as any others. Goals: 45 % MFU in bf16 (the hours
+that `check` tells assume {100 * UTILISATION:.0f} %), less than 2 % of the time waiting for data.
 
 | recipe | step | samples a second | MFU | peak memory | estimated by `check` | waiting for data |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .command import exit_status
 from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
+from .plural import plural
 
 if TYPE_CHECKING:
     from .pipeline import Settings, TextToVideo
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
     # Only this process's own files: another may have written some of its own already.
     if args.skip_existing:
         missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
-        log.info("%d of %d clips exist and are left as they are", len(share) - len(missing), len(share))
+        log.info("%d of %s there already, and left alone", len(share) - len(missing), plural(len(share), "clip"))
         if not missing:
             return
         share = missing

@@ -240,7 +240,7 @@ def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
         if caption is not None:
             (tmp_path / f"{name}.txt").write_text(caption)
     listing = FolderListing(tmp_path, "images")
-    assert f"1 of 3 files have no .txt with a caption beside them and are left out: {tmp_path / 'b.png'}" in caplog.text
+    assert f"1 of 3 files left out, for want of a .txt with a caption beside it: {tmp_path / 'b.png'}" in caplog.text
     assert listing.record(0).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"c\.png has ' \\n' for a caption"):
         listing.record(1)

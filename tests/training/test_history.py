@@ -21,7 +21,7 @@ from vc2.training.errors import RecipeError
 from vc2.training.history import History
 from vc2.training.loop import Trainer
 from vc2.training.recipe_files import load_recipe
-from vc2.training.resume import allowed_changes
+from vc2.training.resume import allowed_changes, check_allowed
 
 
 def steps(folder: Path) -> list[int]:
@@ -169,6 +169,11 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
         Trainer(recipe(), folder, allow=["learn.rank"])
     with pytest.raises(RecipeError, match=r"--allow optimizer\.lrr: unknown key; did you mean optimizer\.lr\?"):
         Trainer(recipe(), folder, allow=["optimizer.lrr"])
+    for key, meant in (("lr", "optimizer.lr"), ("optimiser.lr", "optimizer.lr"), ("bach", "batch")):
+        with pytest.raises(RecipeError, match=rf"^--allow {key}: unknown key; did you mean {meant}\?"):
+            check_allowed(recipe(), [key])
+    with pytest.raises(RecipeError, match=r"--allow optimizer\.xyz: unknown key; The keys of optimizer are kind, lr, "):
+        check_allowed(recipe(), ["optimizer.xyz"])
     for allow in ((), ("optimizer",)):
         with pytest.raises(RecipeError, match=r"another optimizer\.kind; put them back, or train under another name"):
             Trainer(recipe(optimizer={"kind": "adamw8bit"}), folder, allow=allow)
@@ -177,7 +182,7 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
 def test_rounding_frozen_weights_is_a_change_and_other_arithmetic_is_none(recipe, folder):
     """A run of before the key existed was float."""
     float_, int8 = (recipe(learn={"how": "lora"}, compute={"frozen": frozen}) for frozen in ("float", "int8"))
-    state = {"recipe": float_.model_dump_json(), "data": {}}
+    state = {"recipe": float_.model_dump_json(), "data": {}, "step": 1}
     with pytest.raises(RecipeError, match=r"another compute\.frozen; .*--allow compute\.frozen$"):
         allowed_changes(int8, state, (), folder)
     assert allowed_changes(int8, state, ["compute.frozen"], folder) == {"compute.frozen": ("float", "int8")}
