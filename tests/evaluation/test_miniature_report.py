@@ -168,6 +168,16 @@ def test_rows_of_another_world_recipe_encoder_or_commit_are_refused(tmp_path, na
         gathered(folder)
 
 
+def test_a_sketch_may_have_another_autoencoder_than_the_gates(tmp_path):
+    made = sketch(tmp_path, ())
+    path = rows.path_of(made.rows, 2)
+    path.write_text(path.read_text().replace(synthetic.ENCODERS["autoencoder"], "c" * 16))
+    assert gather(made.place, made.rows, made.gates, "sketch").encoders["autoencoder"] == "c" * 16
+    rows.append(path, {**rows.read(path)[0], "encoders": synthetic.ENCODERS})
+    with pytest.raises(RecipeError, match="another encoders"):
+        gather(made.place, made.rows, made.gates, "sketch")
+
+
 def test_rows_of_changed_code_do_not_count(tmp_path):
     folder = synthetic.write(tmp_path / "docs", seeds=(2,))
     path = rows.path_of(folder / "rows", 2)

@@ -148,7 +148,10 @@ def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
         paths = {number: path for number, path in paths.items() if (number in PILOT_SEEDS) == (kind == "pilot")}
     ends = {arm.name: place.stops(arm, 0)[-1] for arm in ARMS} if kind == "sketch" else None
     seeds = [Seed(number, rows.read(path), scale, ends) for number, path in sorted(paths.items())]
-    _check(place, folder, seeds, tree["encoders"], kind)
+    encoders = tree["encoders"]
+    if kind == "sketch":  # which decides nothing, and so need not be made with what the gates were measured with
+        encoders = next((row["encoders"] for seed in seeds for row in seed.rows), encoders)
+    _check(place, folder, seeds, encoders, kind)
     finished = [seed for seed in seeds if not seed.missing]
     commits = sorted({row["commit"] for seed in seeds for row in seed.rows})
     if kind == "counted" and commits:
@@ -161,7 +164,7 @@ def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
         scale,
         tuple(tree["gates"]),
         ", ".join(commits),
-        tree["encoders"],
+        encoders,
     )
 
 

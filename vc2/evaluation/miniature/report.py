@@ -42,7 +42,8 @@ def write(layout: Layout) -> Evidence:
     """Write the report. Raises RecipeError for rows that do not belong here, OSError."""
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
     layout.folder.mkdir(parents=True, exist_ok=True)
-    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=bool(evidence.seeds))
+    make = bool(evidence.seeds) and layout.kind != "sketch"  # it takes a minute
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make)
     choice = grids.choose(evidence)
     _draw_grids(layout, evidence, choice)
     for name, text in files(layout, evidence, known).items():
