@@ -22,6 +22,7 @@ from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, ROWS, Place
 from vc2.evaluation.miniature.evidence import Seed, check_fixed, gather, on_some
 from vc2.evaluation.miniature.gates import NEEDS, of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
+from vc2.evaluation.miniature.rates import RATES
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
 from vc2.evaluation.rate import results
@@ -391,6 +392,19 @@ def test_votes_that_lie_there_are_in_the_report_and_verified(tmp_path):
     assert "votes/results.json:" in verify.difference(folder)
 
 
+def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
+    folder = synthetic.write(tmp_path / "docs", seeds=())
+    losses = [{"arm": "F-Spa-DIR", "rate": rate, "seed": 0, "loss": 0.1 + abs(rate - 1e-3)} for rate in RATES]
+    rows.append(folder / "rates.jsonl", *losses)
+    report.write(layout(folder))
+    assert (
+        "| F-Spa-DIR | 0.10097 | 0.10090 | 0.10070 | **0.10000** | 0.10200 | 0.10900 |\n"
+        in (folder / "README.md").read_text()
+    )
+    rows.append(folder / "rates.jsonl", {**losses[0], "arm": "F-Spa-LORA"})
+    assert "README.md:" in verify.difference(folder)
+
+
 def test_numbers_are_whole_and_finite(paper):
     tree = json.loads((paper / "report.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert [claim["verdict"] for claim in tree["claims"]] == ["confirmed"] * 5
@@ -463,7 +477,7 @@ def test_clips_of_a_seed_become_sets_that_people_rate(tmp_path):
     }
     assert errors == dict(zip((scene.caption for scene in scenes(some=True)), row["motion_error"], strict=True))
     frames, fps = read_clip(folders[1] / f"{session.pairs[0].prompt_id}-2.mp4")
-    assert (frames.shape, fps) == ((8, 16, 16, 3), 8)
+    assert (frames.shape, fps) == ((8, 64, 64, 3), 8)  # enlarged
     # Once more, nothing is written; of another model, nothing is mixed.
     before = {path: path.stat().st_mtime_ns for path in folders[0].iterdir()}
     assert clips.export(found, made.place, 2, ("F-base",)) == folders[:1]

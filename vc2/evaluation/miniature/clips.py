@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ...files.output import scratch_folder
 from ...files.video import write_video
@@ -31,7 +32,8 @@ from .tables import TABLE_4
 MEETINGS = (*TABLE_4, ("F-base", "F-Spa-DIR"))
 PAIRS = 10 * len(MEETINGS)
 RATED = tuple(dict.fromkeys(name for both in MEETINGS for name in both))
-CRF = 10  # fine enough that the codec is no part of what is rated
+# So that the codec, which halves the resolution of colour, is no part of what is rated.
+CRF, ENLARGED = 10, 4
 
 
 def clips_file(place: Place, seed: int, row: Row) -> Path:
@@ -64,8 +66,9 @@ def scores(name: str, row: Row, seed: Seed, files: Sequence[tuple[str, str]]) ->
 
 
 def export(evidence: Evidence, place: Place, number: int, arms: Sequence[str]) -> list[Path]:
-    """Write each arm's last averaged clips as a set that `rate` and `score` take, with the judge's scores; a set that
-    is there stays. Returns the folders. Raises RecipeError for a seed or clips that are not there, OSError.
+    """Write each arm's last averaged clips, enlarged, as a set for `rate`, with the judge's scores of the clips as they
+    were sampled; a set that is there stays. Returns the folders. Raises RecipeError for a seed or clips that are not
+    there, OSError.
     """
     seed = next((seed for seed in evidence.seeds if seed.number == number), None)
     if seed is None:
@@ -118,12 +121,17 @@ def _write(folder: Path, clips: np.ndarray, manifest: Manifest, row: Row, seed: 
         made.mkdir()
         for clip, scene in zip(clips, scenes(len(clips) != len(scenes())), strict=True):
             path = made / f"{prompt_id(scene)}-{seed.number}.mp4"
-            write_video(path, list(clip), FPS, crf=CRF)
+            write_video(path, [_enlarged(frame) for frame in clip], FPS, crf=CRF)
             files.append((path.name, file_hash(path)))
         append_scores(made / SCORES, scores(manifest.name, row, seed, files))
         (made / f"{SCORES}.lock").unlink(missing_ok=True)
         write_manifest(made, manifest)
         made.replace(folder)
+
+
+def _enlarged(frame: np.ndarray) -> np.ndarray:
+    size = (ENLARGED * frame.shape[1], ENLARGED * frame.shape[0])
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def rating(folders: Sequence[Path]) -> str:

@@ -23,6 +23,11 @@ class Layout:
         return self.gates.with_name("calibration.json")
 
     @property
+    def rates(self) -> Path:
+        """Rows of the pilot's comparison of learning rates, which may not be there."""
+        return self.gates.with_name("rates.jsonl")
+
+    @property
     def votes(self) -> Path:
         """A folder of `rate`, which may not be there."""
         return self.folder / "votes"

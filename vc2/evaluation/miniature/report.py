@@ -14,7 +14,7 @@ import numpy as np
 
 from ...training.sources.paper_world import world_hash
 from ..report.material import replace_text
-from . import gallery, grids, plots
+from . import gallery, grids, plots, rates, rows
 from .arms import ROWS, SNAPSHOTS
 from .beside import Seen, dominating, look
 from .calibration import measured, trained_weights
@@ -136,6 +136,7 @@ def page(
         **vars(findings),
         grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
         choice=choice,
+        rates=rates.table(rows.read(layout.rates)) if layout.rates.is_file() else [],
         votes=_votes(layout),
         world_gates=evidence.world_gates,
         seed_gates=_seed_gates(seeds),
