@@ -16,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-host test-kernels lint workflows miniature paper clean
+.PHONY: help demo ui test test-host test-kernels lint verify workflows miniature paper clean
 .PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
@@ -51,6 +51,9 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+verify: $(INSTALLED)  ## do the numbers of docs/miniature follow from their rows?
+	$(RUN) -m vc2.evaluation verify docs/miniature
 
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)

@@ -144,6 +144,8 @@ def fake_runner(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "Trainer", Trainer)
     monkeypatch.setattr(runner, "export", lambda *_, **__: None)
     monkeypatch.setattr(runner.encoders, "make", lambda _: True)
+    monkeypatch.setattr(runner.encoders, "GATES", tmp_path / "gates.json")
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": Runner.fingerprints}))
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
     def make(commit="abc"):
@@ -197,6 +199,13 @@ def test_rows_of_other_code_are_refused(fake_runner):
     rows.path_of(fake_runner.rows, 2).write_text(text.replace(world_hash(), "0" * 16))
     with pytest.raises(RecipeError, match="another world"):
         fake_runner().run()
+
+
+def test_seeds_that_count_need_gates_of_their_own_encoders(fake_runner, tmp_path):
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": {"autoencoder": "z", "text": "y"}}))
+    with pytest.raises(RecipeError, match=r"gates\.json is of encoders .*'z'.* before the seeds that count"):
+        fake_runner().run()
+    assert fake_runner.events == []
 
 
 def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, monkeypatch, capsys):
