@@ -36,6 +36,13 @@ def test_linears_that_load_lazily(observed, stored, asked, patcher):
     assert found["difference"] < SAME
 
 
+@pytest.mark.parametrize("weights", ["as they are", "cast", "patched", "padded"])
+def test_convolutions_over_time_are_computed_as_ones_of_images(observed, weights):
+    """However the host comes to their weights."""
+    assert observed["convolutions"][weights]["axes"] == [4]
+    assert observed["convolutions"][weights]["difference"] < 0.01  # two of them have weights rounded to float16
+
+
 @pytest.mark.parametrize(("name", "family"), [("plain", "VideoCrafter2"), ("turbo", "T2V-Turbo")])
 def test_weights_that_are_patched_as_they_are_saved(observed, name, family):
     found = observed["saving"][name]

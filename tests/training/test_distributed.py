@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from tests.training.processes import all_ended, fork, until_step
+from vc2.networks import compiled as compiled_layers
 from vc2.training import checkpoint as runs
 from vc2.training import kernels
 from vc2.training.errors import RecipeError
@@ -138,7 +139,7 @@ def test_compiled_layers_are_shared_among_processes_too(recipe, folder, monkeypa
         (traced / f"{os.environ['RANK']}-{sharding}").touch()
         return graph.forward
 
-    monkeypatch.setattr(kernels, "BACKEND", backend)
+    monkeypatch.setattr(compiled_layers, "BACKEND", backend)
     monkeypatch.setattr(kernels, "require_compiler", lambda: None)
     settings = {
         "steps": 2,
