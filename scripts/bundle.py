@@ -1,6 +1,6 @@
 """Make a run's model the bundled miniature: `python -m scripts.bundle runs/tiny-polish/model.safetensors`.
 
-The token embedding, a quarter of the file, of which captions read hardly anything, goes back to the byte a number that it
+The token embedding, a quarter of the file, of which captions read hardly anything, goes back to the byte a number it
 had in training (`vc2/evaluation/miniature/encoders.py`); all else stays as the run wrote it.
 """
 
