@@ -21,6 +21,7 @@ from vc2.files.video import write_video
 from vc2.networks.autoencoder import AutoencoderKL
 from vc2.networks.unet import VideoUNet
 from vc2.training import __main__ as command
+from vc2.training import checkpoint as runs
 from vc2.training import prepare as preparing
 from vc2.training.data.prepared import Prepared, cache_folder
 from vc2.training.data.stream import Stream
@@ -518,6 +519,42 @@ def test_overrides_may_stand_behind_options(capsys):
         command.parse(["run", "x.yaml", "--runs", "r", "--stepps", "3"])
     assert "unrecognized arguments: --stepps" in capsys.readouterr().err
     assert command.parse(["run", "x.yaml", "a=1", "--runs", "r", "b=2"]).overrides == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--processes", "0"], "--processes: expected a whole number from 1 on, found '0'"),
+        (["--processes", "-2"], "--processes: expected a whole number from 1 on, found '-2'"),
+        (["--memory", "0"], "--memory: expected gigabytes, such as 24, found '0'"),
+        (["--memory", "24GB"], "--memory: expected gigabytes, such as 24, found '24GB'"),
+    ],
+)
+def test_options_that_are_no_numbers_of_theirs_are_refused(options, message, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(["check", "F-base", *options])
+    assert message in capsys.readouterr().err
+
+
+def test_a_check_asks_for_a_batch_that_divides(recipe_file, folder, capsys):
+    code, _, err = say(capsys, "check", recipe_file(), "--runs", folder.parent, "--processes", "3")
+    assert code == 2
+    assert "batch 2 does not divide into 3 processes x compute.micro_batch 1; make it a multiple of 3" in err
+    code, _, err = say(capsys, "check", recipe_file(), "--runs", folder.parent, "--card", "")
+    assert (code, "--card  is not known; use one of " in err) == (2, True)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 99])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    runs.save(tmp_path, 1, {"weights": torch.zeros(1000)}, keep=2)
+    path = runs.path_of(tmp_path, 2)
+    path.write_bytes(damage(runs.path_of(tmp_path, 1).read_bytes()))
+    with pytest.raises(
+        RecipeError, match=rf"{path.name} is not a whole checkpoint \(.*remove it: the run then goes on"
+    ):
+        runs.load(tmp_path)
+    path.unlink()
+    assert runs.load(tmp_path)["step"] == 1
 
 
 @pytest.fixture(autouse=True)

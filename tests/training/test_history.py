@@ -182,7 +182,7 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
 def test_rounding_frozen_weights_is_a_change_and_other_arithmetic_is_none(recipe, folder):
     """A run of before the key existed was float."""
     float_, int8 = (recipe(learn={"how": "lora"}, compute={"frozen": frozen}) for frozen in ("float", "int8"))
-    state = {"recipe": float_.model_dump_json(), "data": {}, "step": 1}
+    state = {"step": 0, "recipe": float_.model_dump_json(), "data": {}}
     with pytest.raises(RecipeError, match=r"another compute\.frozen; .*--allow compute\.frozen$"):
         allowed_changes(int8, state, (), folder)
     assert allowed_changes(int8, state, ["compute.frozen"], folder) == {"compute.frozen": ("float", "int8")}
@@ -224,8 +224,9 @@ def test_a_killed_run_s_history_is_that_of_its_checkpoint(recipe, tmp_path):
     assert other.name != name
 
 
-def test_the_best_is_among_losses_of_the_same_samples(tmp_path):
+def test_the_best_is_among_losses_of_the_same_samples(recipe, tmp_path):
     history = History(tmp_path / "run")
+    history.begin(0, recipe())
 
     def lose(step: int, loss: float) -> int | None:
         history.add(step, held_out={"live": {"clips": 1.0}, "average": {"clips": loss}})
@@ -244,10 +245,10 @@ def test_the_best_is_among_losses_of_the_same_samples(tmp_path):
 
 
 def test_the_best_starts_anew_where_what_is_held_out_changes_and_only_there(recipe, folder, tmp_path, caplog):
-    settings = {"clips": None, "images": photos(tmp_path / "photos", good=8, bad=0), "held_out": 2}
+    settings = {"clips": None, "images": photos(tmp_path / "photos", good=20, bad=0), "held_out": 2}
 
     def go_on(steps: int, loss: float, allow=(), **changes) -> int | None:
-        """The best of a run with the held-out losses 0.5, 0.6, ... up to `steps` - 1, and then `loss`."""
+        """The best, after one more step with that held-out loss."""
         trainer = Trainer(recipe(steps=steps, save_every=1, data=settings, **changes), folder, allow=allow)
         trainer.objective.validate = lambda model, accelerator: {"images": loss}
         captions.update(sample.caption for sample in trainer.objective.held_out["images"])
@@ -271,16 +272,15 @@ def test_the_best_starts_anew_where_what_is_held_out_changes_and_only_there(reci
     assert "held-out losses from step 3 on are of other samples" in caplog.text
     assert go_on(5, 0.9, validation=validation) == 4
     assert go_on(6, 0.9, validation={"every": 1, "quantiles": [0.9]}) == 6
-    assert go_on(7, 1.0, ["seed"], validation={"every": 1, "quantiles": [0.9]}, seed=1) == 7
-    assert [line["step"] for line in lines(folder, "validation")] == [0, 3, 5, 6]
+    assert [line["step"] for line in lines(folder, "validation")] == [0, 3, 5]
 
 
 def test_other_weights_of_a_list_go_on_where_they_are_allowed(recipe, folder, tmp_path, caplog):
     """Batches are then those of a run that began with them, and the same samples are held out."""
-    a, b = (photos(tmp_path / name, good=9, bad=0, of=name) for name in "ab")
+    a, b = (photos(tmp_path / name, good=10, bad=0, of=name) for name in "ab")
 
-    def at(weight: float) -> object:
-        images = [a, {**b, "weight": weight}]
+    def at(weight: float | None) -> object:
+        images = [a, {**b, "weight": weight}] if weight else [a]
         data = {"clips": None, "images": images, "held_out": 1, "caption_dropout": 0.0}
         return recipe(steps=32, batch=4, data=data, validation={"every": 32})
 
@@ -301,10 +301,10 @@ def test_other_weights_of_a_list_go_on_where_they_are_allowed(recipe, folder, tm
     assert gone_on.changed == {"data.images.1.weight": (1.0, 7.0)}
     assert Counter(name[0] for name in read(gone_on)) == {"a": 8, "b": 56}
     assert read(gone_on) == read(Trainer(at(7), folder.parent / "other"))
-    assert gone_on.objective.validation() == begun.objective.validation()
+    assert gone_on.objective.validation() == begun.objective.validation() is not None
     Trainer(at(7), folder, allow=["data.images"])
-    with pytest.raises(RecipeError, match=r"another data\.images, "):  # and the files, which are fewer
-        Trainer(recipe(data={"clips": None, "images": [a]}), folder)
+    with pytest.raises(RecipeError, match=r"another data\.images; "):
+        Trainer(at(None), folder)
 
 
 @pytest.mark.parametrize(

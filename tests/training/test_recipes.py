@@ -145,6 +145,14 @@ def test_a_row_shows_only_what_makes_it_different():
         ("steps", "not of the form key=value"),
         ("steps=[", "is not YAML"),
         ("steps.more=1", "steps holds a single value"),
+        ("optimizer.lr=.inf", r"optimizer\.lr: .*finite number, found inf"),
+        ("networks.unet={channel_mult: 5}", r"networks\.unet: channel_mult: .*valid tuple, found 5"),
+        ("networks.unet.num_res_blocks=two", r"networks\.unet: num_res_blocks: .*valid integer.*, found 'two'"),
+        ("networks.unet.bogus=1", r"networks\.unet: there is no bogus; the fields are in_channels, out_channels, "),
+        (
+            "networks.text.channel_mult=[1]",
+            r"networks\.text: there is no channel_mult; the fields are context_length, ",
+        ),
     ],
 )
 def test_errors_name_the_key(override, message):
@@ -158,11 +166,18 @@ def test_errors_name_the_key(override, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("steps: [", "is not YAML"), ("- 1\n- 2", "holds a list"), ("steps: 1", "name: Field required")],
+    [
+        ("steps: [", "is not YAML"),
+        ("- 1\n- 2", "holds a list"),
+        ("steps: 1", "name: Field required"),
+        ("base: 5", "base: expected the name of a file, such as _stage2.yaml, found 5"),
+        ("base: [a.yaml]", r"base: expected the name of a file, .* found \['a\.yaml'\]"),
+        ("name: \udcff", "is not YAML: .*can't decode byte 0xff"),
+    ],
 )
 def test_what_is_no_recipe_is_said_to_be_none(tmp_path, text, message):
-    (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=message):
+    (tmp_path / "bad.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(RecipeError, match=rf"bad\.yaml.*{message}"):
         load_recipe(tmp_path / "bad.yaml")
 
 

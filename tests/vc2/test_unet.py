@@ -11,7 +11,7 @@ from tests.fixtures import fill_module, manifest, noise, relative_rms
 from tests.standin import unet_config
 from vc2.files.checkpoint import TEXT, UNET, VAE
 from vc2.networks.autoencoder import AutoencoderKL
-from vc2.networks.config import AutoencoderConfig, UNetConfig, UnsupportedCheckpointError
+from vc2.networks.config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpointError
 from vc2.networks.hooks import Hooks
 from vc2.networks.text import TextEncoder
 from vc2.networks.unet import VideoUNet
@@ -189,3 +189,9 @@ def test_wrong_inputs_are_named():
         CACHED(x, steps, context[..., :32], fps)
     with pytest.raises(ValueError, match="GroupNorm"):
         UNetConfig(model_channels=48)
+    with pytest.raises(ValueError, match=r"UNetConfig\.channel_mult must name at least one level"):
+        UNetConfig(channel_mult=[])
+    with pytest.raises(ValueError, match=r"UNetConfig\.num_res_blocks must be positive, found 0"):
+        UNetConfig(num_res_blocks=0)
+    with pytest.raises(ValueError, match=r"TextConfig\.heads must be positive, found 0"):
+        TextConfig(heads=0)

@@ -62,9 +62,12 @@ class UNetConfig:
             raise UnsupportedCheckpointError(
                 "motion_cond_proj without time_cond_proj: T2V-Turbo has the latter, or both"
             )
-        for name in ("model_channels", "num_head_channels", "transformer_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"UNetConfig.{name} must be positive, found {getattr(self, name)}")
+        _positive(
+            self, "in_channels", "out_channels", "model_channels", "num_res_blocks", "num_head_channels", "context_dim"
+        )
+        _positive(self, "transformer_depth", "temporal_length")
+        if not self.channel_mult:
+            raise ValueError("UNetConfig.channel_mult must name at least one level, found none")
         for width in {self.model_channels, *(m * self.model_channels for m in self.channel_mult)}:
             if width < 1 or width % 32:
                 raise ValueError(
@@ -130,6 +133,7 @@ class AutoencoderConfig:
             raise ValueError(
                 f"AutoencoderConfig.ch must be a multiple of 32 (GroupNorm has 32 groups), found {self.ch}"
             )
+        _positive(self, "num_res_blocks", "z_channels", "embed_dim", "in_channels", "out_ch")
         if not self.ch_mult or min(self.ch_mult) < 1:
             raise ValueError(f"AutoencoderConfig.ch_mult must be positive for every level, found {self.ch_mult}")
 
@@ -155,6 +159,7 @@ class TextConfig:
     layers: int = 24
 
     def __post_init__(self) -> None:
+        _positive(self, "context_length", "vocab_size", "width", "heads")
         if self.width % self.heads:
             raise ValueError(f"TextConfig.heads={self.heads} does not divide width={self.width}")
         if self.layers < 2:
@@ -166,6 +171,12 @@ class TextConfig:
     def from_state_dict(cls, state: State) -> TextConfig:
         """As `detection.text_fields` reads a text tower's tensors."""
         return cls(**detection.text_fields(state))
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{type(config).__name__}.{name} must be positive, found {getattr(config, name)}")
 
 
 def as_config(cls: type[C], value: C | Mapping[str, Any] | None) -> C:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -52,11 +53,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         " own images); tiny: the same rows for the miniature",
     )
     check = on_recipe("check", "validate recipe, data and weights, and estimate memory and cost, before anything runs")
-    check.add_argument("--processes", type=int, default=1, help="how many will share the batch (default: 1)")
+    check.add_argument("--processes", type=_count, default=1, help="how many will share the batch (default: 1)")
     cards = check.add_mutually_exclusive_group()
     propose = "propose a micro-batch and checkpointing, and say what the run then costs,"
     cards.add_argument("--card", help=f"{propose} for such a card, e.g. a100-80")
-    cards.add_argument("--memory", type=float, help=f"{propose} for a card with so many GB")
+    cards.add_argument("--memory", type=_gigabytes, help=f"{propose} for a card with so many GB")
     on_recipe("prepare", "encode the sources that are marked `prepared`; the same command goes on where it stopped")
     profile = on_recipe("profile", "where the time of a step goes, on your data; it trains nothing")
     profile.add_argument("--steps", type=int, default=10, help="that are measured, after two others (default: 10)")
@@ -101,6 +102,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _count(text: str) -> int:
+    """A number of processes."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
+
+
+def _gigabytes(text: str) -> float:
+    """The memory of a card."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected gigabytes, such as 24, found {text!r}")
+    return number
+
+
 def run_command(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 where a signal stopped a run, 2 for what the user can put right, which one line says."""
     args = parse(argv)
@@ -139,7 +158,9 @@ def run(args: argparse.Namespace) -> int:
         from .cards import Card, card_of
         from .check import check
 
-        card = card_of(args.card) if args.card else Card(args.memory, 0.0) if args.memory else None
+        card = None if args.memory is None else Card(args.memory, 0.0)
+        if args.card is not None:
+            card = card_of(args.card)
         for line in check(recipe, cache, args.processes, card):
             print(line, flush=True)
         return 0

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -197,4 +198,15 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
             f"{folder} holds no checkpoint of step {step}, but of {', '.join(str(step_of(file)) for file in files)};"
             " save_every, keep and keep_every decide which there are"
         )
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (
+        RuntimeError,
+        ValueError,
+        EOFError,
+        UnpicklingError,
+    ) as error:  # as torch says that it is none, or half of one
+        others = "the run then goes on from the checkpoint before it" if len(files) > 1 else "there is no other"
+        raise RecipeError(
+            f"{path} is not a whole checkpoint ({str(error).splitlines()[0]}); remove it: {others}"
+        ) from error

@@ -32,7 +32,7 @@ PATIENCE = timedelta(minutes=30)
 def require(recipe: Recipe, processes: int) -> None:
     """Raise RecipeError for what cannot run on so many processes, or for lack of a library."""
     share, rest = divmod(recipe.batch, processes)
-    micro = recipe.compute.micro_batch or share
+    micro = recipe.compute.micro_batch or max(1, share)
     if rest or share % micro:
         raise RecipeError(
             f"batch {recipe.batch} does not divide into {processes} processes x compute.micro_batch {micro}; make it a"

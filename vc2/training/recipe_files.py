@@ -71,11 +71,13 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path} is its own base, through {', '.join(str(p) for p in above)}")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}; expected keys and values, such as steps: 1000")
     base = tree.pop("base", None)
+    if not isinstance(base, str | None):
+        raise RecipeError(f"{path}: base: expected the name of a file, such as _stage2.yaml, found {base!r}")
     return _merge(_read(path.parent / base, (*above, path.resolve())), tree) if base else tree
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import (
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
+from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig
 from .section import Section
 from .sources.kinds import KINDS, AnySource
 from .sources.source import MEDIA, Source
@@ -46,6 +55,22 @@ class Networks(Section):
     unet: dict[str, Any] = Field(default_factory=dict)
     autoencoder: dict[str, Any] = Field(default_factory=dict)
     text: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("unet", "autoencoder", "text")
+    @classmethod
+    def _fields(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Their names and types; whether they make a network, together with what a file says, is known later."""
+        types = get_type_hints(
+            {"unet": UNetConfig, "autoencoder": AutoencoderConfig, "text": TextConfig}[info.field_name or ""]
+        )
+        for name, item in value.items():
+            if name not in types:
+                raise ValueError(f"there is no {name}; the fields are {', '.join(types)}")
+            try:
+                TypeAdapter(types[name]).validate_python(item)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg']}, found {item!r}") from None
+        return value
 
 
 class Data(Section):

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Typed and checked on construction, never changed afterwards; an unknown key is an error."""
+    """Typed and checked on construction, never changed afterwards; an unknown key is an error, and so are numbers that
+    are not finite.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
