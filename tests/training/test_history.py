@@ -172,7 +172,7 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
     for key, meant in (("lr", "optimizer.lr"), ("optimiser.lr", "optimizer.lr"), ("bach", "batch")):
         with pytest.raises(RecipeError, match=rf"^--allow {key}: unknown key; did you mean {meant}\?"):
             check_allowed(recipe(), [key])
-    with pytest.raises(RecipeError, match=r"--allow optimizer\.xyz: unknown key; The keys of optimizer are kind, lr, "):
+    with pytest.raises(RecipeError, match=r"--allow optimizer\.xyz: unknown key; the keys of optimizer are kind, lr, "):
         check_allowed(recipe(), ["optimizer.xyz"])
     for allow in ((), ("optimizer",)):
         with pytest.raises(RecipeError, match=r"another optimizer\.kind; put them back, or train under another name"):

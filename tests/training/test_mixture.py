@@ -265,7 +265,7 @@ def test_a_row_that_swallows_many_lines_is_told(tmp_path, caplog):
     assert not caplog.records
     (tmp_path / "list.csv").write_text("\n".join(rows[:-2]))  # and one that is never closed
     assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 3
-    assert "begin in line 3;" in caplog.text
+    assert "beginning in line 3;" in caplog.text
 
 
 def test_a_list_that_is_read_otherwise_than_it_was_is_another(tmp_path):
