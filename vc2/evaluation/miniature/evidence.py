@@ -205,7 +205,7 @@ def check_fixed(commit: str, root: Path = Path(__file__).parents[3]) -> None:
     except OSError:
         known = False
     if not known:
-        log.warning("commit %s is not in this checkout; %s are not compared with it", commit, " and ".join(FIXED))
+        log.warning("commit %s is not in this checkout; %s are not compared with it", commit, ", ".join(FIXED))
         return
     if changed := git("diff", "--name-only", commit, "--", *FIXED).stdout.split():
         raise RecipeError(
