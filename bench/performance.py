@@ -27,13 +27,13 @@ from bench.workloads import DTYPES, WIDTHS, Case, Networks, Row, measure
 
 ROOT = Path(__file__).parent.parent
 WORKLOADS = ("UNet forward", "guided step", "prompt to frames", "decode", "training step")
-# What a CPU computes in some minutes. Twice 16 GiB of a fifth's training step would be full width's.
+# What a CPU computes in some minutes.
 ON_A_CPU = [
     Case("UNet forward", "full", 16, 128, 128),
-    Case("guided step", "fifth", 16, 256, 256),
-    Case("prompt to frames", "fifth", 16, 64, 64, steps=10),
-    Case("decode", "fifth", 4, 128, 128),
-    Case("training step", "fifth", 16, 128, 128),
+    Case("guided step", "fifth", 16, 128, 128),
+    Case("prompt to frames", "fifth", 8, 64, 64, steps=5),
+    Case("decode", "fifth", 4, 64, 64),
+    Case("training step", "fifth", 8, 128, 128),
 ]
 ON_A_GPU = [
     *(Case("UNet forward", "full", frames, 512, 320, p) for frames in (8, 16, 64, 128) for p in ("bf16",)),
