@@ -127,11 +127,10 @@ def main() -> None:
             "what": what,
             "case": vars(case),
             "seconds": times,
-            "ratio": min(times["changed"]) / min(times["ours"]),
             "difference": difference,
             "note": note,
         }
-        print(what, row["ratio"], difference, flush=True)
+        print(what, machine.ratio(times, "changed", "ours"), difference, flush=True)
         keep(args.out / "performance" / "changes.json", [row], machine.facts(device), key="what")
     performance_report.write(args.out)
 

@@ -6,9 +6,10 @@ import importlib.metadata
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+def ratio(times: Mapping[str, Sequence[float]], a: str, b: str) -> float:
+    """How long `a` takes as a share of `b`: the median over rounds, in each of which both met the same machine."""
+    return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
 
 
 def in_turns(

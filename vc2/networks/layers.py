@@ -85,7 +85,8 @@ class TransformerBlock(nn.Module):
         """
         if torch.is_grad_enabled():
             return x + self.ff(self.norm3(x))
-        for tokens in x.split(max(1, SLICE // (8 * x[0].nbytes))):
+        row = x.shape[1] * x.shape[2] * x.element_size()  # nbytes is not to be had while sizes are compiled as unknowns
+        for tokens in x.split(max(1, SLICE // (8 * row))):
             tokens += self.ff(self.norm3(tokens))
         return x
 
