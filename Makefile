@@ -17,7 +17,8 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-host test-kernels lint verify workflows miniature paper clean
-.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
+.PHONY: bench bench-gpu bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
+.PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
 help:  # this list; headings are the lines with four #
@@ -74,7 +75,14 @@ paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
 
 #### Benches: they measure the numbers in docs/
-bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
+bench: $(INSTALLED)  ## how fast: with VIDEOCRAFTER_PATH beside the official code; writes docs/performance.md
+	$(RUN) -m bench.counted
+	$(RUN) -m bench.performance $(ARGS)
+
+bench-gpu: $(INSTALLED)  ## the goals for one GPU, in under eight minutes; writes docs/performance.md
+	$(RUN) -m bench.gpu $(ARGS)
+
+bench-all: bench bench-tiny bench-long bench-full-size bench-host  ## those that need neither a GPU nor other files than ours
 
 bench-tiny: $(INSTALLED)  ## does the miniature show what it is asked for? writes docs/tiny.md
 	$(RUN) -m bench.tiny $(ARGS)

@@ -56,10 +56,10 @@ class Result:
     estimated: float  # GB, by `check`
 
 
-def write_data(folder: Path, miniature: bool) -> None:
+def write_data(folder: Path, miniature: bool, clips: int = CLIPS, pictures: int = PICTURES) -> None:
     """Moving noise under a gradient: about as hard to decode as a film, and different in every file."""
     height, width, frames, fps = (48, 64, 20, 25.0) if miniature else WEBVID
-    side, clips, pictures = (64, 4, 16) if miniature else (1024, CLIPS, PICTURES)
+    side, clips, pictures = (64, min(clips, 4), min(pictures, 16)) if miniature else (1024, clips, pictures)
     rng = np.random.default_rng(0)
 
     def texture(h: int, w: int) -> np.ndarray:

@@ -31,6 +31,7 @@ def observe(folder: Path) -> dict:
     # What is expected, before the host becomes a newer one.
     clips = {(name, dtype): sample(load_model(file, dtype)) for name, file in files.items() for dtype in ASKED}
     return {
+        "memory usage factor": load_model(half).model.memory_usage_factor,
         "convolutions": convolutions(files),
         "windows": windows(load_model(half)),
         "patches": patches(load_model(half)),

@@ -85,7 +85,8 @@ class TransformerBlock(nn.Module):
         """
         if torch.is_grad_enabled():
             return x + self.ff(self.norm3(x))
-        for tokens in x.split(max(1, SLICE // (8 * x[0].nbytes))):
+        row = x.shape[1] * x.shape[2] * x.element_size()  # nbytes is not to be had while sizes are compiled as unknowns
+        for tokens in x.split(max(1, SLICE // (8 * row))):
             tokens += self.ff(self.norm3(tokens))
         return x
 
@@ -176,7 +177,8 @@ class TemporalTransformer(Transformer):
         tokens = _project(self.proj_in, rearrange(video, "b c t h w -> (b h w) t c"))
         for block in self.transformer_blocks:
             tokens = block(tokens, pass_)
-        return x + rearrange(_project(self.proj_out, tokens), "(b h w) t c -> (b t) c h w", h=h, w=w)
+        out = rearrange(_project(self.proj_out, tokens), "(b h w) t c -> b t c h w", h=h, w=w)
+        return _added(x, out)
 
 
 def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
@@ -185,6 +187,11 @@ def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
         return layer(tokens)
     x = tokens.transpose(1, 2)
     return layer(x if isinstance(layer, nn.Conv1d) else x[..., None]).flatten(2).transpose(1, 2)
+
+
+def _added(x: Tensor, video: Tensor) -> Tensor:
+    """x `[B*T, C, H, W]` plus a view `[B, T, C, H, W]`, which is not folded as x is: that would copy it first."""
+    return (x.unflatten(0, video.shape[:2]) + video).flatten(0, 1)
 
 
 class TemporalConv(nn.Module):
@@ -208,7 +215,7 @@ class TemporalConv(nn.Module):
         if not pass_.clips.conv:
             return x
         video = rearrange(x, "(b t) c h w -> b c t h w", t=pass_.clips.frames)
-        return x + rearrange(self.conv4(self.conv3(self.conv2(self.conv1(video)))), "b c t h w -> (b t) c h w")
+        return _added(x, self.conv4(self.conv3(self.conv2(self.conv1(video)))).transpose(1, 2))
 
 
 class ResBlock(nn.Module):
