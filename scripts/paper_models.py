@@ -69,7 +69,7 @@ def distance(config: UNetConfig, one: Mapping[str, Tensor], other: Mapping[str, 
     x = torch.randn(4, config.in_channels, 8, 8, 8, generator=generator)
     context = torch.randn(4, 77, config.context_dim, generator=generator)
     timesteps, fps = torch.tensor([900, 600, 300, 50]), torch.full((4,), 8)
-    unet, out = VideoUNet(config), []
+    unet, out = VideoUNet(config).eval(), []
     for weights in (one, other):
         unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         out.append(unet(x, timesteps, context, fps=fps))
