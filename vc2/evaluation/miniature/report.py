@@ -239,6 +239,7 @@ def _claim(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "why": verdict.why,
         "corrected p": verdict.p_value,
+        "corrected p of the opposite": verdict.p_against,
         "parts": [
             {
                 "says": tested.part.says,

@@ -47,13 +47,14 @@ class Tested:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`p_value` is corrected by Holm over the claims; None where nothing was run."""
+    """`p_value` and `p_against`, of the opposite, are corrected by Holm over the claims; None where nothing was run."""
 
     claim: Claim
     verdict: str
     why: str
     parts: tuple[Tested, ...]
     p_value: float | None
+    p_against: float | None = None
 
 
 def failed_gates(evidence: Evidence) -> dict[str, list[int]]:
@@ -77,6 +78,7 @@ def verdicts(evidence: Evidence) -> list[Verdict]:
             *_verdict(evidence, failed, outcome.claim.number, outcome.verdict),
             tuple(Tested.of(*both) for both in zip(outcome.claim.parts, outcome.values, strict=True)),
             outcome.p_value,
+            outcome.p_against,
         )
         for outcome in decide([seed.results for seed in evidence.seeds])
     ]
