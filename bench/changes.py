@@ -77,6 +77,7 @@ def temporal_products(unet: VideoUNet) -> None:
 CHANGES: dict[str, tuple[Change, str]] = {
     "temporal convolutions as conv3d": (plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
     "init_attn's projections as conv1d": (plain(nn.Conv1d), "a Linear is used"),
+    # No other at small sizes, where one slice is all of it.
     "the feed-forward at once": (lambda unet: at_once(), "slices of 128 MiB are used, for their memory"),
     "attention over time by products": (temporal_products, "torch's fused kernel is used"),
     "attention without a fused kernel": (attention(SDPBackend.MATH), "torch's fused kernel is used"),

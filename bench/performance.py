@@ -73,7 +73,10 @@ def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> list[R
             networks = None
             gc.collect()
             networks, held = Networks(case.network, device, official.given()), case.network
-        rows.append(measure(case, networks, rounds))
+        try:
+            rows.append(measure(case, networks, rounds))
+        except torch.OutOfMemoryError as error:  # the others may fit
+            print(f"{case.title}: {str(error).splitlines()[0]}", flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return rows

@@ -103,6 +103,7 @@ def recipe_of(name: str, folder: Path, miniature: bool, changes: list[str]) -> R
             "batch=2",
             "steps=10",
             "compute.precision=fp32",
+            "compute.micro_batch=null",
             "data.lengths=[[4, 1, 2]]",
             "data.workers=1",
         ]
