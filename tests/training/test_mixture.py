@@ -283,6 +283,7 @@ def test_a_list_that_is_read_otherwise_than_it_was_is_another(tmp_path):
         ("list.csv", "path,text\na.png,a\n", "has no column caption; .* found path, text"),
         ("list.tsv", "path\tcaption\n", r"a manifest is a \.csv, a \.jsonl or a \.parquet"),
         ("list.csv", "path,caption\n", "lists nothing"),
+        ("list.csv", "", "lists nothing"),
         ("list.csv", "path,caption\na.png,a\n".encode("utf-16"), r"list\.csv is text in UTF-16, .*; save it as UTF-8"),
         ("list.csv", "path,caption\na.png,a\n".encode("utf-16-le"), r"list\.csv begins with zero bytes, perhaps UTF"),
         ("list.csv", "pfad,überschrift\na.png,a\n".encode("latin-1"), r"list\.csv begins with no CSV header in UTF-8"),

@@ -44,7 +44,7 @@ class Lines:
         self.path = path
         self.places, self.content = line_index(path, quoted, index_folder)
         self.skip = skip
-        if not len(self):
+        if len(self.places) <= skip:
             raise SourceError(f"{path} lists nothing")
 
     def __len__(self) -> int:
