@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .recipe_sections import (
     Compute,
@@ -61,6 +62,16 @@ class Recipe(Section):
     validation: Validation = Validation()
     samples: Samples = Samples()
     sampling: Sampling = Sampling()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        path = PurePath(value)
+        if not path.parts or path.is_absolute() or ".." in path.parts or not value.isprintable():
+            raise ValueError(
+                f"the run's folder below --runs is called so; expected a name such as my-style, found {value!r}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
