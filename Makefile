@@ -16,19 +16,23 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-host test-kernels lint workflows miniature paper clean
-.PHONY: bench bench-tiny bench-long bench-full-size bench-host bench-scale bench-training bench-training-gpu
+.PHONY: help demo ui test test-host test-kernels lint verify workflows miniature paper clean
+.PHONY: bench bench-gpu bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
+.PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help:  # this list; headings are the lines with four #
+	@awk -F ':.*## ' '/^#### / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
 
+#### Try it
 demo: $(if $(COMFYUI),,$(INSTALLED))  ## a prompt in, an mp4 in output/ out: make demo PROMPT="a blue square moving left"
 	@$(DEMO) --prompt "$$PROMPT" $(ARGS)
 
 ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, until Ctrl-C
 	@$(DEMO) --ui $(ARGS)
 
+#### Work on it
 test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
 
@@ -49,26 +53,36 @@ lint: $(INSTALLED)  ## style, types, and which folder may import which
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
+verify: $(INSTALLED)  ## do the numbers of docs/miniature follow from their rows?
+	$(RUN) -m vc2.evaluation verify docs/miniature
+
 workflows: $(INSTALLED)  ## rebuild workflows/*.json and run each for its thumbnail
 	$(RUN) -m scripts.make_workflows $(ARGS)
 
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about three hours; the same command resumes it
-	$(RUN) -m vc2.training run training/recipes/tiny/text.yaml
+clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
+	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+
+#### Train the miniature
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about two hours; the same command resumes it
 	$(RUN) -m vc2.evaluation.miniature gates
-	@mkdir -p runs/tiny-autoencoder
-	@[ -e runs/tiny-autoencoder/model.safetensors ] || \
-	  cp runs/paper/encoders.safetensors runs/tiny-autoencoder/model.safetensors
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/base.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/motion.yaml
-	$(RUN) -m vc2.training run training/recipes/tiny/polish.yaml
-	cp runs/tiny-polish/model.safetensors models/vc2-tiny.safetensors
+	for part in base motion polish; do $(RUN) -m vc2.training run training/recipes/tiny/$$part.yaml $(ARGS) || exit; done
+	$(RUN) -m scripts.bundle runs/tiny-polish/model.safetensors
 
 paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
 
-bench: bench-tiny bench-long bench-full-size bench-host  ## the four that need neither a GPU nor other files than ours
+#### Benches: they measure the numbers in docs/
+bench: $(INSTALLED)  ## how fast: with VIDEOCRAFTER_PATH beside the official code; writes docs/performance.md
+	$(RUN) -m bench.counted
+	$(RUN) -m bench.performance $(ARGS)
+
+bench-gpu: $(INSTALLED)  ## the goals for one GPU, in under eight minutes; writes docs/performance.md
+	$(RUN) -m bench.gpu $(ARGS)
+
+bench-all: bench bench-tiny bench-long bench-full-size bench-host  ## those that need neither a GPU nor other files than ours
 
 bench-tiny: $(INSTALLED)  ## does the miniature show what it is asked for? writes docs/tiny.md
 	$(RUN) -m bench.tiny $(ARGS)
@@ -102,10 +116,6 @@ bench-mutants: $(INSTALLED)  ## fifty wrong lines in the trainer: do its tests n
 
 bench-decoding: $(INSTALLED)  ## processor time to read clips and photographs; writes docs/decoding.md
 	$(RUN) -m bench.decoding $(ARGS)
-
-clean:  ## what make can make again; your videos (output/) and your saved workflows (.host/base/) stay
-	rm -rf $(VENV) .host/comfyui-* .host/environment-* .host/front-end-* build dist *.egg-info
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 $(INSTALLED): $(wildcard requirements/*.txt) pyproject.toml | $(RUN)
 	$(RUN) -m pip install --disable-pip-version-check -r requirements/host.txt -r requirements/dev.txt \

@@ -1,13 +1,21 @@
 """What a computation takes, counted operation by operation: on torch's meta device nothing is computed, so the full
 size fits anywhere, and the numbers are the same on every machine.
+
+`python -m bench.counted` counts a guided step at full size, and writes it into docs/performance/counted.json beside
+what is there of other versions. To count an older one, run this file with that one's checkout first on PYTHONPATH and
+`--version`.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +51,8 @@ class _Count(TorchDispatchMode):
         outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         for tensor in outputs:
             self._see(tensor.untyped_storage(), known)
-        is_view = outputs and all(x.untyped_storage()._cdata in known for x in outputs) and func.is_view
+        # `_unsafe_view`, after a matrix product, is a view by another name.
+        is_view = func.is_view or func.overloadpacket.__name__ == "_unsafe_view"
         if not is_view:
             self.counts.operations[func.overloadpacket.__name__] += 1
             self.counts.moved += sum(x.numel() * x.element_size() for x in (*inputs, *outputs))
@@ -69,3 +78,54 @@ def count(work: Callable[[], object]) -> Counts:
         work()
     mode.counts.flops = flops.get_total_flops()
     return mode.counts
+
+
+SIZES = ((512, 320), (1024, 576))
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """One kernel, as a GPU has it; without a device torch would choose one that keeps all weights."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
+
+
+def guided_step(width: int, height: int, frames: int = 16) -> Counts:
+    """Of the UNet at full size in bf16, prompt and negative prompt in one batch."""
+    try:  # as 0.2.0 had it: no folders
+        unet_module, attention, config = (
+            importlib.import_module(f"vc2.{name}") for name in ("unet", "attention", "config")
+        )
+    except ModuleNotFoundError:
+        unet_module, attention, config = (
+            importlib.import_module(f"vc2.networks.{name}") for name in ("unet", "attention", "config")
+        )
+    unet = (
+        unet_module.VideoUNet(config.UNetConfig.vc2(), device="meta", dtype=torch.bfloat16).eval().requires_grad_(False)
+    )
+    for module in unet.modules():
+        if isinstance(module, attention.Attention):
+            module.backend = _fused_attention
+    with torch.no_grad(), torch.device("meta"):
+        x = torch.zeros(2, 4, frames, height // 8, width // 8, dtype=torch.bfloat16)
+        context, t = torch.zeros(2, 77, 1024, dtype=torch.bfloat16), torch.zeros(2)
+        return count(lambda: unet(x, t, context, t))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.counted", description=__doc__)
+    parser.add_argument("--version", default="now", help="what is counted is called so (default: now)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
+    args = parser.parse_args()
+    path = args.out / "performance" / "counted.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    rows = [row for row in rows if row["version"] != args.version]
+    for width, height in SIZES:
+        counts = guided_step(width, height)
+        rows.append({"version": args.version, "size": f"{width}x{height}", **vars(counts)})
+        print(rows[-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

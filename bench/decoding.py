@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from tests import ffmpeg_pipe
-from vc2.training.cost import A100
+from vc2.training.cost import A100, UTILISATION
 from vc2.training.estimate import estimate
 from vc2.training.recipe_files import load_recipe
 from vc2.training.sources.clips import read_clip
@@ -37,7 +37,6 @@ from vc2.training.sources.source import View
 DOCS = Path(__file__).parent.parent / "docs" / "decoding.md"
 WIDTH, HEIGHT, RATE, SECONDS = 596, 336, 30, 18  # WebVid's
 H100 = 989e12  # bf16 FLOP/s, by the data sheet
-UTILISATION = 0.45
 ROUNDS = 8
 
 
@@ -133,7 +132,8 @@ no probe any more that an index of them would save.
 
 ## How many cores a GPU wants
 
-A clip of F-base is {flops / 1e12:.1f} TFLOP, so at {UTILISATION:.0%} of the data sheet's bf16 rate
+A clip of F-base is {flops / 1e12:.1f} TFLOP, so at {100 * UTILISATION:.0f} % of the data sheet's bf16 rate, the share
+that `check` assumes too,
 
 | | clips a second | cores that decode |
 | --- | --- | --- |

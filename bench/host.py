@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bench import sections
 from scripts.client import Client, PromptError
 from scripts.comfyui import PACK_NAME, ROOT, Server
 from tests.host.graphs import base, ksampler, node, run_for_latent, vc2_sampler
@@ -82,7 +83,7 @@ Made by `make bench-host` ({platform.machine()}, a CPU), with the miniature.
 | mean of the last {len(settled) - half} prompts less that of the {half} before them | {grown:+.1f} MiB |
 | torch.compile, through the stock TorchCompileModel (inductor) | {inductor} |
 """
-    args.out.write_text(text)
+    sections.begin(args.out, text)
     print(text)
     if min(times) > 0.3 or grown > 20:
         sys.exit("the pack costs more than it should")

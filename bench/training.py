@@ -15,19 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-import types
 from pathlib import Path
 
 import torch
 
-from bench import sections
+from bench import official, sections
+from vc2.networks.config import UNetConfig, as_config
 
 ROOT = Path(__file__).parent.parent
 # Everything of VideoCrafter2 but its width.
@@ -38,30 +37,8 @@ ROUNDS, STEPS, WARM_UP = 3, 6, 2
 
 def plain() -> dict[str, float]:
     """A training loop over the official UNet."""
-    sys.path.insert(0, os.environ["VIDEOCRAFTER_PATH"])
-    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # imported over there for something else
-    from lvdm.modules.networks.openaimodel3d import UNetModel
-
     torch.manual_seed(0)
-    unet = UNetModel(
-        in_channels=4,
-        out_channels=4,
-        num_res_blocks=2,
-        attention_resolutions=[4, 2, 1],
-        channel_mult=[1, 2, 4, 4],
-        transformer_depth=1,
-        use_linear=True,
-        use_checkpoint=False,
-        temporal_conv=True,
-        temporal_attention=True,
-        temporal_selfatt_only=True,
-        use_relative_position=False,
-        use_causal_attention=False,
-        temporal_length=16,
-        addition_attention=True,
-        fps_cond=True,
-        **SHAPE,
-    )
+    unet = official.unet(as_config(UNetConfig, SHAPE))
     optimizer = torch.optim.AdamW(unet.parameters(), 5e-5)
     x, context = torch.randn(BATCH, 4, FRAMES, SIDE, SIDE), torch.randn(BATCH, 77, SHAPE["context_dim"])
     times = []
@@ -80,7 +57,6 @@ def plain() -> dict[str, float]:
 def ours(folder: Path, changes: dict) -> dict[str, float]:
     """The trainer on the same shapes."""
     from tests import standin
-    from vc2.networks.config import UNetConfig, as_config
     from vc2.training.loop import Trainer
     from vc2.training.prepare import prepare
     from vc2.training.recipe import Recipe
@@ -147,11 +123,7 @@ def main() -> None:
     parser.add_argument("--only", help="measure one kind in this process, and print it as JSON")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.md")
     args = parser.parse_args()
-    if not (Path(os.environ.get("VIDEOCRAFTER_PATH", "")) / "lvdm").is_dir():
-        sys.exit(
-            "VIDEOCRAFTER_PATH must be a checkout of https://github.com/AILab-CVC/VideoCrafter, the code to compare"
-            " with"
-        )
+    official.require()
     if args.only:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,17 +20,12 @@ from pathlib import Path
 
 import torch
 
+from bench.machine import processor_seconds
 from bench.sections import replace
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ("F-base", "F-Spa-DIR", "F-Spa-LORA")
 STEPS = 6  # of each shape of batch
-
-
-def processor_seconds() -> float:
-    """Of this process and of those that it waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:

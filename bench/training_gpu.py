@@ -29,6 +29,7 @@ from tqdm import tqdm
 from bench.full_size import write_checkpoint
 from tests import standin
 from vc2.files.video import write_video
+from vc2.training.cost import UTILISATION
 from vc2.training.estimate import estimate, memory
 from vc2.training.loop import Trainer
 from vc2.training.meter import Meter
@@ -55,10 +56,10 @@ class Result:
     estimated: float  # GB, by `check`
 
 
-def write_data(folder: Path, miniature: bool) -> None:
+def write_data(folder: Path, miniature: bool, clips: int = CLIPS, pictures: int = PICTURES) -> None:
     """Moving noise under a gradient: about as hard to decode as a film, and different in every file."""
     height, width, frames, fps = (48, 64, 20, 25.0) if miniature else WEBVID
-    side, clips, pictures = (64, 4, 16) if miniature else (1024, CLIPS, PICTURES)
+    side, clips, pictures = (64, min(clips, 4), min(pictures, 16)) if miniature else (1024, clips, pictures)
     rng = np.random.default_rng(0)
 
     def texture(h: int, w: int) -> np.ndarray:
@@ -102,6 +103,7 @@ def recipe_of(name: str, folder: Path, miniature: bool, changes: list[str]) -> R
             "batch=2",
             "steps=10",
             "compute.precision=fp32",
+            "compute.micro_batch=null",
             "data.lengths=[[4, 1, 2]]",
             "data.workers=1",
         ]
@@ -175,7 +177,8 @@ def report(results: dict[str, Result | str], changes: list[str], device: str) ->
 Made by `make bench-training-gpu` on {where}.
 Each recipe as it is written, with the share of its batch that one of its GPUs has; {STEPS - WARM_UP} steps through the
 trainer after {WARM_UP} to warm up. Weights are random; clips are mp4 of 596x336, pictures jpg of 1024x1024, read and
-decoded as any others. Goals: 45 % MFU in bf16, less than 2 % of the time waiting for data.
+decoded as any others. Goals: 45 % MFU in bf16 (the hours
+that `check` tells assume {100 * UTILISATION:.0f} %), less than 2 % of the time waiting for data.
 
 | recipe | step | samples a second | MFU | peak memory | estimated by `check` | waiting for data |
 | --- | --- | --- | --- | --- | --- | --- |

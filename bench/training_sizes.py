@@ -71,7 +71,7 @@ def main() -> None:
         "At real sizes",
         f"""Counted on the network by `python -m bench.training_sizes`, and not measured; `make bench-training-gpu`
 measures where there is a GPU. What `check --card` proposes, which leaves {1 - USED:.0%} of a card free; A100-hours at
-40 % of 312 TFLOP/s.
+{100 * cost.UTILISATION:.0f} % of 312 TFLOP/s.
 
 {proposals()}
 

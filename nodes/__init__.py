@@ -17,7 +17,10 @@ from .turbo import VC2TurboSampler
 from .video import VC2CompareVideos, VC2SaveVideo
 
 # The bundled miniature appears in the loader's list beside the user's own checkpoints.
-folder_paths.add_model_folder_path("checkpoints", str(Path(__file__).parent.parent / "models"))
+PACK = Path(__file__).parent.parent
+folder_paths.add_model_folder_path("checkpoints", str(PACK / "models"))
+for kind in ("diffusion_models", "loras"):  # of the paper in miniature, which a graph of ours loads
+    folder_paths.add_model_folder_path(kind, str(PACK / "workflows" / "weights" / kind))
 offer_example()
 
 

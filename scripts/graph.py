@@ -12,6 +12,9 @@ TINY, OFFICIAL, TURBO, VADER = (
     "unet_lora.pt",
     "vader_videocrafter_pickscore.pt",
 )
+# Of the paper in miniature, which `scripts.paper_models` makes.
+PAPER_BASE = "paper-F-base.safetensors"
+PAPER_MODELS = {name: f"paper-{name}.safetensors" for name in ("F-Spa-LORA", "F-Temp-LORA", "F-Spa-DIR")}
 HUB = "https://huggingface.co"
 # Where the front end offers to fetch weights that are missing: folder of `models/`, address.
 DOWNLOADS = {

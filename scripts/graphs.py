@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .comfyui import ROOT
-from .graph import OFFICIAL, OFFICIAL_SETTINGS, TINY, TURBO, VADER, Graph
+from .graph import OFFICIAL, OFFICIAL_SETTINGS, PAPER_BASE, PAPER_MODELS, TINY, TURBO, VADER, Graph
 
 FOLDER = ROOT / "workflows"
+WEIGHTS = FOLDER / "weights"  # that only a graph of ours names
 QUICKSTART = "VideoCrafter2_1_Quickstart"
 CLIP = "videocrafter2_example.mp4"  # made by the miniature; the pack puts it into ComfyUI's input folder
 WINDOWS: dict[str, Any] = {"mode": "FreeNoise", "length": 16, "overlap": 12}
@@ -312,6 +313,42 @@ for **models/diffusion_models**.
     return g
 
 
+def strategy_comparison() -> Graph:
+    g = Graph(
+        """## The paper in miniature: what each strategy teaches
+
+F-base learned from poor videos: watermarked, blurred, of few kinds. Then it learned from clean pictures alone, in \
+three ways: **F-Spa-LORA** and **F-Temp-LORA** adapt its spatial or its temporal attention, **F-Spa-DIR**, which \
+became VideoCrafter2, trains its spatial layers. One prompt, one seed; the models come with this pack, made small.
+
+Whether the paper holds, over eight trainings: **docs/miniature/README.md**.""",
+        note_at=(0, 0, None),
+    )
+    _, clip, vae = g.checkpoint(TINY)
+    noise = g.latent(8, (64, 64))
+    weights: dict[str, Any] = {}
+    with g.group("Trained weights", 1):
+        # In 8 bits the file is small; a LoRA is added to halves.
+        base = weights["F-base"] = g.add("base", "VC2LoadDiffusionModel", unet_name=PAPER_BASE, weight_dtype="fp16")
+    for name, file in PAPER_MODELS.items():
+        weights[name] = g.patch("Trained weights", name, "VC2LoadLoRA", model=base, lora_name=file, strength=1.0)
+    prompts = g.prompts(clip, "a red circle moving right")
+    with g.group("3 Prompt", 1):
+        g.add("conditions", "VC2VideoConditioning", **prompts, fps=8.0, frames_per_clip=0)
+    conditions = {"positive": ("conditions", 0), "negative": ("conditions", 1)}
+    settings = {**OFFICIAL_SETTINGS, "steps": 25, "guidance": 4.0}
+    clips: dict[str, Any] = {}
+    for i, (name, model) in enumerate(weights.items()):
+        with g.group("4 Sample", 2, 140 if i == 0 else None):
+            z = g.add(f"sampler{i}", "VC2Sampler", name, model=model, latent=noise, **conditions, **settings)
+        with g.group("4 Sample", 3, 140 + 340 * i):
+            clips[f"clip_{i + 1}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
+    with g.group("5 Save", 4, 140):
+        grid = g.add("compare", "VC2CompareVideos", **clips, labels="\n".join(weights), columns=2)
+    g.save(grid, 4, filename_prefix="video/vc2-paper", fps=8.0)
+    return g
+
+
 # By the file's name, which is all that Templates show and search. Digits put first what a newcomer opens first. What
 # needs files that cannot be downloaded stands in a folder that Templates leave out.
 WORKFLOWS: dict[str, Callable[[], Graph]] = {
@@ -330,3 +367,5 @@ WORKFLOWS: dict[str, Callable[[], Graph]] = {
     "VideoCrafter2_Video_to_Video": video_to_video,
     "training/VideoCrafter2_Training_Strategies": strategies,
 }
+if (WEIGHTS / "diffusion_models" / PAPER_BASE).is_file():  # made by `python -m scripts.paper_models`
+    WORKFLOWS["VideoCrafter2_Strategy_Comparison"] = strategy_comparison

@@ -24,6 +24,7 @@ SENTENCES = {
     "VideoCrafter2_Long_Video_FIFO": "a purple square moving down",
     "VideoCrafter2_Prompt_Travel": "a blue circle, then a red circle moving right",
     "VideoCrafter2_Video_to_Video": "a yellow square moving up",
+    "VideoCrafter2_Strategy_Comparison": SENTENCE,
     "training/VideoCrafter2_Training_Strategies": "a purple cross moving up",
 }
 SETTINGS: dict[str, Any] = {

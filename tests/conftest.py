@@ -1,4 +1,4 @@
-"""One real ComfyUI for the whole test run, started when the first test asks for it."""
+"""One real ComfyUI for each process that runs tests, started when the first test asks for it; and the tests' order."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(server: Server) -> Client:
     """Speaks to `server`."""
     return Client(server.url)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.scheduling import rank
+
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    if config.option.dist != "loadfile":
+        return None
+    from tests.scheduling import Scheduling
+
+    config.option.loadscopereorder = False  # by how many tests a file has, which says little
+    return Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .command import exit_status
 from .files.video import FORMATS, check_clips, existing_files, format_of, write_video
+from .plural import plural
 
 if TYPE_CHECKING:
     from .pipeline import Settings, TextToVideo
@@ -86,6 +87,12 @@ def add_sampling(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="precision (default: the file's; fp32 on a CPU)")
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile, the UNet's layers each by itself; needs a C++ compiler. Compiling takes minutes, once for"
+        " each size: for many clips",
+    )
 
 
 def jobs(args: argparse.Namespace) -> list[tuple[str, Path, int]]:
@@ -139,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
     # Only this process's own files: another may have written some of its own already.
     if args.skip_existing:
         missing = [job for job in share if not any(file.is_file() for file in existing_files(job[1]))]
-        log.info("%d of %d clips exist and are left as they are", len(share) - len(missing), len(share))
+        log.info("%d of %s there already, and left alone", len(share) - len(missing), plural(len(share), "clip"))
         if not missing:
             return
         share = missing
@@ -178,13 +185,19 @@ def load(args: argparse.Namespace) -> TextToVideo:
     """The checkpoint, on the device of this process. Raises what `TextToVideo` does."""
     import torch
 
+    from .networks.compiled import compile_layers, missing_compiler
     from .pipeline import TextToVideo
 
     if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: torch finds no GPU here; expected cpu, or a torch for CUDA")
     device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
-    return TextToVideo(args.checkpoint, device, dtype)
+    if args.compile and (missing := missing_compiler()):
+        raise ValueError(f"--compile {missing}")
+    model = TextToVideo(args.checkpoint, device, dtype)
+    if args.compile:
+        compile_layers(model.unet)
+    return model
 
 
 def settings_of(args: argparse.Namespace, model: TextToVideo) -> Settings:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .command import exit_status
 from .files.output import check_target
+from .plural import plural
 
 if TYPE_CHECKING:
     from .files.checkpoint import Checkpoint
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> None:
         )
     else:
         lora.save(args.target, tensors, overwrite=args.overwrite)
-    log.info("%s: %d tensors for %d layers", args.target, len(tensors), len(lora.by_layer(tensors)))
+    layers = plural(len(lora.by_layer(tensors)), "layer")
+    log.info("%s: %s for %s", args.target, plural(len(tensors), "tensor"), layers)
 
 
 def _without_steps(model: Checkpoint) -> dict[str, str]:

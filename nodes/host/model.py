@@ -51,7 +51,8 @@ class HostUNet(VideoUNet):
         self.eval()  # ComfyUI 0.3.64 does not, and the temporal convolutions have a dropout
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        # SD 2.1's attention overflows in half precision.
+        # SD 2.1's attention overflows in half precision. The host's basic, split and sub-quadratic functions heed it;
+        # fused kernels sum in float32 anyway.
         return optimized_attention(q, k, v, heads, attn_precision=torch.float32, transformer_options=self._options)
 
     def to(self, *args, memory_format=None, **kwargs):

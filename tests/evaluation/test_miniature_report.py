@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,14 +15,23 @@ import pytest
 
 from tests.evaluation import synthetic
 from tests.evaluation.synthetic import PAPER
+from vc2.evaluation import suites, verify
+from vc2.evaluation.__main__ import parse
 from vc2.evaluation.miniature import __main__ as command
-from vc2.evaluation.miniature import beside, evidence, grids, report, rows, tables, verdicts
+from vc2.evaluation.miniature import beside, clips, evidence, grids, report, rows, tables, verdicts
 from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, ROWS, Place
 from vc2.evaluation.miniature.evidence import Seed, check_fixed, gather, on_some
-from vc2.evaluation.miniature.gates import of_a_seed
+from vc2.evaluation.miniature.gates import NEEDS, of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
+from vc2.evaluation.miniature.rates import RATES
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
+from vc2.evaluation.rate import results
+from vc2.evaluation.rate import votes as cast
+from vc2.evaluation.rate.session import Entry, Pair, Session, begin
+from vc2.evaluation.rate.votes import Vote
+from vc2.evaluation.rows import Score, append_scores, read_scores
+from vc2.files.video import read_clip
 from vc2.training.errors import RecipeError
 
 # F loses more of its motion than P; training theta_T too changes nothing; P-base hardly moves.
@@ -93,8 +104,8 @@ def test_a_closed_gate_of_the_world_leaves_nothing_to_test(tmp_path):
 
 def test_every_gate_that_a_claim_needs_is_one_of_a_seed(paper):
     names = {gate.name for gate in of_a_seed(rows.read(rows.path_of(paper / "rows", 2)))}
-    assert {name for needed in verdicts.NEEDS.values() for name in needed} == names
-    assert set(verdicts.NEEDS) == {1, 2, 3, 4, 5}
+    assert {name for needed in NEEDS.values() for name in needed} == names
+    assert set(NEEDS) == {1, 2, 3, 4, 5}
 
 
 # Which seeds count
@@ -157,6 +168,16 @@ def test_rows_of_another_world_recipe_encoder_or_commit_are_refused(tmp_path, na
     path.write_text("".join(json.dumps(row) + "\n" for row in written))
     with pytest.raises(RecipeError, match=rf"seed-2\.jsonl: {written[7]['arm']} has another {name}"):
         gathered(folder)
+
+
+def test_a_sketch_may_have_another_autoencoder_than_the_gates(tmp_path):
+    made = sketch(tmp_path, ())
+    path = rows.path_of(made.rows, 2)
+    path.write_text(path.read_text().replace(synthetic.ENCODERS["autoencoder"], "c" * 16))
+    assert gather(made.place, made.rows, made.gates, "sketch").encoders["autoencoder"] == "c" * 16
+    rows.append(path, {**rows.read(path)[0], "encoders": synthetic.ENCODERS})
+    with pytest.raises(RecipeError, match="another encoders"):
+        gather(made.place, made.rows, made.gates, "sketch")
 
 
 def test_rows_of_changed_code_do_not_count(tmp_path):
@@ -250,6 +271,32 @@ def test_motion_is_compared_where_the_pictures_are_equal():
     assert next(c.of(steeper) for c in beside.CONTRASTS if c.topic == "equal defect") == pytest.approx(0.2)
 
 
+def of_claim_1(made: list[rows.Row]) -> dict[str, float | None]:
+    wanted = "P-Spa-LORA loses", "P-Spa-LORA has more", "motion error rises more from P-base to P-Spa"
+    return {
+        c.topic: c.of(Seed(2, made, SCALE, {row["arm"]: row["step"] for row in made}))
+        for c in beside.CONTRASTS
+        if c.claims == (1,) and c.positive.startswith(wanted)
+    }
+
+
+def test_motion_is_compared_in_itself_too_and_without_clips_that_show_nothing():
+    def model(arm: str, step: int, motion: float, unseen: int = 0) -> rows.Row:
+        row = synthetic.row(2, arm, (0.0,) * 7, step)
+        row["motion_error"] = [1.0] * unseen + [motion] * (96 - unseen)
+        row["speed"] = [None] * unseen + [1.0] * (96 - unseen)
+        return row
+
+    made = [model("P-base", 4000, 0.6), model("F-base", 4000, 0.2)]
+    # P rises by 0.2 of 0.4, F by 0.3 of 0.8; and a third of F's clips show nothing.
+    looked = of_claim_1([*made, model("P-Spa-LORA", 1000, 0.8), model("F-Spa-LORA", 1000, 0.5)])
+    assert looked["motion error itself, and not its share (P-base has less to lose)"] == pytest.approx(0.2 - 0.3)
+    assert looked["where they end, not how far they came"] == pytest.approx(0.3)
+    unseen = of_claim_1([*made, model("P-Spa-LORA", 1000, 0.8), model("F-Spa-LORA", 1000, 0.3, unseen=32)])
+    assert unseen["only clips with an object, before and after"] == pytest.approx(0.2 - 0.1)
+    assert unseen["where they end, not how far they came"] < 0.3
+
+
 def test_contrasts_see_every_control(paper):
     seen = beside.look(gathered(paper).seeds)
     assert all(len(one.values) >= 7 for one in seen)
@@ -289,6 +336,83 @@ def test_the_page_names_the_commit_and_its_plots_are_whole(paper):
     } == set()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ((), "no seed counted yet"),
+        ((2, 3), "2 of 8 seeds counted, so nothing is decided yet"),
+    ],
+)
+def test_the_front_page_says_how_it_stands(tmp_path, seeds, sentence):
+    folder = synthetic.write(tmp_path / "docs" / "miniature", seeds=seeds)
+    front = tmp_path / "README.md"
+    front.write_text("It holds: <!-- verdicts -->who knows<!-- /verdicts -->, they say.\n")
+    report.write(layout(folder))
+    assert front.read_text() == f"It holds: <!-- verdicts -->{sentence}<!-- /verdicts -->, they say.\n"
+    front.write_text(front.read_text().replace(sentence, "yes"))
+    assert "they say" in verify.compare(folder, report.regenerate(layout(folder)))
+
+
+def test_the_sentence_counts_verdicts(paper):
+    found = gathered(paper)
+    decided = verdicts.verdicts(found)
+    assert verdicts.in_a_sentence(found, decided) == "of its 5 claims 5 confirmed, over 8 training seeds"
+    mixed = [replace(decided[0], verdict="untestable"), replace(decided[1], verdict="undecided"), *decided[2:]]
+    sentence = "of its 5 claims 3 confirmed, 1 undecided, 1 untestable, over 8 training seeds"
+    assert verdicts.in_a_sentence(found, mixed) == sentence
+
+
+def test_the_front_page_here_has_the_sentence():
+    assert report.HOW_IT_STANDS.search((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"))
+
+
+def test_votes_that_lie_there_are_in_the_report_and_verified(tmp_path):
+    folder = synthetic.write(tmp_path / "docs", seeds=())
+    report.write(layout(folder))
+    assert "Nobody has voted yet" in (folder / "README.md").read_text()
+    votes = folder / "votes"
+    votes.mkdir()
+    pairs = tuple(
+        Pair(
+            f"{i}", f"p{i}", "", 2, *(Entry(name, f"{name}{i}", f"{name}{i}", "t") for name in ("F-base", "F-Spa-DIR"))
+        )
+        for i in range(12)
+    )
+    Session(("F-base", "F-Spa-DIR"), ("a", "b"), ("visual",), 0, pairs).save(votes)
+    for i in range(12):
+        winner, both = ("F-base" if i < 3 else "F-Spa-DIR"), ("F-base", "F-Spa-DIR")
+        cast.add(votes / "votes.jsonl", Vote(i, "ada", "visual", f"{i}", f"p{i}", *both, "left", winner, 1.0, ""))
+    how = ("defect", "ok", "judge", None, "none")
+    append_scores(
+        votes / "rows.jsonl",
+        [
+            Score(name, f"{name}{i}", f"{name}{i}", f"p{i}", 2, how[0], value, *how[1:])
+            for i in range(12)
+            for name, value in (("F-base", 0.9), ("F-Spa-DIR", 0.1))
+        ],
+    )
+    results.write(votes)
+    report.write(layout(folder))
+    assert "12 blind votes of 1 rater " in (folder / "README.md").read_text()
+    assert "| visual | defect | 75 % [47, 91] | 12 |" in (folder / "README.md").read_text()
+    assert verify.difference(folder) == ""
+    (votes / "votes.jsonl").write_text("")
+    assert "votes/results.json:" in verify.difference(folder)
+
+
+def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
+    folder = synthetic.write(tmp_path / "docs", seeds=())
+    losses = [{"arm": "F-Spa-DIR", "rate": rate, "seed": 0, "loss": 0.1 + abs(rate - 1e-3)} for rate in RATES]
+    rows.append(folder / "rates.jsonl", *losses)
+    report.write(layout(folder))
+    assert (
+        "| F-Spa-DIR | 0.10097 | 0.10090 | 0.10070 | **0.10000** | 0.10200 | 0.10900 |\n"
+        in (folder / "README.md").read_text()
+    )
+    rows.append(folder / "rates.jsonl", {**losses[0], "arm": "F-Spa-LORA"})
+    assert "README.md:" in verify.difference(folder)
+
+
 def test_numbers_are_whole_and_finite(paper):
     tree = json.loads((paper / "report.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert [claim["verdict"] for claim in tree["claims"]] == ["confirmed"] * 5
@@ -305,7 +429,7 @@ def test_clips_are_chosen_by_rule_and_shown_where_they_are(paper, tmp_path):
     folder, place = synthetic.write(tmp_path / "docs", seeds=(2,)), Place(tmp_path / "runs", tmp_path / "e")
     row = {name: found.seeds[0].results.rows[name] for name in grids.MODELS}
     for name in grids.MODELS:
-        path = grids.clips_file(place, 2, row[name])
+        path = clips.clips_file(place, 2, row[name])
         path.parent.mkdir(parents=True)
         np.savez(path, clips=np.random.default_rng(0).integers(0, 255, (96, 8, 4, 4, 3), np.uint8))
     report.write(layout(folder, root=tmp_path / "runs"))
@@ -321,6 +445,74 @@ def test_clips_are_chosen_by_rule_and_shown_where_they_are(paper, tmp_path):
     rows.path_of(folder / "rows", 2).unlink()
     report.write(layout(folder))
     assert not (folder / grids.RANDOM).is_file()
+
+
+def sketch(folder: Path, arms: tuple[str, ...]) -> Layout:
+    """A finished sketch of seed 2, and what the runner leaves of some of its models."""
+    synthetic.write(folder, seeds=())
+    place = Place(folder / "runs", folder / "e", quick=True)
+    written = [
+        {**row, "recipe": place.identity(BY_NAME["F-Spa-DIR" if row["arm"] == "random" else row["arm"]])}
+        for row in synthetic.of_a_seed(2, PAPER, quick=True)
+    ]
+    rows.append(rows.path_of(folder / "rows", 2), *written)
+    made = Layout(folder, folder / "rows", folder / "gates.json", place, "sketch")
+    results = gather(place, made.rows, made.gates, "sketch").seeds[0].results
+    for name in arms:
+        path = clips.clips_file(place, 2, results.rows[name])
+        path.parent.mkdir(parents=True)
+        frames = np.random.default_rng(0).integers(0, 255, (32, 8, 16, 16, 3), np.uint8)
+        np.savez(path, clips=frames)
+        (path.parent / "model.safetensors").write_bytes(name.encode())
+    return made
+
+
+def test_clips_of_a_seed_become_sets_that_people_rate(tmp_path):
+    made = sketch(tmp_path, ("F-base", "F-Spa-DIR"))
+    found = gather(made.place, made.rows, made.gates, "sketch")
+    folders = clips.export(found, made.place, 2, ("F-base", "F-Spa-DIR"))
+    session = begin(folders, suites.load("miniature"), ["motion"], None, 1, 0, [("F-Spa-DIR", "F-base")], 10)
+    assert {(pair.first.set, pair.second.set, pair.seed) for pair in session.pairs} == {("F-Spa-DIR", "F-base", 2)}
+    captions = {scene.caption for scene in scenes(some=True)}
+    assert {pair.prompt for pair in session.pairs} <= captions
+    assert len({pair.prompt for pair in session.pairs}) == 10
+    # The judge's scores are those of the very prompts.
+    row = found.seeds[0].results.rows["F-Spa-DIR"]
+    errors = {
+        score.prompt: score.value
+        for score in read_scores(folders[1] / "scores.jsonl")
+        if score.metric == "motion error"
+    }
+    assert errors == dict(zip((scene.caption for scene in scenes(some=True)), row["motion_error"], strict=True))
+    frames, fps = read_clip(folders[1] / f"{session.pairs[0].prompt_id}-2.mp4")
+    assert (frames.shape, fps) == ((8, 64, 64, 3), 8)  # enlarged
+    # Once more, nothing is written; of another model, nothing is mixed.
+    before = {path: path.stat().st_mtime_ns for path in folders[0].iterdir()}
+    assert clips.export(found, made.place, 2, ("F-base",)) == folders[:1]
+    assert {path: path.stat().st_mtime_ns for path in folders[0].iterdir()} == before
+    (made.place.root / "seed-2" / "F-base" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(RecipeError, match="holds clips of another model"):
+        clips.export(found, made.place, 2, ("F-base",))
+
+
+def test_what_cannot_be_exported_is_told(tmp_path):
+    made = sketch(tmp_path, ("F-base",))
+    found = gather(made.place, made.rows, made.gates, "sketch")
+    for number, arms, message in (
+        (3, ("F-base",), "seed 3 is not finished; finished seeds: 2"),
+        (2, ("SD",), "no clips of SD; there are"),
+        (2, ("P-base",), r"P-base/clips-.*\.npz is missing"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            clips.export(found, made.place, number, arms)
+
+
+def test_the_rating_that_is_fixed_is_forty_pairs_of_four_meetings():
+    command_line = clips.rating([Path("c", name) for name in clips.RATED])
+    args = parse(shlex.split(command_line)[3:])
+    assert [tuple(both) for both in args.meet] == list(clips.MEETINGS)
+    assert (len(args.meet), args.pairs, args.out) == (4, 40, Path("c/votes"))
+    assert "--meet" not in clips.rating([Path("c/F-base"), Path("c/P-base")])
 
 
 def test_the_command_refuses_rows_that_do_not_belong_here(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from pack.nodes.long import VC2ContextWindows
 from pack.nodes.sample import VC2Sampler
 from pack.vc2.files import checkpoint
 from pack.vc2.sampling.windows import reschedule_noise
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.host import newer
 
@@ -30,12 +31,49 @@ def observe(folder: Path) -> dict:
     # What is expected, before the host becomes a newer one.
     clips = {(name, dtype): sample(load_model(file, dtype)) for name, file in files.items() for dtype in ASKED}
     return {
+        "memory usage factor": load_model(half).model.memory_usage_factor,
+        "convolutions": convolutions(files),
         "windows": windows(load_model(half)),
         "patches": patches(load_model(half)),
         "saving": saving(half, folder),
         "loading anew": loading_anew(half),  # the host stays a newer one from here on
         "lazy": lazy(files, clips),
     }
+
+
+class Convolutions(TorchDispatchMode):
+    """By how many axes the weights have: 4 is a convolution of images."""
+
+    def __init__(self):
+        super().__init__()
+        self.axes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "conv" in func.overloadpacket.__name__:
+            self.axes.add(args[1].ndim)
+        return func(*args, **(kwargs or {}))
+
+
+def convolutions(files: dict) -> dict:
+    """What computes the UNet's, by how the host comes to the weights."""
+
+    def patched(model):
+        """Weights that are patched each time they are used, as those are that wait in main memory."""
+        for module in model.model.diffusion_model.modules():
+            if hasattr(module, "weight_function"):
+                module.weight_function = [lambda weight: weight]
+        return model
+
+    models = {"as they are": load_model(files["float32"]), "cast": load_model(files["float16"])}
+    models["patched"] = patched(load_model(files["float32"]))
+    newer.padded_convolutions()  # the host stays a newer one in this
+    models |= {"padded": load_model(files["float16"])}
+    observed, clips = {}, {}
+    for name, model in models.items():
+        with Convolutions() as seen:
+            clips[name] = sample(model)
+        observed[name] = {"axes": sorted(seen.axes), "difference": difference(clips[name], clips["as they are"])}
+    return observed
 
 
 def sample(model, *prompts, clips=1):

@@ -44,6 +44,19 @@ def lazy_linears() -> None:
     linear.__init__, linear._load_from_state_dict = construct, load
 
 
+def padded_convolutions() -> None:
+    """`Conv3d` of `comfy/ops.py` with an `autopad`, which is passed on by name."""
+    conv = comfy.ops.disable_weight_init.Conv3d
+    if "autopad" in conv.forward_comfy_cast_weights.__code__.co_varnames:
+        return
+
+    def cast(self, input, autopad=None):
+        weight, bias = comfy.ops.cast_bias_weight(self, input)
+        return self._conv_forward(input, weight, bias, autopad=autopad)
+
+    conv.forward_comfy_cast_weights = cast
+
+
 class DeferredWeight(torch.nn.Parameter):
     """`LazyCastingParam` of `comfy/model_patcher.py`, 0.28: a weight that only `.to` patches, on no device."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench import cards
 from tests import standin
 from tests.host.graphs import SAME
 from tests.host.inside import observed_inside
@@ -34,6 +35,18 @@ def test_linears_that_load_lazily(observed, stored, asked, patcher):
     assert found["precisions"] == [asked]
     assert found["bytes"] == observed["lazy"]["float32 float32 plain"]["bytes"] * PRECISIONS[asked] // 4
     assert found["difference"] < SAME
+
+
+def test_what_the_host_sets_aside_is_what_the_table_of_cards_says(observed):
+    """The host: pixels of all frames x bytes x hundredths of a MiB."""
+    assert cards.need(1, 1, (8, 8)) == pytest.approx(cards.HALF * 0.01 * observed["memory usage factor"] * 2**20)
+
+
+@pytest.mark.parametrize("weights", ["as they are", "cast", "patched", "padded"])
+def test_convolutions_over_time_are_computed_as_ones_of_images(observed, weights):
+    """However the host comes to their weights."""
+    assert observed["convolutions"][weights]["axes"] == [4]
+    assert observed["convolutions"][weights]["difference"] < 0.01  # two of them have weights rounded to float16
 
 
 @pytest.mark.parametrize(("name", "family"), [("plain", "VideoCrafter2"), ("turbo", "T2V-Turbo")])

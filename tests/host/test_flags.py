@@ -15,7 +15,7 @@ from tests.host import graphs
 
 @pytest.mark.parametrize(
     ("flag", "dtype"),
-    [("--force-fp16", "float16"), ("--bf16-unet", "bfloat16"), ("--fp8_e4m3fn-unet", "float8_e4m3fn")],
+    [("--force-fp16", "float16"), ("--fp8_e4m3fn-unet", "float8_e4m3fn")],
 )
 def test_precision_flags(tmp_path: Path, flag: str, dtype: str) -> None:
     """Weights have the precision that a user's command line asks for, not the file's, and the model samples with it."""

@@ -169,7 +169,7 @@ def test_an_sd21_context_does_not_fit_and_says_so(client, models):
     ("change", "node_type", "message"),
     [
         ({"load": {"ckpt_name": "sd21.ckpt"}}, "VC2LoadCheckpoint", "Stable Diffusion image UNet"),
-        ({"load": {"ckpt_name": "broken.safetensors"}}, "VC2LoadCheckpoint", "not a complete safetensors file"),
+        ({"load": {"ckpt_name": "broken.safetensors"}}, "VC2LoadCheckpoint", "is a text file, not weights"),
         ({"load": {"ckpt_name": "absent.safetensors"}}, "VC2LoadCheckpoint", "absent.safetensors"),
         ({"load": {"weight_dtype": "int3"}}, "VC2LoadCheckpoint", "int3"),
         ({"latent": {"width": 500}}, "VC2EmptyLatentVideo", "divisible by 8, found 500; the nearest is 496"),

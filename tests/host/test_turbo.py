@@ -143,5 +143,5 @@ def test_a_lora_of_another_model_is_refused(client, server, model):
         {"lora_unet_down_blocks_0.lora_down.weight": torch.zeros(4, 4)},
         server.base / "models" / "loras" / "other.safetensors",
     )
-    with pytest.raises(PromptError, match="belong to no layer of this model"):
+    with pytest.raises(PromptError, match="is a LoRA for another network"):
         graphs.run_for_latent(client, graph_with(model, "other.safetensors"))

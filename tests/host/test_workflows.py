@@ -179,18 +179,22 @@ def test_a_second_run_makes_another_clip(name, object_info):
     assert set(controls) == {"randomize"}
 
 
+# Longer than a window of 16 frames, and than FIFO's queue; the files have more.
+FRAMES = {"VideoCrafter2_Long_Video": 24, "VideoCrafter2_Long_Video_FIFO": 20, "VideoCrafter2_Prompt_Travel": 32}
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_graph_runs(name, client: Client, object_info, server):
-    workflow = saved(name)
+    workflow, frames = saved(name), FRAMES.get(name, 16)
     for node in workflow["nodes"]:
         for widget in typed_widgets(node, object_info):
             small = {"width": 64, "height": 64, "steps": 2, "partitions": 1}.get(widget)
+            if node["type"] == "VC2EmptyLatentVideo" and widget == "frames":
+                small = frames
             if small is not None:
                 set_widget(node, widget, small, object_info)
     result = client.run(ui_to_api(workflow, object_info), workflow=workflow, timeout=600)
     (video,) = [file for file in result.files if file.filename.endswith(".mp4")]
     clip = read_video(server.output / video.subfolder / video.filename)
-    lengths = {"VideoCrafter2_Long_Video": 64, "VideoCrafter2_Long_Video_FIFO": 64, "VideoCrafter2_Prompt_Travel": 32}
-    frames = lengths.get(name, 16)
     assert len(clip) == frames
     assert clip.std() > 1  # not one flat colour

@@ -39,7 +39,7 @@ RECIPE = {
         "held_out": 4,
     },
     "optimizer": {"lr": 1e-3, "warmup": 2, "ema": 0.9},
-    "validation": {"every": 0},
+    "validation": {"every": 0, "quantiles": [0.1, 0.9]},
     "trackers": [],
 }
 

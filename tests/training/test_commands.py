@@ -275,7 +275,7 @@ def test_check_fails_where_too_much_is_broken(recipe_file, folder, tmp_path, cap
     report, tried = err if fails else out, good + bad
     assert code == (2 if fails else 0)
     if not bad:
-        assert f"data.images: {tried} samples were tried, all can be used" in report
+        assert f"data.images: {tried} samples tried, all can be used" in report
         return
     assert f"data.images: {bad} of the {tried} samples that were tried cannot be used" in report
     assert ("more than data.broken_share (5%) allows" in report) == fails
@@ -297,7 +297,7 @@ def test_a_few_broken_samples_of_a_large_source_are_told_and_no_reason_to_fail(
 def test_check_tries_no_more_of_a_large_source_than_it_needs(recipe_file, folder, tmp_path, capsys):
     photos = broken_folder(tmp_path, 50, 0)
     data = {"clips": None, "images": {"kind": "folder", "path": str(photos)}}
-    assert "data.images: 20 samples were tried" in say(capsys, "check", recipe_file(data=data), "--runs", folder)[1]
+    assert "data.images: 20 samples tried" in say(capsys, "check", recipe_file(data=data), "--runs", folder)[1]
 
 
 def test_an_image_is_written_with_its_article(recipe_file, folder, capsys):

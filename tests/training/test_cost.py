@@ -11,6 +11,8 @@ from tests.training.live_bytes import LiveBytes
 from vc2.networks.config import UNetConfig, as_config
 from vc2.networks.unet import VideoUNet
 from vc2.training import cost, counting
+from vc2.training.cards import Card
+from vc2.training.check import USED, describe, proposals
 from vc2.training.errors import RecipeError
 from vc2.training.estimate import estimate, memory, propose
 from vc2.training.matrix import matrix
@@ -97,7 +99,10 @@ def test_a_count_is_of_its_recipe_alone(change):
 
 
 def test_checkpointing_costs_a_forward_pass_more_and_mfu_does_not_count_it():
-    narrow = "networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64}"
+    narrow = (
+        "networks.unet={model_channels: 64, num_head_channels: 16, context_dim: 64, num_res_blocks: 1,"
+        " attention_resolutions: [4]}"
+    )
 
     def checkpointed(where: str):
         return load_recipe(RECIPES / "F-base.yaml", [narrow, f"compute.gradient_checkpointing={where}"])
@@ -207,7 +212,7 @@ def test_the_recipes_are_what_is_proposed_for_their_card(name, processes):
     if name == "F-base":
         assert best.a100_hours == pytest.approx(3706, abs=1)
         twice = load_recipe(name, ["compute.gradient_checkpointing=true"])
-        assert estimate(twice).a100_hours == pytest.approx(4544, abs=1)
+        assert cost.a100_hours(twice) == pytest.approx(4544, abs=1)
 
 
 def test_less_memory_computes_more_again_at_fewer_samples_at_once():
@@ -222,3 +227,38 @@ def test_less_memory_computes_more_again_at_fewer_samples_at_once():
     assert sizes[:5] == [(False, None), (False, 16), (False, 8), ((0,), 8), ((0, 1), 8)]
     assert all(micro is None or micro >= 8 for _, micro in sizes)  # images that occupy a GPU
     assert propose(recipe, needs, 4e9, 8) is None
+
+
+def test_a_recipe_that_fits_is_told_to_and_what_is_proposed_is_what_differs():
+    """And where nothing fits the least is told."""
+    lines = list(describe(load_recipe("tiny/your-images"), 1, Card(24.0, 0.0)))
+    assert lines[-1].startswith("24 GB: fits as it is, about ")
+    needs = estimate(load_recipe("tiny/your-images"))
+
+    def size(*changes: str) -> float:
+        """GB."""
+        return memory(load_recipe("tiny/your-images", list(changes)), needs) / 1e9
+
+    def advice(gigabytes: float, *changes: str) -> list[str]:
+        """On a card with so many for the run."""
+        recipe = load_recipe("tiny/your-images", list(changes))
+        return [line.split(": ", 1)[1] for line in proposals(recipe, needs, Card(gigabytes / USED, 0.0), 1)]
+
+    enough = 1.01 * size()
+    [line] = advice(enough)
+    assert line.startswith(f"fits as it is, about {size():.2g} GB a process of {enough:.2g} that may be used")
+    assert "compute." not in line
+    assert [line] == advice(enough, "compute.micro_batch=4") == advice(enough, "compute.gradient_checkpointing=[]")
+    [line] = advice(0.99 * size())
+    assert line.startswith("does not fit as it is, about ")
+    assert "; proposed: compute.gradient_checkpointing=[0]; about " in line
+    for change in ("compute.micro_batch=2", "compute.gradient_checkpointing=true"):
+        fits, better = advice(enough, change)
+        assert fits.startswith("fits as it is")
+        back = change.replace("2", "null").replace("true", "false")
+        assert better.startswith(f"makes more of the card: {back}; about ")
+    frugal = ("compute.gradient_checkpointing=true", "compute.micro_batch=1")
+    [line] = advice(1.01 * size(*frugal))
+    assert f"; proposed: {' '.join(frugal)}; about " in line
+    with pytest.raises(RecipeError, match=f"The least is {size(*frugal):.2g} GB, with {' '.join(frugal)}, for which a"):
+        advice(0.99 * size(*frugal))

@@ -10,6 +10,7 @@ import json
 import tarfile
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vc2.files.video import read_video, write_video
-from vc2.training.data.batches import Shares, StepDataset, load_batches
+from vc2.training.data.batches import Batch, Shares, StepDataset, load_batches
 from vc2.training.data.order import Order
-from vc2.training.data.plan import Plan
+from vc2.training.data.plan import Plan, Step
 from vc2.training.data.stream import Stream
 from vc2.training.recipe import Recipe
 from vc2.training.rng import numpy_generator
@@ -240,7 +241,7 @@ def test_a_folder_names_what_has_no_caption(tmp_path, caplog):
         if caption is not None:
             (tmp_path / f"{name}.txt").write_text(caption)
     listing = FolderListing(tmp_path, "images")
-    assert f"1 of 3 files have no .txt with a caption beside them and are left out: {tmp_path / 'b.png'}" in caplog.text
+    assert f"1 of 3 files left out, for want of a .txt with a caption beside it: {tmp_path / 'b.png'}" in caplog.text
     assert listing.record(0).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"c\.png has ' \\n' for a caption"):
         listing.record(1)
@@ -432,3 +433,17 @@ def test_shares_and_dataset_agree(tmp_path):
     assert keys == [(3, 2), (3, 3)]
     step, slot, sample = StepDataset(plan, {"clips": stream})[keys[0]]
     assert (step.index, slot, sample.frames.shape) == (3, 2, (4, 3, 64, 64))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_micro_batches_hold_each_sample_s_own(size):
+    captions, fps = [f"caption {k}" for k in range(5)], torch.arange(5)
+    frames, text = torch.arange(5.0)[:, None].expand(5, 3), torch.arange(5.0)[:, None].expand(5, 7)
+    batch = Batch(Step(0, "images", 1, (1, 1), 0, 5), [*range(10, 15)], frames, captions, fps, text, [])
+    parts = batch.split(size)
+    assert [len(part) for part in parts] == [size] * (5 // size) + [5 % size] * (5 % size > 0)
+    assert [caption for part in parts for caption in part.captions] == captions
+    assert [slot for part in parts for slot in part.slots] == batch.slots
+    for name in ("frames", "fps", "text"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert all(part.text is None for part in replace(batch, text=None).split(size))

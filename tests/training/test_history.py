@@ -21,7 +21,7 @@ from vc2.training.errors import RecipeError
 from vc2.training.history import History
 from vc2.training.loop import Trainer
 from vc2.training.recipe_files import load_recipe
-from vc2.training.resume import allowed_changes
+from vc2.training.resume import allowed_changes, check_allowed
 
 
 def steps(folder: Path) -> list[int]:
@@ -169,6 +169,11 @@ def test_what_a_checkpoint_cannot_go_on_with_is_not_allowed(recipe, folder):
         Trainer(recipe(), folder, allow=["learn.rank"])
     with pytest.raises(RecipeError, match=r"--allow optimizer\.lrr: unknown key; did you mean optimizer\.lr\?"):
         Trainer(recipe(), folder, allow=["optimizer.lrr"])
+    for key, meant in (("lr", "optimizer.lr"), ("optimiser.lr", "optimizer.lr"), ("bach", "batch")):
+        with pytest.raises(RecipeError, match=rf"^--allow {key}: unknown key; did you mean {meant}\?"):
+            check_allowed(recipe(), [key])
+    with pytest.raises(RecipeError, match=r"--allow optimizer\.xyz: unknown key; the keys of optimizer are kind, lr, "):
+        check_allowed(recipe(), ["optimizer.xyz"])
     for allow in ((), ("optimizer",)):
         with pytest.raises(RecipeError, match=r"another optimizer\.kind; put them back, or train under another name"):
             Trainer(recipe(optimizer={"kind": "adamw8bit"}), folder, allow=allow)

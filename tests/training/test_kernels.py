@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vc2.networks import compiled as compiling
 from vc2.networks.unet import Block
 from vc2.training import kernels
 from vc2.training.errors import RecipeError
@@ -22,7 +23,7 @@ def traced(monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(kernels, "BACKEND", backend)
+    monkeypatch.setattr(compiling, "BACKEND", backend)
     monkeypatch.setattr(kernels, "require_compiler", lambda: None)
     yield graphs
     torch._dynamo.reset()
@@ -51,7 +52,7 @@ def test_a_compiled_step_is_the_step(recipe, folder, traced, checkpointing):
 
 def test_without_a_compiler_nothing_begins(recipe, folder, monkeypatch):
     monkeypatch.setenv("CXX", "ccache no-such-compiler")
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: "/usr/bin/ccache" if name == "ccache" else None)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: "/usr/bin/ccache" if name == "ccache" else None)
     assert Trainer(recipe(compute={"compile": True}), folder)  # a wrapper is a compiler like any other
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RecipeError, match=r"needs a C\+\+ compiler, and no-such-compiler is not there; install it"):

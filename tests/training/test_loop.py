@@ -491,7 +491,7 @@ def test_validation_repeats_its_noise_and_timesteps_and_changes_nothing(recipe, 
 def test_settings_that_cannot_be_sampled_are_told_before_anything_runs(recipe, folder):
     with pytest.raises(RecipeError, match=r"sampling\.steps: .*found 'ten'"):
         recipe(sampling={"steps": "ten"})
-    with pytest.raises(RecipeError, match=r"unknown key sampling\.stepz; did you mean steps"):
+    with pytest.raises(RecipeError, match=r"unknown key sampling\.stepz; did you mean sampling\.steps\?"):
         recipe(sampling={"stepz": 3})
     assert set(Sampling.model_fields) == {field.name for field in dataclasses.fields(Settings)}
 

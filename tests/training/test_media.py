@@ -281,7 +281,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with caplog.at_level(logging.WARNING):
         assert len(FolderListing(tmp_path, "images")) == 1
-    assert f"1 folders cannot be read and are left out: {tmp_path / 'closed'} (Permission denied)" in caplog.text
+    assert f"1 folder left out, which cannot be read: {tmp_path / 'closed'} (Permission denied)" in caplog.text
 
 
 class Failing(Reader):

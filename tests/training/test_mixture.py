@@ -158,7 +158,7 @@ def test_the_sources_of_a_list_must_fit(tmp_path):
     for images, message in (
         ("[{kind: folder, path: x}, {kind: folder, path: y, prepared: moments}]", "must be prepared alike"),
         ("[{kind: webvid, csv: x, videos: y}]", "webvid lists clips"),
-        ("[{kind: folder, pat: x}]", "unknown key data.images.0.pat; did you mean path"),
+        ("[{kind: folder, pat: x}]", r"unknown key data\.images\.0\.pat; did you mean data\.images\.0\.path\?"),
         ("[]", "data.images"),
         ("[{kind: folder, path: x, weight: 0}]", "weight: .*greater than 0"),
     ):
@@ -258,14 +258,14 @@ def test_a_row_that_swallows_many_lines_is_told(tmp_path, caplog):
     rows = ["path,caption", "a.png,a", 'b.png,"b', *(f"{n}.png,c" for n in range(60)), 'd.png,d"', "e.png,e"]
     (tmp_path / "list.csv").write_text("\n".join(rows))
     assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 4
-    assert "list.csv: 1 rows run over 50 lines or more, those that begin in line 3; is a field's" in caplog.text
+    assert "list.csv: 1 row of 50 lines or more, beginning in line 3; is a field's" in caplog.text
     caplog.clear()
     (tmp_path / "list.csv").write_text("\n".join(rows[:3] + rows[20:]))
     assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 4
     assert not caplog.records
     (tmp_path / "list.csv").write_text("\n".join(rows[:-2]))  # and one that is never closed
     assert len(Lines(tmp_path / "list.csv", tmp_path / "index", quoted=True)) == 3
-    assert "begin in line 3;" in caplog.text
+    assert "beginning in line 3;" in caplog.text
 
 
 def test_a_list_that_is_read_otherwise_than_it_was_is_another(tmp_path):

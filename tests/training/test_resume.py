@@ -124,7 +124,7 @@ def test_through_the_command_with_signals(recipe_file, folder):
     """SIGUSR1 saves and goes on, SIGTERM saves and stops, the same command goes on to the end; readers in processes of
     their own.
     """
-    recipe = recipe_file(steps=40, save_every=1000, data={"workers": 1})
+    recipe = recipe_file(steps=24, save_every=1000, data={"workers": 1})
     command = [sys.executable, "-m", "vc2.training", "run", "--runs", str(folder.parent), str(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -142,13 +142,13 @@ def test_through_the_command_with_signals(recipe_file, folder):
     deadline = time.monotonic() + 60
     while not (saved := last_step(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert 3 <= saved < 40
+    assert 3 <= saved < 24
     os.killpg(process.pid, signal.SIGTERM)  # as launchers and terminals do: to its readers too
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
     assert "the same command goes on" in messages
     stopped = last_step(folder)
-    assert saved <= stopped < 40
+    assert saved <= stopped < 24
     again = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert f"goes on from step {stopped}" in again.stderr
     other = folder.parent / "straight"

@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
             changes = ["steps=2", "validation.every=0", "trackers=[]", "optimizer.warmup=0"]
             recipe = load_recipe(TINY / f"{name}.yaml", changes)
             few = [
-                f"data.{medium}.count=24"
+                f"data.{medium}.count=12"
                 for medium in ("clips", "images")
                 if getattr(recipe.data, medium) and recipe.objective == "diffusion"
             ]

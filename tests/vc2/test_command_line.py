@@ -174,7 +174,7 @@ def test_a_process_completes_its_own_share(folder, monkeypatch, caplog):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with caplog.at_level("INFO"):
         assert main(["--prompts", "three.txt", "-o", "done", "--skip-existing"]) == 0
-    assert "1 of 1 clips exist and are left as they are" in caplog.text
+    assert "1 of 1 clip there already, and left alone" in caplog.text
 
 
 def test_leaving_and_replacing_contradict(folder, capsys):

@@ -196,7 +196,7 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         tensors = lora.load(tmp_path / "x.safetensors", CONFIG)
     assert float(tensors[f"diffusion_model.{LAYER}.alpha"]) == 2
-    assert "1 tensors for the text encoder are left out" in caplog.text
+    assert "1 tensor for the text encoder left out" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,18 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
     [
         (
             {"diffusion_model.nowhere.lora_A.weight": torch.zeros(4, 8)},
-            "belong to no layer of this model .diffusion_model.nowhere",
+            "is a LoRA for another network: it has nothing for any layer of this model .diffusion_model.nowhere",
         ),
+        (
+            layer_state() | {"diffusion_model.nowhere.lora_A.weight": torch.zeros(4, 8)},
+            r"1 of 3 tensors belong to no layer of this model \(diffusion_model.nowhere",
+        ),
+        (
+            {f"diffusion_model.blocks.{i}.self_attn.q.lora_A.weight": torch.zeros(4, 8) for i in range(30)},
+            "is a LoRA for another network: it has nothing for",
+        ),
+        ({"double_blocks.0.img_attn.proj.weight": torch.zeros(4)}, "is Flux, not a LoRA: it has nothing for"),
+        ({"lora_te_layers_0_fc1.alpha": torch.tensor(1.0)}, "is a LoRA for the text encoder alone"),
         ({f"diffusion_model.{LAYER}.lora_A.weight": torch.zeros(4, 64)}, "lora_B.weight is missing"),
         ({f"diffusion_model.{LAYER}.lora_B.weight": torch.zeros(32, 4)}, "lora_A.weight is missing"),
         ({f"diffusion_model.{LAYER}.diff": torch.zeros(3, 3)}, "has shape .3, 3., expected"),
@@ -216,7 +226,7 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
             },
             "has shape",
         ),
-        ({"model.weight": torch.zeros(1)}, "1 of 1 tensors belong to no layer"),
+        ({"model.weight": torch.zeros(1)}, r"holds no LoRA: it has nothing .*\(model\.weight\)"),
         (layer_state(down=torch.zeros(0, 32), up=torch.zeros(32, 0)), "has shape .0, 32., as no weights have"),
         (layer_state(down=torch.tensor(1.0)), r"lora_A\.weight has shape \(\), expected"),
         (layer_state(up=torch.tensor(1.0)), r"lora_B\.weight has shape \(\), expected"),
@@ -228,8 +238,8 @@ def test_kohya_with_a_text_encoder(tmp_path, caplog):
         ({f"diffusion_model.{LAYER}.diff_b": torch.zeros(32)}, "expected none, for this layer has no bias"),
         (layer_state("input_blocks.1.0.in_layers.0"), "has no matrix to which a LoRA could be added"),
         # Modules that only hold others.
-        (layer_state("input_blocks.1"), "2 of 2 tensors belong to no layer of this model"),
-        (layer_state("input_blocks.1.1.transformer_blocks.0.attn1"), "2 of 2 tensors belong to no layer"),
+        (layer_state("input_blocks.1"), "it has nothing for any layer of this model"),
+        (layer_state("input_blocks.1.1.transformer_blocks.0.attn1"), "it has nothing for any layer"),
         (layer_state(LAYER) | layer_state(LAYER, "lora_down.weight"), "is there twice, by two names"),
         (
             {
@@ -345,9 +355,37 @@ def test_the_hint_at_the_model_is_for_those_who_gave_none(folder, capsys):
     torch.save(turbo_list(CONFIG)[:-2], folder / "short.pt")
     assert run(folder, "short.pt", "out.safetensors", "--model", "model.safetensors") == 2
     assert "--model" not in capsys.readouterr().err
-    (folder / "page.pt").write_text("<html>")
-    assert run(folder, "page.pt", "out.safetensors") == 2
-    assert "--model" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("model.safetensors", None, "holds the weights of a model (a VideoCrafter checkpoint), not a LoRA"),
+        ("page.safetensors", "<!doctype html>", "it is a web page; download the file"),
+        ("notes.pt", "Für später: das LoRA", "is a text file, not weights (it starts with 'Für später: das LoRA')"),
+        ("pointer.safetensors", "version https://git-lfs.github.com/spec/v1", "`git lfs pull` fetches"),
+        ("adapter.safetensors", {"transformer.blocks.0.to_q.lora_A.weight": torch.zeros(4, 8)}, "for another network"),
+    ],
+)
+def test_what_is_no_lora_is_said_to_be_none(folder, capsys, name, content, complaint):
+    """In one line that names the file; a checkpoint of another size would not help."""
+    if isinstance(content, str):
+        (folder / name).write_text(content, encoding="utf-8")
+    elif content:
+        save_file(content, folder / name)
+    assert run(folder, name, "out.safetensors") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {folder / name} ")
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert "--model" not in error
+    assert not (folder / "out.safetensors").exists()
+
+
+def test_a_folder_is_no_lora_file(folder, capsys):
+    (folder / "adapter.pt").mkdir()
+    assert run(folder, "adapter.pt", "out.safetensors") == 2
+    assert "adapter.pt is a folder; name the file in it" in capsys.readouterr().err
 
 
 def test_a_model_is_replaced_where_that_is_asked_for(folder):

@@ -144,6 +144,8 @@ def fake_runner(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "Trainer", Trainer)
     monkeypatch.setattr(runner, "export", lambda *_, **__: None)
     monkeypatch.setattr(runner.encoders, "make", lambda _: True)
+    monkeypatch.setattr(runner.encoders, "GATES", tmp_path / "gates.json")
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": Runner.fingerprints}))
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
     def make(commit="abc"):
@@ -197,6 +199,13 @@ def test_rows_of_other_code_are_refused(fake_runner):
     rows.path_of(fake_runner.rows, 2).write_text(text.replace(world_hash(), "0" * 16))
     with pytest.raises(RecipeError, match="another world"):
         fake_runner().run()
+
+
+def test_seeds_that_count_need_gates_of_their_own_encoders(fake_runner, tmp_path):
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": {"autoencoder": "z", "text": "y"}}))
+    with pytest.raises(RecipeError, match=r"gates\.json is of encoders .*'z'.* before the seeds that count"):
+        fake_runner().run()
+    assert fake_runner.events == []
 
 
 def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, monkeypatch, capsys):
@@ -316,7 +325,29 @@ def test_each_claim_can_be_refuted():
 
 
 def test_no_difference_is_undecided_and_not_confirmed():
-    assert verdicts(dict.fromkeys(PAPER, PAPER["F-base"])) == ["undecided"] * 5
+    """But for a watermark that training theta_S should take away, and does not."""
+    same = dict.fromkeys(PAPER, PAPER["F-base"])
+    assert verdicts(same) == ["undecided", "refuted", "undecided", "undecided", "undecided"]
+    assert verdicts({**same, "F-Spa-DIR": PAPER["F-Spa-DIR"]})[1] == "undecided"
+
+
+def test_what_a_base_loses_is_a_share_of_what_it_has():
+    """P-base stands at 0.6 of 1: what F loses from 0.3, twice over, is a quarter of it, and of P's half."""
+    table = {**PAPER, "P-base": (0.6, *PAPER["P-base"][1:]), "P-Spa-LORA": (0.8, *PAPER["P-Spa-LORA"][1:])}
+    made = results({**table, "F-Spa-LORA": (0.475, *PAPER["F-Spa-LORA"][1:])}, 0)
+    spatial, temporal = (part.of(made) for part in claims.CLAIMS[0].parts)
+    assert spatial == pytest.approx(0.5 - 0.25, abs=0.1)
+    assert temporal == pytest.approx(0.25 - 0.2857, abs=0.1)
+    still = results({**PAPER, "P-base": (1.0, *PAPER["P-base"][1:])}, 0)
+    still.rows["P-base"]["motion_error"] = [1.0] * 96
+    assert claims.CLAIMS[0].parts[0].of(still) == pytest.approx(-(0.1 / 0.7), abs=0.1)
+
+
+def test_two_pictures_that_hardly_got_better_are_equal_where_they_are():
+    """The share of a small gain would be a large number."""
+    table = {**PAPER, "F-Spa-DIR": (0.3, 0.88, *PAPER["F-Spa-DIR"][2:]), "F-Spa-Temp-DIR": (0.3, 0.86, 0.05, 1, 1, 0)}
+    made = results(table, 0)
+    assert abs(claims.CLAIMS[2].parts[0].of(made)) < 0.25
 
 
 def test_seen_and_held_out_are_told_apart():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __main__ as sampling
 from ..files.output import scratch_folder
 from ..files.video import write_video
+from ..plural import plural
 from . import provenance, suites
 from .sets import MANIFEST, Manifest, read_manifest
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.checkpoint}: no such checkpoint")
     every = [(prompt, seed) for seed in range(args.seeds) for prompt in suite.prompts]
     missing = [(prompt, seed) for prompt, seed in every[rank::world] if not target(args.out, prompt, seed).is_file()]
-    log.info("%d of %d clips are there", len(every[rank::world]) - len(missing), len(every[rank::world]))
+    mine = len(every[rank::world])
+    log.info("%d of %s there already", mine - len(missing), plural(mine, "clip"))
     model = sampling.load(args)
     settings = sampling.settings_of(args, model)
     manifest = describe(args, suite, model, settings)

@@ -39,7 +39,9 @@ def difference(folder: Path) -> str:
         from .miniature import layouts
         from .miniature.report import regenerate as miniature
 
-        return compare(folder, miniature(layouts.in_folder(folder)))
+        layout = layouts.in_folder(folder)
+        votes_differ = difference(layout.votes) if layout.votes.is_dir() else ""
+        return votes_differ or compare(folder, miniature(layout))
     raise ValueError(f"{folder} holds no report: no about.json, session.json or gates.json is there")
 
 

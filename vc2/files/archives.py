@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import mmap
 import struct
@@ -74,7 +75,23 @@ def _neither(path: Path, start: bytes) -> Exception:
         return error
     except PickleError:
         pass
+    if text := as_text(start):
+        advice = "give the file with the weights, .safetensors, .ckpt, .pt or .pth"
+        if text.startswith("version https://git-lfs"):
+            advice = "it stands for the weights, which `git lfs pull` fetches"
+        elif text.lstrip().startswith("<"):
+            advice = "it is a web page; download the file that the page is about"
+        return CheckpointError(f"{path} is a text file, not weights (it starts with {text[:24]!r}); {advice}")
     return CheckpointError(f"{path} is not a PyTorch checkpoint (it starts with {start[:24]!r}); download it again")
+
+
+def as_text(start: bytes) -> str | None:
+    """The first bytes of a file as text, which may be cut within a character; None where they are none."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+    except UnicodeDecodeError:
+        return None
+    return text if text and all(c.isprintable() or c in "\t\n\r\f" for c in text) else None
 
 
 def _map(path: Path) -> memoryview:

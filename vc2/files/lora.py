@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from ..networks.config import UNetConfig
 from ..networks.unet import VideoUNet
+from ..plural import plural
 from . import CheckpointError, checkpoint, peft
+from .foreign import LORA, foreign_model
 from .tensors import check_numbers, check_shapes, named, read_content
 
 log = logging.getLogger(__name__)
@@ -48,20 +50,25 @@ ENDINGS = {
     "diff_b": "diff_b",
 }
 NAME = re.compile(rf"(?P<layer>.+)\.(?P<ending>{'|'.join(map(re.escape, ENDINGS))})")
+LAYOUTS = "a LoRA for VideoCrafter2 in T2V-Turbo's, PEFT's, kohya's or ComfyUI's layout"
 TEXT_PREFIXES = ("lora_te", "text_encoder.", "base_model.model.text_encoder.", "cond_stage_model.")
 
 
 class MisfitError(CheckpointError):
-    """A LoRA of no known layout, or for another model."""
+    """A LoRA for a model of another size, as far as can be told."""
 
 
 def load(path: str | Path, config: UNetConfig | None = None) -> dict[str, Tensor]:
     """A LoRA file's tensors in the layout above. `config`: the model's, VideoCrafter2's where None.
 
-    Raises FileNotFoundError, MisfitError where the file is of no known layout or does not fit the model, or
-    CheckpointError where it is damaged; the message names file and tensor.
+    Raises FileNotFoundError, MisfitError where the file is a LoRA that does not fit the model, or CheckpointError where
+    it is damaged or something else, such as a whole checkpoint; the message names file and tensor.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"{path} is a folder; name the file in it, such as {path / 'adapter_model.safetensors'}"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such LoRA file")
     unet = _unet(config or UNetConfig.vc2())
@@ -147,15 +154,18 @@ def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[s
                 adapted[layer] = match["layer"].removeprefix("base_model.model.")
         else:
             unknown.append(name)
-    if unknown or not tensors:
+    if not tensors:
+        raise _nothing_of_this_model(path, state, unknown)
+    if unknown:
         raise MisfitError(
             f"{path}: {len(unknown)} of {len(state)} tensors belong to no layer of this model"
-            f" ({', '.join(unknown[:3]) or 'none are LoRA tensors'}); expected a LoRA for VideoCrafter2 in T2V-Turbo's,"
-            " PEFT's, kohya's or ComfyUI's layout"
+            f" ({', '.join(unknown[:3])}); expected {LAYOUTS}"
         )
     if text_encoders:
         log.warning(
-            "%s: %d tensors for the text encoder are left out; VideoCrafter2's is used as it is", path, text_encoders
+            "%s: %s for the text encoder left out; VideoCrafter2's is used as it is",
+            path,
+            plural(text_encoders, "tensor"),
         )
     given = by_layer(tensors)
     ranks = {
@@ -168,6 +178,26 @@ def _from_names(path: Path, state: dict[str, Tensor], unet: VideoUNet) -> dict[s
         if module in alphas:
             tensors.setdefault(f"{PREFIX}{layer}.alpha", torch.tensor(alphas[module]))
     return tensors
+
+
+def _nothing_of_this_model(path: Path, state: dict[str, Tensor], unknown: list[str]) -> CheckpointError:
+    """What a file is that has no tensor for a layer of this model, and what to do."""
+    model = foreign_model(state)
+    if any(name.endswith("input_blocks.0.0.weight") for name in state) and model != LORA:
+        return CheckpointError(
+            f"{path} holds the weights of a model ({model or 'a VideoCrafter checkpoint'}), not a LoRA; expected"
+            f" {LAYOUTS}. A checkpoint is loaded by itself; to add a LoRA to it, name the LoRA here, and this as the"
+            " model"
+        )
+    if not unknown:
+        return CheckpointError(
+            f"{path} is a LoRA for the text encoder alone, and VideoCrafter2's is used as it is; expected {LAYOUTS}"
+        )
+    is_lora = any(NAME.fullmatch(name) for name in unknown)
+    what = "is a LoRA for another network" if is_lora else f"is {model}, not a LoRA" if model else "holds no LoRA"
+    return CheckpointError(
+        f"{path} {what}: it has nothing for any layer of this model ({', '.join(unknown[:3])}); expected {LAYOUTS}"
+    )
 
 
 def _check(path: Path, tensors: dict[str, Tensor], unet: VideoUNet) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import CheckpointError
-from .archives import read_archive
+from .archives import as_text, read_archive
 
 # Above what any model of the family needs, and low enough that names and shapes alone take no time.
 MOST_TENSORS, MOST_HEADER, MOST_DIMENSIONS, LONGEST_SIDE = 20_000, 2**23, 5, 2**20
@@ -90,7 +90,9 @@ def _is_safetensors(path: Path) -> bool:
         if length > MOST_HEADER:
             raise CheckpointError(f"{path} has a header of {length} bytes; no checkpoint has one so long")
         return True
-    return path.suffix.lower() in (".safetensors", ".sft") and not start.startswith((b"PK\3\4", b"\x80\2\x8a\nl"))
+    if start.startswith((b"PK\3\4", b"\x80\2\x8a\nl")) or as_text(start):
+        return False
+    return path.suffix.lower() in (".safetensors", ".sft")
 
 
 def _incomplete(path: Path, error: Exception) -> CheckpointError:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .clips import Pass
-from .convolutions import of_tokens, over_time
+from .convolutions import of_size_one, over_time
 
 GROUPS = 32
 
@@ -85,7 +85,8 @@ class TransformerBlock(nn.Module):
         """
         if torch.is_grad_enabled():
             return x + self.ff(self.norm3(x))
-        for tokens in x.split(max(1, SLICE // (8 * x[0].nbytes))):
+        row = x.shape[1] * x.shape[2] * x.element_size()  # nbytes is not to be had while sizes are compiled as unknowns
+        for tokens in x.split(max(1, SLICE // (8 * row))):
             tokens += self.ff(self.norm3(tokens))
         return x
 
@@ -127,7 +128,9 @@ class Transformer(nn.Module):
         super().__init__()
 
         def projection(inputs: int, outputs: int) -> nn.Module:
-            return operations.Linear(inputs, outputs, **kw) if use_linear else of_tokens(conv)(inputs, outputs, 1, **kw)
+            if use_linear:
+                return operations.Linear(inputs, outputs, **kw)
+            return of_size_one(conv)(inputs, outputs, 1, **kw)
 
         self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kw)
         self.proj_in = projection(channels, inner)
@@ -148,11 +151,11 @@ class SpatialTransformer(Transformer):
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
         """x `[B*T, C, H, W]` -> the same shape."""
         h, w = x.shape[-2:]
-        tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
+        tokens = _project(self.proj_in, rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for depth, block in enumerate(self.transformer_blocks):
             tokens = block(tokens, pass_, depth)
         pass_.hooks.leave_transformer()
-        return x + rearrange(self.proj_out(tokens), "n (h w) c -> n c h w", h=h, w=w)
+        return x + rearrange(_project(self.proj_out, tokens), "n (h w) c -> n c h w", h=h, w=w)
 
 
 class TemporalTransformer(Transformer):
@@ -171,10 +174,24 @@ class TemporalTransformer(Transformer):
             return x
         t, (h, w) = pass_.clips.frames, x.shape[-2:]
         video = self.norm(rearrange(x, "(b t) c h w -> b c t h w", t=t))
-        tokens = self.proj_in(rearrange(video, "b c t h w -> (b h w) t c"))
+        tokens = _project(self.proj_in, rearrange(video, "b c t h w -> (b h w) t c"))
         for block in self.transformer_blocks:
             tokens = block(tokens, pass_)
-        return x + rearrange(self.proj_out(tokens), "(b h w) t c -> (b t) c h w", h=h, w=w)
+        out = rearrange(_project(self.proj_out, tokens), "(b h w) t c -> b t c h w", h=h, w=w)
+        return _added(x, out)
+
+
+def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """A transformer's projection of tokens `[N, L, C]`, which a convolution sees with the channels first."""
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d):
+        return layer(tokens)
+    x = tokens.transpose(1, 2)
+    return layer(x if isinstance(layer, nn.Conv1d) else x[..., None]).flatten(2).transpose(1, 2)
+
+
+def _added(x: Tensor, video: Tensor) -> Tensor:
+    """x `[B*T, C, H, W]` plus a view `[B, T, C, H, W]`, which is not folded as x is: that would copy it first."""
+    return (x.unflatten(0, video.shape[:2]) + video).flatten(0, 1)
 
 
 class TemporalConv(nn.Module):
@@ -187,7 +204,7 @@ class TemporalConv(nn.Module):
         super().__init__()
 
         def stage(*dropout: nn.Module) -> nn.Sequential:
-            conv = over_time(operations)(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
+            conv = over_time(operations.Conv3d)(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
             return nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), *dropout, conv)
 
         self.conv1 = stage()
@@ -198,7 +215,7 @@ class TemporalConv(nn.Module):
         if not pass_.clips.conv:
             return x
         video = rearrange(x, "(b t) c h w -> b c t h w", t=pass_.clips.frames)
-        return x + rearrange(self.conv4(self.conv3(self.conv2(self.conv1(video)))), "b c t h w -> (b t) c h w")
+        return _added(x, self.conv4(self.conv3(self.conv2(self.conv1(video)))).transpose(1, 2))
 
 
 class ResBlock(nn.Module):

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from ..pipeline import Settings
-from . import parallel
+from ..plural import plural
+from . import cost, parallel
 from .cards import CARDS, Card
 from .cost import A100, figure
 from .data.stream import Stream
@@ -64,7 +65,8 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
     if needs.encode_flops:
         compute += f", {figure(needs.encode_flops / 1e12)} to encode it"
     yield compute
-    yield f"in all: {figure(needs.a100_hours)} A100-hours (at 40 % of 312 TFLOP/s)"
+    rate = f"{100 * cost.UTILISATION:.0f} % of {A100 / 1e12:.0f} TFLOP/s"
+    yield f"in all: {figure(needs.a100_hours)} A100-hours (at {rate})"
     total = memory(recipe, needs, processes) / GB
     yield (
         f"memory: about {figure(total)} GB a process on {processes}, of which {figure(needs.static / GB)} GB are"
@@ -72,7 +74,7 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
     )
     device = torch.cuda.get_device_properties(0).total_memory / GB if torch.cuda.is_available() else None
     if card or device:
-        yield from _propose(recipe, needs, card or Card(device or 0.0, 0.0), processes)
+        yield from proposals(recipe, needs, card or Card(device or 0.0, 0.0), processes)
     if device and not card and total > device:
         raise RecipeError(
             f"this device has {device:.1f} GB and about {total:.1f} are needed; see what is proposed, or try"
@@ -80,26 +82,49 @@ def describe(recipe: Recipe, processes: int = 1, card: Card | None = None) -> It
         )
 
 
-def _propose(recipe: Recipe, needs: Estimate, card: Card, processes: int) -> Iterator[str]:
-    """How to compute on a card, and what that costs."""
-    best = propose(recipe, needs, USED * card.memory * GB, processes)
+def proposals(recipe: Recipe, needs: Estimate, card: Card, processes: int) -> Iterator[str]:
+    """How to compute on a card, and what that costs: as the recipe says, or by what is to be changed in it."""
+    room = USED * card.memory * GB
+    best = propose(recipe, needs, room, processes)
     name = next((name for name, known in CARDS.items() if known == card), f"{card.memory:.0f} GB")
     if best is None:
         least = memory(computed(recipe, True, 1), needs, processes) / GB
         raise RecipeError(
-            f"{name}: nothing fits; even one at a time and computed again throughout {least:.1f} GB are needed, and"
-            f" {USED:.0%} of the card may be used. Try compute.precision=bf16, learn.how=lora,"
-            " optimizer.kind=adamw8bit, or compute.sharding=full on more processes"
+            f"{name}: nothing fits. The least is {figure(least)} GB, with compute.gradient_checkpointing=true"
+            f" compute.micro_batch=1, for which a card must have {figure(least / USED)}: {USED:.0%} of it may be used."
+            " Try compute.precision=bf16, learn.how=lora, optimizer.kind=adamw8bit, or compute.sharding=full on more"
+            " processes"
         )
-    where, micro = best.recipe.compute.gradient_checkpointing, best.recipe.compute.micro_batch
-    levels = str(where).lower() if isinstance(where, bool) else str(list(where)).replace(" ", "")
-    cost = f"{best.a100_hours:,.1f} A100-hours in all"
-    if card.peak and card.peak != A100:
-        cost += f", {best.a100_hours * A100 / card.peak:,.1f} hours of this card"
-    yield (
-        f"proposed for {name}: compute.gradient_checkpointing={levels} compute.micro_batch={micro or 'null'}; about"
-        f" {best.bytes / GB:.1f} GB a process, {cost}"
-    )
+
+    def hours_in_words(hours: float) -> str:
+        text = f"{figure(hours)} A100-hours in all"
+        return text + (f", {figure(hours * A100 / card.peak)} hours of this card" if card.peak not in (0, A100) else "")
+
+    size = memory(recipe, needs, processes)
+    changes = _changes(recipe, best.recipe, needs.levels, processes)
+    as_it_is = f"{figure(size / GB)} GB a process of {figure(room / GB)} that may be used"
+    proposed = f"{' '.join(changes)}; about {figure(best.bytes / GB)} GB a process, {hours_in_words(best.a100_hours)}"
+    if not changes:
+        yield f"{name}: fits as it is, about {as_it_is}, {hours_in_words(best.a100_hours)}"
+    elif size <= room:
+        yield f"{name}: fits as it is, about {as_it_is}, {hours_in_words(needs.a100_hours)}"
+        yield f"{name}: makes more of the card: {proposed}"
+    else:
+        yield f"{name}: does not fit as it is, about {as_it_is}; proposed: {proposed}"
+
+
+def _changes(recipe: Recipe, other: Recipe, levels: int, processes: int) -> list[str]:
+    """What in `compute` makes `other` of the recipe, as overrides; none for the same computation in other words."""
+    then, now = recipe.compute, other.compute
+    changes = []
+    if cost.checkpointed(recipe, levels) != cost.checkpointed(other, levels):
+        where = now.gradient_checkpointing
+        value = str(where).lower() if isinstance(where, bool) else str(list(where)).replace(" ", "")
+        changes.append(f"compute.gradient_checkpointing={value}")
+    share = max(1, recipe.batch // processes)
+    if (then.micro_batch or share) != (now.micro_batch or share):
+        changes.append(f"compute.micro_batch={now.micro_batch or 'null'}")
+    return changes
 
 
 def _weights(recipe: Recipe) -> Iterator[str]:
@@ -145,7 +170,7 @@ def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[s
         except BrokenSample as error:
             broken.append(str(error))
     count, held_out = len(stream.source), len(stream.order.held_out)
-    yield f"{stream.name}: {count} {stream.section.kind} samples, {held_out} of them held out"
+    yield f"{stream.name}: {plural(count, f'{stream.section.kind} sample')}, of which {held_out} held out"
     unusable = f"{stream.name}: {len(broken)} of the {tried} samples that were tried cannot be used"
     reasons = "".join(f"\n  {reason}" for reason in broken)
     if tried < len(stream.order):  # a few of many: their share says little, unless it is most of them
@@ -155,4 +180,4 @@ def _source(recipe: Recipe, medium: str, number: int, cache: Path) -> Iterator[s
         limit = f"data.broken_share ({allowed:.0%}) allows"
     if len(broken) > allowed * tried:
         raise SourceError(f"{unusable}, more than {limit}:{reasons}")
-    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {tried} samples were tried, all can be used"
+    yield f"{unusable}:{reasons}" if broken else f"{stream.name}: {plural(tried, 'sample')} tried, all can be used"

@@ -19,7 +19,7 @@ from .sources.source import Source
 
 COUNTS = Path(__file__).parent / "counts.json"
 A100 = 312e12  # bf16 FLOP/s, by the data sheet
-UTILISATION = 0.4  # share of it that a good training run reaches
+UTILISATION = 0.4  # the share of it that is assumed wherever a rate is not measured (MFU)
 
 
 def a100_hours(recipe: Recipe) -> float:
@@ -47,10 +47,16 @@ def figure(value: float) -> str:
 def unet_config(recipe: Recipe) -> UNetConfig:
     """Of the file that the recipe starts from, where it is there, else of what the recipe says."""
     if recipe.init.unet and recipe.init.unet.is_file():
-        from ..files import checkpoint  # and with it torch, which takes a second to import
-
-        return checkpoint.load(recipe.init.unet).config
+        return _config_in(recipe.init.unet, recipe.init.unet.stat().st_mtime_ns)
     return as_config(UNetConfig, recipe.networks.unet)
+
+
+@lru_cache(1)
+def _config_in(path: Path, changed: int) -> UNetConfig:
+    """Of a checkpoint that was `changed` then: it is asked for at every proposal, and reading it takes seconds."""
+    from ..files import checkpoint  # and with it torch, which takes a second to import
+
+    return checkpoint.load(path).config
 
 
 def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = True) -> float:

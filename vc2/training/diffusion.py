@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from ..networks.compiled import compile_layers
 from ..networks.unet import VideoUNet
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from . import cost, kernels, preview, validate
@@ -72,7 +73,7 @@ class DiffusionObjective(Objective[Batch]):
         self.model.use_attention("auto")
         self.model.to(self.device)
         if self.recipe.compute.compile:
-            kernels.compile_layers(self.model)
+            compile_layers(self.model)
 
     def files(self, medium: str) -> str:
         return self.streams[medium].files()

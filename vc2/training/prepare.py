@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
+from ..plural import plural
 from .data.prepared import EMPTY, FLIPPED, INDEX, MOMENTS, SHARD, TABLE, TEXT, folder_of
 from .data.readers import read_ahead
 from .data.stream import Stream, mirrored
@@ -120,7 +121,7 @@ def _judge_skipped(stream: Stream, folder: Path, warn: bool) -> None:
     """
     broken, names = _broken(folder), folder / f"*{SKIPPED}"
     if broken and warn:
-        log.warning("%d samples could not be used; %s name them", broken, names)
+        log.warning("%s could not be used, named in %s", plural(broken, "sample"), names)
     if _too_many(broken, stream):
         raise SourceError(
             f"{broken} of {len(stream.source)} samples of {stream.name} could not be used, more than data.broken_share"

@@ -6,9 +6,9 @@ nearest right one.
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -16,9 +16,11 @@ import yaml
 from pydantic import ValidationError
 
 from .errors import RecipeError
+from .nearest import did_you_mean
 from .recipe import Recipe
 from .section import Section
 from .sources.kinds import KINDS
+from .sources.source import Source
 
 # In a wheel, beside this file; in a checkout, where people edit them.
 BUNDLED = Path(__file__).parent / "recipes"
@@ -135,13 +137,22 @@ def _explain(error) -> str:
             if isinstance(name, int):  # of a list; its kind comes next
                 continue
             section = KINDS[name] if name in KINDS else _section(section.model_fields[name].annotation)
-        near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, 1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"the keys there are {', '.join(section.model_fields)}"
-        return f"unknown key {key}; {hint}"
+        above = key.rpartition(".")[0]
+        beside = [f"{above}.{name}" if above else name for name in section.model_fields]
+        return f"unknown key {key}; {did_you_mean(key, [*beside, *_keys_but_of_sources(Recipe)])}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
         return message
     return f"{key}: {message}" + (f", found {value!r}" if error["type"] != "value_error" else "")
+
+
+def _keys_but_of_sources(section: type[Section], above: str = "") -> Iterator[str]:
+    """All dotted keys that every recipe has; those of a source depend on its kind."""
+    for name, field in section.model_fields.items():
+        yield above + name
+        below = _section(field.annotation)
+        if below is not None and not issubclass(below, Source):
+            yield from _keys_but_of_sources(below, f"{above}{name}.")
 
 
 def _section(annotation: Any) -> Any:

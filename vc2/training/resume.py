@@ -4,13 +4,13 @@ they are allowed by name (`--allow optimizer.lr`).
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
+from .nearest import did_you_mean
 from .objective import Objective
 from .recipe import Recipe, as_written, sections_of
 from .sources.source import is_content
@@ -98,8 +98,7 @@ def check_allowed(recipe: Recipe, allow: Sequence[str]) -> None:
         if _within(key, FIXED):
             raise RecipeError(f"--allow {key}: a checkpoint fits no other {key}; train under another name (name=...)")
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, 1, cutoff=0.5)
-            raise RecipeError(f"--allow {key}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
+            raise RecipeError(f"--allow {key}: unknown key; {did_you_mean(key, keys)}")
 
 
 def _within(key: str, sections: Sequence[str]) -> bool:

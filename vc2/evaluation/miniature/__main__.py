@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run, report."""
+"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run, report, clips."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     which = report.add_mutually_exclusive_group()
     which.add_argument("--pilot", action="store_true", help="of the pilot's seeds, in runs/paper/pilot")
     which.add_argument("--quick", action="store_true", help="of the sketch, in runs/paper-quick/report")
+    clips = commands.add_parser("clips", help="a finished seed's clips as sets of mp4, for people to rate")
+    clips.add_argument("--seed", type=int, required=True)
+    clips.add_argument("--arms", nargs="+", metavar="ARM", help="default: those of the pairs that docs/rating.md fixes")
+    clips.add_argument("--quick", action="store_true", help="of the sketch")
     return parser.parse_args(argv)
 
 
@@ -98,6 +102,18 @@ def report(args: argparse.Namespace) -> None:
     print(f"{len(evidence.seeds)} finished seeds: {layout.folder / PAGE}")
 
 
+def clips(args: argparse.Namespace) -> None:
+    """Raises RecipeError for what is not there."""
+    from . import layouts
+    from .clips import RATED, export, rating
+    from .evidence import gather
+
+    layout = layouts.of_kind("sketch" if args.quick else "pilot" if args.seed in PILOT_SEEDS else "counted")
+    evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
+    folders = export(evidence, layout.place, args.seed, args.arms or RATED)
+    print("\n".join([*map(str, folders), "", "To have them rated, blind:", rating(folders)]))
+
+
 def spread(workers: int, argv: list[str]) -> int:
     """The same command in several processes of one thread each; the exit status of the first that failed."""
     command = [sys.executable, "-m", "vc2.evaluation.miniature", *argv, "--workers", "1"]
@@ -130,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
             rates()
         elif args.command == "report":
             report(args)
+        elif args.command == "clips":
+            clips(args)
         else:
             run(args)
         return 0

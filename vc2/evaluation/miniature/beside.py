@@ -68,6 +68,34 @@ def _excess_rise(measure: Callable[[Results, str], float], p: str, f: str) -> Va
     return _last(measure, (1, p), (-1, "P-base"), (-1, f), (1, "F-base"))
 
 
+def _with_object(arm: str) -> Value:
+    """How much motion error rises from the base, over the clips in which both models show one object."""
+
+    def value(seed: Seed) -> float | None:
+        rows = [seed.results.rows.get(name) for name in (arm, f"{arm[0]}-base")]
+        if None in rows:
+            return None
+        speeds, errors = ([row[name] for row in rows if row] for name in ("speed", "motion_error"))
+        rises = [
+            after - before
+            for after, before, *speed in zip(*errors, *speeds, strict=True)
+            if all(one is not None for one in speed)
+        ]
+        return float(np.mean(rises)) if rises else None
+
+    return value
+
+
+def _less(first: Value, second: Value) -> Value:
+    """The first less the second, where a seed has both."""
+
+    def value(seed: Seed) -> float | None:
+        a, b = first(seed), second(seed)
+        return None if a is None or b is None else a - b
+
+    return value
+
+
 def _at(stops: Sequence[Stop], along: Callable[[Stop], float | None], level: float) -> float | None:
     """Motion error where the way first passes a level, between two stops in proportion."""
     for before, after in pairwise(stops):
@@ -127,6 +155,10 @@ def _some(measure: str, *signs: tuple[float, str, Mapping[str, Any]]) -> Value:
     return value
 
 
+def _to_clean(results: Results, arm: str) -> float:
+    return float(results.rows[arm]["distance"]["clean"])
+
+
 def _claim_1(how: str, part: str) -> list[Contrast]:
     p, f = f"P-{how}-LORA", f"F-{how}-LORA"
     more = f"{p} loses more of its motion than {f}"
@@ -134,6 +166,19 @@ def _claim_1(how: str, part: str) -> list[Contrast]:
         Contrast("equal watermark", (1,), more, _matched(p, f, _measure("watermark"), falls=True)),
         Contrast("equal defect", (1,), more, _matched(p, f, _measure("defect"), falls=True)),
         Contrast(f"equal change of the {part} weights", (1,), more, _matched(p, f, _change(part), falls=False)),
+        Contrast(
+            "motion error itself, and not its share (P-base has less to lose)",
+            (1,),
+            f"motion error rises more from P-base to {p} than from F-base to {f}",
+            _excess_rise(Results.motion, p, f),
+        ),
+        Contrast("only clips with an object, before and after", (1,), more, _less(_with_object(p), _with_object(f))),
+        Contrast(
+            "where they end, not how far they came",
+            (1,),
+            f"{p} has more motion error than {f}",
+            _last(Results.motion, (1, p), (-1, f)),
+        ),
         Contrast(
             "images pass the temporal convolutions",
             (1,),
@@ -160,8 +205,8 @@ CONTRASTS = (
     Contrast(
         "images pass the temporal convolutions",
         (2,),
-        "defects fall more from P-base to P-Spa-LORA than from F-base to F-Spa-LORA, also with `image_temporal: full`",
-        _last(Results.defect, (1, "P-base"), (-1, "P-Spa-LORA-full"), (-1, "F-base"), (1, "F-Spa-LORA-full")),
+        "F-Spa-LORA has more defects than P-Spa-LORA, also with `image_temporal: full`",
+        _last(Results.defect, (1, "F-Spa-LORA-full"), (-1, "P-Spa-LORA-full")),
     ),
     Contrast(
         "images pass the temporal convolutions",
@@ -174,6 +219,12 @@ CONTRASTS = (
         (2,),
         "P-Spa-LORA on low-quality stills has less defect than P-base",
         _last(Results.defect, (1, "P-base"), (-1, "P-Spa-LORA-sham")),
+    ),
+    Contrast(
+        "how far they came, not where they end",
+        (2,),
+        "defects fall more from P-base to P-Spa-LORA than from F-base to F-Spa-LORA",
+        _last(Results.defect, (1, "P-base"), (-1, "P-Spa-LORA"), (-1, "F-base"), (1, "F-Spa-LORA")),
     ),
     Contrast(
         "equal defect",
@@ -201,6 +252,12 @@ CONTRASTS = (
     ),
     _laion("held-out pairs", "F-Spa-DIR (1000 steps) has more held-out pairs right than F-Spa-DIR-LAION at 400"),
     _laion("seen pairs", "F-Spa-DIR (1000 steps) has more seen pairs right than F-Spa-DIR-LAION at 400"),
+    Contrast(
+        "distance to clean videos",
+        (5,),
+        "F-Spa-DIR is nearer to clean videos of the same pairs than F-base",
+        _last(_to_clean, (1, "F-base"), (-1, "F-Spa-DIR")),
+    ),
     Contrast(
         "a random change as large as F-Spa-DIR's",
         (5,),

@@ -93,22 +93,25 @@ class Claim:
     parts: tuple[Part, ...]
 
 
-def _rise(measure: Callable[[Results, str], float], arm: str) -> Callable[[Results], float]:
-    """How much a measure rises from the arm's base."""
-    return lambda r: measure(r, arm) - measure(r, f"{arm[0]}-base")
+def _lost(r: Results, arm: str) -> float:
+    """The share of its base's motion that an arm has lost: 0 is none, 1 all; below 0 it has gained. A base that stands
+    still has nothing to lose, and one that hardly moves less than another.
+    """
+    before, after = r.motion(f"{arm[0]}-base"), r.motion(arm)
+    return (after - before) / (1 - before) if before < 1 else 0.0
 
 
 def _harm(how: str) -> Callable[[Results], float]:
-    p, f = _rise(Results.motion, f"P-{how}-LORA"), _rise(Results.motion, f"F-{how}-LORA")
-    return lambda r: p(r) - f(r)
+    return lambda r: _lost(r, f"P-{how}-LORA") - _lost(r, f"F-{how}-LORA")
+
+
+LEAST_GAIN = 0.2  # in defect, of which a share is still a share of something
 
 
 def _relative_defect(r: Results) -> float:
     """F-Spa-DIR's defect less F-Spa-Temp-DIR's, as a share of what the better of them takes off the base's."""
     spatial, both, base = (r.defect(arm) for arm in ("F-Spa-DIR", "F-Spa-Temp-DIR", "F-base"))
-    gain = base - min(spatial, both)
-    # Where neither takes anything off, nothing can be a quarter of it.
-    return (spatial - both) / gain if gain > 0 else np.sign(spatial - both)
+    return (spatial - both) / max(base - min(spatial, both), LEAST_GAIN)
 
 
 CLAIMS = (
@@ -116,22 +119,26 @@ CLAIMS = (
         1,
         "Finetuned by LoRA, a partially trained base loses more of its motion than a fully trained one.",
         (
-            Part("spatial LoRA: motion error rises more from P-base than from F-base", _harm("Spa")),
-            Part("temporal LoRA: motion error rises more from P-base than from F-base", _harm("Temp")),
+            Part("spatial LoRA: P loses a larger share of its base's motion than F", _harm("Spa")),
+            Part("temporal LoRA: P loses a larger share of its base's motion than F", _harm("Temp")),
         ),
     ),
     Claim(
         2,
-        "A fully trained base holds on to its picture: spatial LoRA mends P more than F, and temporal LoRA leaves F its"
-        " watermark.",
+        "A fully trained base holds on to its picture: spatial LoRA leaves F more defects than P, and temporal LoRA its"
+        " watermark, which training theta_S directly takes away.",
         (
             Part(
-                "spatial LoRA: defects fall more from P-base than from F-base",
-                lambda r: _rise(Results.defect, "F-Spa-LORA")(r) - _rise(Results.defect, "P-Spa-LORA")(r),
+                "F-Spa-LORA has more defects than P-Spa-LORA",
+                lambda r: r.defect("F-Spa-LORA") - r.defect("P-Spa-LORA"),
             ),
             Part(
-                "F-Temp-LORA keeps more than half of F-base's watermark",
-                lambda r: r.watermark("F-Temp-LORA") - 0.5 * r.watermark("F-base"),
+                "F-Temp-LORA keeps more than half of F-base's watermark, and F-Spa-DIR less",
+                # Where nothing takes the watermark away, it is no merit to keep it.
+                lambda r: min(
+                    r.watermark("F-Temp-LORA") - 0.5 * r.watermark("F-base"),
+                    0.5 * r.watermark("F-base") - r.watermark("F-Spa-DIR"),
+                ),
             ),
         ),
     ),
@@ -177,12 +184,15 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a claim: "confirmed", "refuted" or "undecided"; each part's values over seeds, and the adjusted p-value."""
+    """Of a claim: "confirmed", "refuted" or "undecided"; each part's values over seeds, and the corrected p-values of
+    "it does not hold" and of "no part is the other way".
+    """
 
     claim: Claim
     verdict: str
     values: tuple[tuple[float, ...], ...]
     p_value: float
+    p_against: float
 
 
 def decide(seeds: Sequence[Results]) -> list[Outcome]:
@@ -198,5 +208,5 @@ def decide(seeds: Sequence[Results]) -> list[Outcome]:
     outcomes = []
     for claim, of_parts, p, q in zip(CLAIMS, values, in_favour, against, strict=True):
         verdict = "confirmed" if p < ALPHA else "refuted" if q < ALPHA else "undecided"
-        outcomes.append(Outcome(claim, verdict, tuple(tuple(v) for v in of_parts), p))
+        outcomes.append(Outcome(claim, verdict, tuple(tuple(v) for v in of_parts), p, q))
     return outcomes

@@ -23,6 +23,19 @@ FPS = 8
 Clips = list[np.ndarray]
 
 
+# Of a seed's bases (`of_a_seed`); which of them each claim needs, and in which share of the seeds one may fail.
+FOLLOWS, SEEN_PAIRS = "F-base: direction", "F-base: colour and shape of seen pairs"
+P_MOVES, HELD_OUT = "P-base: motion error", "F-base: all right, held-out pairs"
+NEEDS = {
+    1: (FOLLOWS, SEEN_PAIRS, P_MOVES),
+    2: (FOLLOWS, SEEN_PAIRS, P_MOVES),
+    3: (FOLLOWS, SEEN_PAIRS),
+    4: (HELD_OUT,),
+    5: (FOLLOWS, SEEN_PAIRS),
+}
+TOLERATED = 2 / 8
+
+
 @dataclass(frozen=True)
 class Gate:
     """`value` must be at least, or at most, `bound`."""
@@ -148,12 +161,10 @@ def of_a_seed(results: Sequence[rows.Row]) -> list[Gate]:
         return share_right(last[arm], attribute, held_out)
 
     return [
-        Gate("F-base: direction", share("F-base", "direction"), 0.8),
-        Gate("P-base: motion error", float(np.mean(last["P-base"]["motion_error"])), 0.8, at_most=True),
-        Gate("F-base: all right, held-out pairs", share("F-base", "joint", True), 0.8, at_most=True),
-        Gate(
-            "F-base: colour and shape of seen pairs", min(share("F-base", a, False) for a in ("colour", "shape")), 0.8
-        ),
+        Gate(FOLLOWS, share("F-base", "direction"), 0.8),
+        Gate(P_MOVES, float(np.mean(last["P-base"]["motion_error"])), 0.8, at_most=True),
+        Gate(HELD_OUT, share("F-base", "joint", True), 0.8, at_most=True),
+        Gate(SEEN_PAIRS, min(share("F-base", a, False) for a in ("colour", "shape")), 0.8),
     ]
 
 

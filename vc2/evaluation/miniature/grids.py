@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ...training.rng import torch_generator
 from ...training.sources import paper_world, world
 from .arms import Place
+from .clips import clips_file
 from .evidence import Evidence, Seed
 from .gates import FPS
-from .rows import Row
 from .score import scenes
 
 MODELS = (
@@ -66,12 +66,6 @@ def choose(evidence: Evidence) -> Choice | None:
         by_motion["random"][name] = int(rng.integers(len(order)))
     prompts = rng.choice(len(scenes()), PROMPTS, replace=False)
     return Choice(seed.number, by_motion, [int(index) for index in prompts])
-
-
-def clips_file(place: Place, seed: int, row: Row) -> Path:
-    """Where the runner has left the clips of a row."""
-    kind = f"{row['step']}-{row['weights']}-fps{row['fps']}"
-    return place.root / f"seed-{seed}" / row["arm"] / f"clips-{kind}.npz"
 
 
 def draw(choice: Choice, seed: Seed, place: Place, folder: Path) -> bool:

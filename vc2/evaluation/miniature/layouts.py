@@ -22,6 +22,16 @@ class Layout:
     def calibration(self) -> Path:
         return self.gates.with_name("calibration.json")
 
+    @property
+    def rates(self) -> Path:
+        """Rows of the pilot's comparison of learning rates, which may not be there."""
+        return self.gates.with_name("rates.jsonl")
+
+    @property
+    def votes(self) -> Path:
+        """A folder of `rate`, which may not be there."""
+        return self.folder / "votes"
+
 
 def of_kind(kind: str) -> Layout:
     """Of the seeds that count (docs/miniature), of the pilot's, or of a sketch."""

@@ -121,7 +121,9 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    """With a sign, unless it rounds to nothing."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("-0.00", "+0.00") else text.replace("-", "\N{MINUS SIGN}")
 
 
 Way = Sequence[tuple[int, float, float]]  # step, defect, motion error
@@ -147,7 +149,7 @@ def trajectories(ways: Mapping[str, Way]) -> str:
             )
 
         training = "temporal layers alone" if base == "P" else "all layers"
-        body.append(_text(left, 30, f"from {base}-base ({training} saw the videos)", "ink bold"))
+        body.append(_text(left, 30, f"{base}-base: {training} saw the videos", "ink bold"))
         for defect in _ticks(x_low, x_high):
             x, _ = place(defect, y_low)
             body.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + size}"/>')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,8 @@ import jinja2
 import numpy as np
 
 from ...training.sources.paper_world import world_hash
-from . import gallery, grids, plots
+from ..report.material import replace_text
+from . import gallery, grids, plots, rates, rows
 from .arms import ROWS, SNAPSHOTS
 from .beside import Seen, dominating, look
 from .calibration import measured, trained_weights
@@ -22,11 +22,13 @@ from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
 from .layouts import Layout
 from .score import scenes
 from .tables import MEASURES, TABLE_3, Preference, Spread, mean_trajectory, of_row, table_3, table_4
-from .verdicts import Verdict, verdicts
+from .verdicts import Verdict, in_a_sentence, verdicts
 
 log = logging.getLogger(__name__)
 
 PAGE, NUMBERS, FOREST, WAYS = "README.md", "report.json", "forest.svg", "trajectories.svg"
+FRONT = "../../README.md"  # the repository's front page, from docs/miniature
+HOW_IT_STANDS = re.compile(r"(?<=<!-- verdicts -->).*?(?=<!-- /verdicts -->)", re.DOTALL)
 IN_THE_PAPER = {
     1: "Table 4: people prefer F-Spa-LORA's motion to P-Spa-LORA's (87 %) and F-Temp-LORA's to P-Temp-LORA's (73 %).",
     2: "Table 3: P-Spa-LORA has technical quality 72.74, F-Spa-LORA 59.60; F-Temp-LORA keeps the watermark.",
@@ -40,13 +42,12 @@ def write(layout: Layout) -> Evidence:
     """Write the report. Raises RecipeError for rows that do not belong here, OSError."""
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
     layout.folder.mkdir(parents=True, exist_ok=True)
-    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make=bool(evidence.seeds))
+    make = bool(evidence.seeds) and layout.kind != "sketch"  # it takes a minute
+    known = measured(layout.calibration, layout.place.encoders, dict(evidence.encoders), make)
     choice = grids.choose(evidence)
     _draw_grids(layout, evidence, choice)
     for name, text in files(layout, evidence, known).items():
-        temporary = layout.folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, layout.folder / name)
+        replace_text(layout.folder / name, text)
     if page := gallery.write(evidence, layout.place):
         log.info("all clips of a seed: %s", page)
     return evidence
@@ -73,7 +74,7 @@ def regenerate(layout: Layout) -> dict[str, str]:
 
 
 def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> dict[str, str]:
-    """Every file that follows from the rows, by name."""
+    """Every file that follows from the rows, by name; the repository's front page has a sentence that does."""
     decided, seeds = verdicts(evidence), evidence.seeds
     findings = Findings(table_3(seeds), table_4(seeds), look(seeds), dominating(seeds))
     written = {NUMBERS: json.dumps(numbers(evidence, decided, findings), indent=1) + "\n"}
@@ -81,6 +82,10 @@ def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> di
     if seeds:
         written[FOREST] = plots.forest(decided)
         written[WAYS] = plots.trajectories({arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS})
+    front = layout.folder / FRONT
+    if layout.kind == "counted" and front.is_file():
+        sentence = in_a_sentence(evidence, decided)
+        written[FRONT] = HOW_IT_STANDS.sub(lambda _: sentence, front.read_text(encoding="utf-8"))
     return written
 
 
@@ -108,6 +113,7 @@ def page(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters["signed"] = lambda value: "\N{EN DASH}" if value is None else plots.signed(value)
     environment.tests["about"] = lambda claims, number: number in claims
     calibration = [{"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))} for row in known]
     text = environment.get_template("report.md.jinja").render(
@@ -130,6 +136,8 @@ def page(
         **vars(findings),
         grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
         choice=choice,
+        rates=rates.table(rows.read(layout.rates)) if layout.rates.is_file() else [],
+        votes=_votes(layout),
         world_gates=evidence.world_gates,
         seed_gates=_seed_gates(seeds),
         world=world_hash(),
@@ -141,6 +149,16 @@ def page(
         scoring_hours=_hours(seeds, "scoring"),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _votes(layout: Layout) -> dict[str, Any] | None:
+    """Tables of people's votes on these clips, None where nobody has voted."""
+    if not layout.votes.is_dir():
+        return None
+    from ..rate import results  # whose libraries nothing else here needs
+
+    tree: dict[str, Any] = json.loads(results.regenerate(layout.votes)[results.NUMBERS])
+    return tree if tree["votes"] else None
 
 
 def reading(seen: Seen) -> str:
@@ -221,6 +239,7 @@ def _claim(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "why": verdict.why,
         "corrected p": verdict.p_value,
+        "corrected p of the opposite": verdict.p_against,
         "parts": [
             {
                 "says": tested.part.says,

@@ -7,6 +7,7 @@ rows; so what was stopped anywhere goes on.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -77,7 +78,15 @@ class Runner:
                 time.sleep(PATIENCE)
 
     def check(self) -> None:
-        """Raises RecipeError where rows that are there do not belong to this code."""
+        """Raises RecipeError where the gates are of other encoders, or rows that are there not of this code."""
+        if self.counted:
+            gates = encoders.GATES
+            measured = json.loads(gates.read_text(encoding="utf-8"))["encoders"] if gates.is_file() else "none"
+            if measured != self.fingerprints:
+                raise RecipeError(
+                    f"{gates} is of encoders {measured}, and {self.place.encoders} holds {self.fingerprints}; run"
+                    " `python -m vc2.evaluation.miniature gates`, and commit what it writes before the seeds that count"
+                )
         for seed in self.seeds:
             for row in rows.read(rows.path_of(self.folder, seed)):
                 wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}

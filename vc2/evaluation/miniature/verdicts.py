@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,19 +10,8 @@ import numpy as np
 
 from .. import statistics
 from .claims import CLAIMS, Claim, Part, decide
-from .evidence import Evidence
-
-# The gates of a seed's bases (`gates.of_a_seed`) that each claim needs.
-FOLLOWS, SEEN_PAIRS = "F-base: direction", "F-base: colour and shape of seen pairs"
-P_MOVES, HELD_OUT = "P-base: motion error", "F-base: all right, held-out pairs"
-NEEDS = {
-    1: (FOLLOWS, SEEN_PAIRS, P_MOVES),
-    2: (FOLLOWS, SEEN_PAIRS, P_MOVES),
-    3: (FOLLOWS, SEEN_PAIRS),
-    4: (HELD_OUT,),
-    5: (FOLLOWS, SEEN_PAIRS),
-}
-TOLERATED = 2 / 8  # share of the seeds in which a gate may fail
+from .evidence import REGISTERED_SEEDS, Evidence
+from .gates import NEEDS, TOLERATED
 
 OPEN = "not run yet"
 SKETCH = "not decided"
@@ -57,13 +47,14 @@ class Tested:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`p_value` is corrected by Holm over the claims; None where nothing was run."""
+    """`p_value` and `p_against`, of the opposite, are corrected by Holm over the claims; None where nothing was run."""
 
     claim: Claim
     verdict: str
     why: str
     parts: tuple[Tested, ...]
     p_value: float | None
+    p_against: float | None = None
 
 
 def failed_gates(evidence: Evidence) -> dict[str, list[int]]:
@@ -87,6 +78,7 @@ def verdicts(evidence: Evidence) -> list[Verdict]:
             *_verdict(evidence, failed, outcome.claim.number, outcome.verdict),
             tuple(Tested.of(*both) for both in zip(outcome.claim.parts, outcome.values, strict=True)),
             outcome.p_value,
+            outcome.p_against,
         )
         for outcome in decide([seed.results for seed in evidence.seeds])
     ]
@@ -103,6 +95,18 @@ def _verdict(evidence: Evidence, failed: Mapping[str, list[int]], number: int, t
         if len(seeds) > TOLERATED * len(evidence.seeds):
             return UNTESTABLE, f"gate failed: {name}, in {_of_seeds(seeds)} of {len(evidence.seeds)} finished"
     return tested, ""
+
+
+def in_a_sentence(evidence: Evidence, decided: Sequence[Verdict]) -> str:
+    """How it stands, for the repository's front page."""
+    done = len(evidence.seeds)
+    if not done:
+        return "no seed counted yet"
+    if done < REGISTERED_SEEDS:
+        return f"{done} of {REGISTERED_SEEDS} seeds counted, so nothing is decided yet"
+    counts = Counter(verdict.verdict for verdict in decided)
+    of_each = [f"{counts[name]} {name}" for name in ("confirmed", "refuted", "undecided", UNTESTABLE) if counts[name]]
+    return f"of its {len(decided)} claims {', '.join(of_each)}, over {done} training seeds"
 
 
 def _of_seeds(numbers: Sequence[int]) -> str:

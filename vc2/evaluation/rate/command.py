@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .. import suites
 from ..sets import read_manifest
-from . import results
+from . import metrics, results
 from .server import Rating, application
 from .session import QUESTIONS, SESSION, Session, begin
 
@@ -29,6 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompts", type=int, help="how many, drawn by the seed (default: all)")
     parser.add_argument("--seeds", type=int, default=1, help="clips of a prompt (default: 1)")
+    parser.add_argument(
+        "--meet",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="two sets that meet; repeatable (default: every two)",
+    )
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="pairs of clips, spread over meetings and prompts (default: all)"
+    )
+    parser.add_argument("--rows", type=Path, nargs="+", default=[], metavar="FILE", help="scores that lie elsewhere")
     parser.add_argument("--seed", type=int, default=0, help="of sides and order (default: 0)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in your network rate, too")
     parser.add_argument("--port", type=int, default=8200)
@@ -42,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         rating = Rating(session, args.out)
         log.info("rate at http://%s:%d until Ctrl-C; votes go to %s", args.host, args.port, rating.path)
         web.run_app(application(rating, args.host), host=args.host, port=args.port, print=None, access_log=None)
+    metrics.keep_scores(session, args.out, args.rows)
     results.write(args.out)
     log.info("%s", args.out / results.RESULTS)
     return 0
@@ -64,7 +77,8 @@ def _session(args: argparse.Namespace) -> Session:
     if suite is None:
         log.warning("no suite is named, so that raters see no prompts (--suite)")
     questions = [question for question in args.questions.split(",") if question]
-    session = begin(args.sets, suite, questions, args.prompts, args.seeds, args.seed)
+    meetings = [(first, second) for first, second in args.meet]
+    session = begin(args.sets, suite, questions, args.prompts, args.seeds, args.seed, meetings, args.pairs)
     args.out.mkdir(parents=True, exist_ok=True)
     session.save(args.out)
     return session

@@ -1,4 +1,4 @@
-"""Tables of votes: `results.md` and `results.json`, made from `session.json` and `votes.jsonl` alone."""
+"""Tables of votes: `results.md` and `results.json`, made from `session.json`, `votes.jsonl` and `rows.jsonl` alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from ..report.material import replace_text
 from ..report.render import markdown_cell
+from ..rows import read_scores
 from . import votes as store
+from .metrics import ROWS, against_votes
 from .session import QUESTIONS, Session
 from .votes import LEFT, TIE, VOTES, Vote
 
@@ -199,6 +201,7 @@ def regenerate(folder: Path) -> dict[str, str]:
         "versus": [asdict(one) for one in versus(session, votes)],
         "agreement": [asdict(one) for one in agreement(session, votes)],
         "bradley-terry": [asdict(one) for one in strengths(session, votes)],
+        "metrics": [asdict(one) for one in against_votes(session, votes, read_scores(folder / ROWS))],
     }
     tree = json.loads(json.dumps(tree), parse_float=lambda text: float(f"{float(text):.6g}"))
     environment = jinja2.Environment(
@@ -208,11 +211,19 @@ def regenerate(folder: Path) -> dict[str, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": markdown_cell, "percent": lambda share: f"{100 * share:.0f} %"}
+    environment.filters |= {"cell": markdown_cell, "percent": _percent, "signed": _signed}
     page = environment.get_template("results.md.jinja").render(
         results=tree, session=session, questions={name: " ".join(QUESTIONS[name]) for name in session.questions}
     )
     return {NUMBERS: json.dumps(tree, indent=1) + "\n", RESULTS: page}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def write(folder: Path) -> None:

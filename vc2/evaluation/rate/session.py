@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -96,10 +97,18 @@ def _draw(*what: object) -> int:
 
 
 def begin(
-    folders: Sequence[Path], suite: Suite | None, questions: Sequence[str], prompts: int | None, seeds: int, seed: int
+    folders: Sequence[Path],
+    suite: Suite | None,
+    questions: Sequence[str],
+    prompts: int | None,
+    seeds: int,
+    seed: int,
+    meetings: Sequence[tuple[str, str]] = (),
+    count: int | None = None,
 ) -> Session:
-    """All pairs of sets on the prompts that both have; `prompts`: as many of them, drawn by the seed; `seeds`: clips of
-    a prompt. Raises ValueError for what cannot be compared.
+    """All pairs of sets, or those that `meetings` names, on the prompts that both have; `prompts`: as many of them,
+    drawn by the seed; `seeds`: clips of a prompt; `count`: as many pairs of clips, drawn by the seed, each meeting and
+    each prompt as often as the others. Raises ValueError for what cannot be compared.
     """
     if unknown := set(questions) - set(QUESTIONS):
         raise ValueError(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
@@ -109,6 +118,10 @@ def begin(
         raise ValueError("two sets have the same name; name their folders apart")
     if len(clips) < 2:
         raise ValueError("two sets are needed, or more")
+    if unknown := {name for both in meetings for name in both} - set(clips):
+        raise ValueError(f"no set is called {', '.join(sorted(unknown))}; there are {', '.join(clips)}")
+    if equal := [first for first, second in meetings if first == second]:
+        raise ValueError(f"{equal[0]} cannot meet itself; name two sets")
     chosen = _prompts(clips, prompts, seed)
     secret = np.random.default_rng().bytes(16)  # of no seed: who knows it could work tokens out
 
@@ -116,8 +129,8 @@ def begin(
         token = hashlib.sha256(secret + f"{name}/{path.name}".encode()).hexdigest()[:24]
         return Entry(name, path.name, file_hash(path), token)
 
-    pairs: list[Pair] = []
-    for first, second in combinations(clips, 2):
+    found: list[tuple[str, str, str, int, Path, Path]] = []
+    for first, second in meetings or combinations(clips, 2):
         for prompt in chosen:
             ours, theirs = clips[first].get(prompt, {}), clips[second].get(prompt, {})
             common = sorted(set(ours) & set(theirs))[:seeds]
@@ -125,13 +138,41 @@ def begin(
             matched = [(key, ours[key], theirs[key]) for key in common]
             if not matched and ours and theirs:
                 matched = [(-1, ours[min(ours)], theirs[min(theirs)])]
-            for key, a, b in matched:
-                text = texts.get(prompt, prompt)
-                what = (prompt, text, None if key < 0 else key, entry(first, a), entry(second, b))
-                pairs.append(Pair(f"{len(pairs):05d}", *what))
-    if not pairs:
+            found += [(first, second, prompt, key, a, b) for key, a, b in matched]
+    if not found:
         raise ValueError(f"{' and '.join(clips)} have no prompt in common; clips are named <prompt id>-<seed>.mp4")
-    return Session(tuple(clips), tuple(map(str, folders)), tuple(questions), seed, tuple(pairs))
+    if count is not None and count > len(found):
+        raise ValueError(f"{count} pairs were asked for, and there are {len(found)}")
+    pairs = tuple(
+        Pair(
+            f"{number:05d}",
+            prompt,
+            texts.get(prompt, prompt),
+            None if key < 0 else key,
+            entry(first, a),
+            entry(second, b),
+        )
+        for number, (first, second, prompt, key, a, b) in enumerate(_spread(found, count, seed) if count else found)
+    )
+    return Session(tuple(clips), tuple(map(str, folders)), tuple(questions), seed, pairs)
+
+
+def _spread(
+    found: Sequence[tuple[str, str, str, int, Path, Path]], count: int, seed: int
+) -> list[tuple[str, str, str, int, Path, Path]]:
+    """`count` of the pairs: one after another of the meeting that has come least often, on the prompt that has; the
+    seed decides between equals.
+    """
+    rng = np.random.default_rng(seed)
+    left = [found[int(index)] for index in rng.permutation(len(found))]
+    meetings, prompts, chosen = Counter[tuple[str, str]](), Counter[str](), set()
+    for _ in range(count):
+        one = min(left, key=lambda pair: (meetings[pair[:2]], prompts[pair[2]]))
+        left.remove(one)
+        meetings[one[:2]] += 1
+        prompts[one[2]] += 1
+        chosen.add(one)
+    return [pair for pair in found if pair in chosen]
 
 
 def _name(folder: Path) -> str:

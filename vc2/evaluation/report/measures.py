@@ -10,7 +10,8 @@ MOTION_ERROR = Measure(
     "motion error", "distance from a steady movement at the world's speed; 1 is a still picture", "lower"
 )
 DEFECT = Measure("defect", "mean share of watermark, fade, tint, blotches and blur; 1 is the training videos", "lower")
-JUDGE = {measure.name: measure for measure in (MOTION_ERROR, DEFECT)}
+AS_ASKED = Measure("as asked", "1 where colour, shape and direction are those of the prompt, else 0", "higher")
+JUDGE = {measure.name: measure for measure in (MOTION_ERROR, DEFECT, AS_ASKED)}
 
 
 def known(name: str) -> Measure | None:

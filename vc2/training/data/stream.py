@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...plural import plural
 from ..recipe import Recipe
 from ..rng import SAMPLE, SPARE, VALIDATION, numpy_generator
 from ..sources.source import MEDIA, BrokenSample, Sample, SourceError, View
@@ -72,7 +73,7 @@ class Stream:
             nearest(sizes, self.sizes), len(self.sizes), self.order.held_out, self.recipe.seed, data.order, number
         )
         for size, count in zip(self.sizes, buckets.counts(), strict=True):
-            log.info("%s: %d images for %dx%d", self.name, count, *size)
+            log.info("%s: %s for %dx%d", self.name, plural(count, "image"), *size)
         return buckets
 
     def files(self) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...plural import plural
 from .files import ENDINGS, Listing, content_of, identity_of
 from .record import Record, caption_of, text_of
 from .select import DETAILS, NOTHING, Selection, SelectSize, picture_size
@@ -41,15 +42,15 @@ class FolderListing(Listing):
         self.folder, self.files = folder, [path for path in files if path.with_suffix(".txt").is_file()]
         if not self.files:
             raise SourceError(
-                f"{folder} holds {len(files)} files ending in {', '.join(endings)}, none with a caption beside it;"
-                f" expected e.g. cat{endings[0]} and cat.txt"
+                f"{folder} holds {plural(len(files), 'file')} ending in {', '.join(endings)}, none with a caption"
+                f" beside it; expected e.g. cat{endings[0]} and cat.txt"
             )
         if bare := [str(path) for path in files if not path.with_suffix(".txt").is_file()]:
             log.warning(
-                "%s: %d of %d files have no .txt with a caption beside them and are left out: %s",
+                "%s: %d of %s left out, for want of a .txt with a caption beside it: %s",
                 folder,
                 len(bare),
-                len(files),
+                plural(len(files), "file"),
                 ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else ""),
             )
         self.details = self._details() if medium == "images" and (sized or select) else None
@@ -98,5 +99,5 @@ def _files(folder: Path) -> list[Path]:
     files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=closed.append) for name in names]
     if closed:
         names = ", ".join(f"{error.filename} ({error.strerror})" for error in closed[:5])
-        log.warning("%s: %d folders cannot be read and are left out: %s", folder, len(closed), names)
+        log.warning("%s: %s left out, which cannot be read: %s", folder, plural(len(closed), "folder"), names)
     return files

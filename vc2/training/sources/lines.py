@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...plural import plural
 from .files import fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
@@ -118,9 +119,9 @@ def _records(path: Path, quoted: bool, digest) -> Iterator[tuple[int, int]]:
         digest.update(b"marks within fields")
     if long:
         log.warning(
-            "%s: %d rows run over %d lines or more, those that begin in line %s; is a field's quotation mark missing?",
+            "%s: %s of %d lines or more, beginning in line %s; is a field's quotation mark missing?",
             path,
-            len(long),
+            plural(len(long), "row"),
             LONG,
             ", ".join(map(str, long[:5])) + (", ..." if len(long) > 5 else ""),
         )

@@ -18,6 +18,7 @@ from typing import IO
 
 import numpy as np
 
+from ...plural import plural
 from .files import ENDINGS, fingerprint
 from .mapped import Mapped
 from .once import complete, touch, whole
@@ -107,9 +108,9 @@ def index_of(shards: Sequence[Path], contents: Contents, folder: Path) -> Path:
         shutil.rmtree(index / "parts", ignore_errors=True)
 
     if not (index / "parts").is_dir():
-        log.info("%s: indexing %d tars, once; all processes that need them do it together", folder, len(shards))
+        log.info("%s: indexing %s, once; all processes share the work", folder, plural(len(shards), "tar"))
     # Once they are joined the parts are gone; a process that comes late must not make them again.
-    complete(parts, scan_part, f"indexing {len(shards)} tars", until=index / SAMPLES)
+    complete(parts, scan_part, f"indexing {plural(len(shards), 'tar')}", until=index / SAMPLES)
     complete([index / SAMPLES], join, "joining the index")
     return index
 

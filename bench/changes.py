@@ -1,0 +1,140 @@
+"""What each way of computing gives: a forward pass of the UNet with one thing done in another way, in turns with ours
+as it is. Writes docs/performance/changes.json and docs/performance.md.
+
+    python -m bench.changes
+
+On a CPU, at a fifth of the width, unless `--network` and `--size` say otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bench import machine, performance_report
+from bench.performance import keep
+from bench.workloads import WIDTHS, Case, Networks
+from vc2.networks import layers
+from vc2.networks.attention import Attention
+from vc2.networks.compiled import compile_layers
+from vc2.networks.unet import VideoUNet
+
+ROOT = Path(__file__).parent.parent
+Change = Callable[[VideoUNet], AbstractContextManager[object] | None]
+
+
+def plain(kind: type[nn.Module]) -> Change:
+    """Convolutions of a kind as torch computes them."""
+
+    def change(unet: VideoUNet) -> None:
+        for module in unet.modules():
+            if isinstance(module, kind):
+                module.__class__ = kind
+
+    return change
+
+
+def channels_last(unet: VideoUNet) -> None:
+    for module in unet.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+
+
+def attention(backend: SDPBackend) -> Change:
+    return lambda unet: sdpa_kernel(backend)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    was, layers.SLICE = layers.SLICE, 2**60
+    try:
+        yield
+    finally:
+        layers.SLICE = was
+
+
+def by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention over time as two batched products and a softmax."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def temporal_products(unet: VideoUNet) -> None:
+    for block in unet.modules():
+        if isinstance(block, layers.TemporalBlock):
+            for module in block.modules():
+                if isinstance(module, Attention):
+                    module.backend = by_products
+
+
+CHANGES: dict[str, tuple[Change, str]] = {
+    "temporal convolutions as conv3d": (plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
+    "init_attn's projections as conv1d": (plain(nn.Conv1d), "a Linear is used"),
+    # No other at small sizes, where one slice is all of it.
+    "the feed-forward at once": (lambda unet: at_once(), "slices of 128 MiB are used, for their memory"),
+    "attention over time by products": (temporal_products, "torch's fused kernel is used"),
+    "attention without a fused kernel": (attention(SDPBackend.MATH), "torch's fused kernel is used"),
+    "convolutions channels-last": (channels_last, "not used"),
+    "layers compiled": (compile_layers, "`--compile`; norm, activation and sums in one kernel"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.changes", description=__doc__)
+    parser.add_argument("--network", choices=list(WIDTHS), default="fifth")
+    parser.add_argument("--size", metavar="WxH", default="128x128")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(CHANGES))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    width, height = map(int, args.size.split("x"))
+    case = Case("UNet forward", args.network, args.frames, width, height)
+    networks = Networks(args.network, device, with_official=False)
+    x, text, fps = networks.draw(*case.latents), networks.draw(1, 77, networks.config.context_dim, seed=1), None
+    t = torch.full((1,), 500, device=device)
+
+    def forward(unet: VideoUNet, within: Callable[[], AbstractContextManager[object]]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.no_grad(), within():
+                return unet(x, t, text, fps)
+
+        return run
+
+    for what in args.only or CHANGES:
+        change, note = CHANGES[what]
+        changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
+        changed.load_state_dict(networks.unet.state_dict(), assign=True)
+        changed.use_attention("auto")
+        within = change(changed)
+        works = {
+            "ours": forward(networks.unet, nullcontext),
+            # A context manager serves once, so each pass makes its own.
+            "changed": forward(changed, (lambda: change(changed)) if within is not None else nullcontext),  # noqa: B023
+        }
+        ours, theirs = (work().double() for work in works.values())
+        difference = float((theirs - ours).pow(2).mean().sqrt() / ours.pow(2).mean().sqrt())
+        times = machine.in_turns(works, device, args.rounds, warm_up=0)
+        row = {
+            "what": what,
+            "case": vars(case),
+            "seconds": times,
+            "difference": difference,
+            "note": note,
+        }
+        print(what, machine.ratio(times, "changed", "ours"), difference, flush=True)
+        keep(args.out / "performance" / "changes.json", [row], machine.facts(device), key="what")
+    performance_report.write(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""docs/performance.md and its plots, from what lies in docs/performance/*.json: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import machine, plots
+
+Json = dict[str, Any]
+# What `make bench-gpu` measures. At 16 frames of 512x320 where no size is said.
+GOALS = {
+    "guided step, bf16, compiled": "64 ms on an H100",
+    "guided step, bf16": "",
+    "prompt to frames, 50 steps, compiled": "4 s on an H100",
+    "four passes to frames, compiled": "0.6 s on an H100",
+    "peak of prompt to frames, weights included": "8 GB",
+    "peak of a guided step against PEAK": "0.9 to 1.0",
+    "ComfyUI's overhead for a step": "3 %",
+    "peak in ComfyUI with --lowvram": "4 GB",
+    "MFU of F-base": "45 %",
+    "MFU of F-Spa-DIR": "45 %",
+    "MFU of F-Spa-LORA": "45 %",
+}
+
+
+def _rows(folder: Path, name: str) -> list[Json]:
+    path = folder / "performance" / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
+
+
+def _table(head: str, rows: list[list[str]]) -> str:
+    cells = [part.strip() for part in head.split("|")]
+    lines = [cells, ["---"] * len(cells), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def _case(case: Json) -> str:
+    steps = f", {case['steps']} steps" if case["steps"] > 1 else ""
+    return f"{case['workload']}{steps}" + ", compiled" * case["compiled"]
+
+
+def _ratio(row: Json) -> float | None:
+    return machine.ratio(row["seconds"], "ours", "official") if "official" in row["seconds"] else None
+
+
+def compared(rows: list[Json]) -> str:
+    """Ours beside the official code; the least of the rounds."""
+    lines = []
+    for row in rows:
+        case, ratio, official = row["case"], _ratio(row), row["seconds"].get("official")
+        lines.append(
+            [
+                _case(case),
+                case["network"],
+                f"{case['frames']} of {case['width']}x{case['height']}",
+                case["precision"],
+                _seconds(min(official)) if official else "not measured",
+                _seconds(min(row["seconds"]["ours"])),
+                f"{ratio:.2f}x" if ratio else "",
+                f"{row['difference']:.1e}" if row["difference"] is not None else "",
+                f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else "",
+            ]
+        )
+    return _table("what | width | frames | precision | official | ours | | apart | peak beyond weights", lines)
+
+
+def _machines(rows: list[Json]) -> str:
+    seen = {json.dumps(row["facts"], sort_keys=True): row["facts"] for row in rows}
+    out = []
+    for facts in seen.values():
+        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+        out.append(f"{facts['machine']} ({facts['system']}); {versions}; commit {facts['commit']}")
+    return "\n".join(f"- {line}" for line in out)
+
+
+def counted(rows: list[Json]) -> str:
+    names = sorted({row["version"] for row in rows})  # digits before "now"
+    by = {(row["version"], row["size"]): row for row in rows}
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    lines = []
+    for size in sizes:
+        for what, unit, scale in (("peak", "MiB", 2**20), ("moved", "GB", 1e9), ("flops", "TFLOP", 1e12)):
+            lines.append([size, f"{what} ({unit})", *(f"{by[name, size][what] / scale:,.0f}" for name in names)])
+        for kind in KINDS:
+            counts = [sum(by[name, size]["operations"].get(op, 0) for op in KINDS[kind]) for name in names]
+            lines.append([size, kind, *(str(count) for count in counts)])
+        lines.append([size, "operations", *(str(sum(by[name, size]["operations"].values())) for name in names)])
+    return _table(f"a guided step | | {' | '.join(names)}", lines)
+
+
+# Operations by what they are to a GPU: each is a kernel of its own, unless compiled.
+KINDS = {
+    "copies of layout": ("clone", "_to_copy", "copy_", "contiguous"),
+    "residual sums": ("add", "add_"),
+    "products": ("mul", "mul_", "gelu", "gelu_", "silu", "silu_"),
+    "norms": ("native_group_norm", "native_layer_norm"),
+    "convolutions": ("convolution",),
+    "matrix products": ("mm", "addmm", "bmm"),
+}
+
+
+def goals(rows: list[Json]) -> str:
+    lines = [[row["what"], row["goal"], row.get("found", "not measured"), row.get("note", "")] for row in rows]
+    return _table("what | goal | found | ", lines)
+
+
+def changes(rows: list[Json]) -> str:
+    ratios = {row["what"]: machine.ratio(row["seconds"], "changed", "ours") for row in rows}
+    lines = [
+        [row["what"], f"{ratios[row['what']]:.2f}x", f"{row['difference']:.0e}", row["note"]]
+        for row in sorted(rows, key=lambda row: -ratios[row["what"]])
+    ]
+    return _table("the UNet with this instead | time | apart | ", lines)
+
+
+def few_steps(rows: list[Json]) -> str:
+    lines = [
+        [row["what"], f"{row['cost']:.1f}", f"{row['error']:.3f}", f"{row['right']:.0%}", f"{row['count']} clips"]
+        for row in rows
+    ]
+    return _table("how | passes | error | right by the judge | ", lines)
+
+
+def write(out: Path) -> None:
+    cpu, gpu = _rows(out, "cpu"), _rows(out, "gpu")
+    parts = [
+        """# How fast, and how much memory
+
+Written by `make bench` from docs/performance/*.json, which it measures; what was not measured says so.
+""",
+    ]
+    if found := _rows(out, "counted"):
+        parts.append(f"""## Counted
+
+By `python -m bench.counted`, operation by operation on torch's meta device: 16 frames in bf16, prompt and negative
+prompt in one batch, attention in one fused kernel. The same on every machine. *Peak* is of activations, beyond the
+weights.
+
+{counted(found)}
+""")
+    if cpu:
+        parts.append(f"""## On a CPU
+
+Ours beside the official code, in turns in one process on the same weights and inputs: processor time, the least of
+{min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
+VideoCrafter2's own. *Apart* is the relative RMS of the two results. The official code runs as it does without xformers,
+which CPUs lack.
+
+{compared(cpu)}
+
+{_machines(cpu)}
+
+![ours as a share of the official code's time](performance/cpu.svg)
+""")
+        shares = {
+            f"{_case(row['case'])}, {row['case']['width']}x{row['case']['height']}": ratio
+            for row in cpu
+            if (ratio := _ratio(row))
+        }
+        if shares:
+            title = "On a CPU: ours as a share of the official code's time"
+            (out / "performance" / "cpu.svg").write_text(plots.bars(title, shares, "official"))
+    for row in _rows(out, "against"):
+        times, faster = row["seconds"], machine.ratio(row["seconds"], "older", "now")
+        parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
+with {row["version"]} (`python -m bench.against`): {_seconds(min(times["older"]))} there, {_seconds(min(times["now"]))}
+here, {faster:.2f} times as fast.
+""")
+    parts.append("## On a GPU\n")
+    if gpu:
+        parts.append(f"By `make bench` on a GPU.\n\n{compared(gpu)}\n\n{_machines(gpu)}\n")
+    measured = {row["what"]: row for row in _rows(out, "goals")}
+    rows = [{"what": what, "goal": goal} | measured.get(what, {}) for what, goal in GOALS.items()]
+    where = "\n" + _machines(list(measured.values())) + "\n" if measured else ""
+    parts.append(f"`make bench-gpu` measures these in one call of under eight minutes.\n\n{goals(rows)}\n{where}")
+    if found := _rows(out, "changes"):
+        parts.append(f"""## What each change gave
+
+By `python -m bench.changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
+is. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine. Rounds differ
+by some 5 %, so that 0.03 more or less is nothing.
+
+{changes(found)}
+
+{_machines(found)}
+""")
+    if found := _rows(out, "few_steps"):
+        parts.append(f"""## Fewer passes
+
+By `python -m bench.few_steps`, with the miniature: EasyCache of ComfyUI and fewer DDIM steps. *Passes*: how often the
+UNet ran for a clip (prompt and negative prompt count as one). *Error*: RMS of the latents against those of all steps
+from the same noise, as a share of these. *Right*: the share of clips of which the rule-based judge sees colour, shape
+and direction as the prompt has them. T2V-Turbo's four steps: not measured, its weights could not be had.
+
+{few_steps(found)}
+
+![error against passes](performance/few_steps.svg)
+
+{_machines(found)}
+""")
+        lines = {
+            kind: [(row["cost"], row["error"], row["label"]) for row in found if row["kind"] == kind]
+            for kind in dict.fromkeys(row["kind"] for row in found)
+        }
+        title = "What fewer passes cost: error of the latents"
+        (out / "performance" / "few_steps.svg").write_text(plots.curves(title, "passes", "error", lines))
+    (out / "performance.md").write_text("\n".join(parts))

@@ -1,0 +1,272 @@
+"""What the speed bench computes, each twice where the official code is given: with ours and with it, on the same
+weights and inputs.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench import official
+from bench.machine import in_turns
+from vc2.networks.autoencoder import SCALE_FACTOR, AutoencoderKL
+from vc2.networks.compiled import compile_layers
+from vc2.networks.config import UNetConfig
+from vc2.networks.unet import VideoUNet
+from vc2.pipeline import Guided, to_pixels
+from vc2.sampling import ddim
+from vc2.sampling.schedule import NoiseSchedule
+
+Works = dict[str, Callable[[], Tensor]]
+# "fifth": everything of VideoCrafter2 but its width, which a CPU computes in seconds.
+WIDTHS = {
+    "full": UNetConfig.vc2(),
+    "fifth": UNetConfig(model_channels=64, num_head_channels=16, context_dim=64),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GUIDANCE, FPS = 12.0, 28
+
+
+@dataclass(frozen=True)
+class Case:
+    """`width` and `height` are the clip's, in pixels; `network` is one of `WIDTHS`; `compiled` is ours alone."""
+
+    workload: str
+    network: str
+    frames: int
+    width: int
+    height: int
+    precision: str = "fp32"
+    compiled: bool = False
+    steps: int = 1
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        return (1, 4, self.frames, self.height // 8, self.width // 8)
+
+    @property
+    def title(self) -> str:
+        words = f"{self.workload}, {self.frames} frames of {self.width}x{self.height}, {self.precision}"
+        return words + ", compiled" * self.compiled
+
+
+@dataclass
+class Row:
+    """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), and on a GPU the
+    most memory that tensors took (bytes, ours; beyond the weights).
+    """
+
+    case: Case
+    seconds: dict[str, list[float]]
+    difference: float | None = None
+    peak: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        rounded = {name: [round(s, 5) for s in times] for name, times in self.seconds.items()}
+        return asdict(self) | {"seconds": rounded}
+
+
+def random_weights(module: nn.Module, device: torch.device, seed: int = 0) -> nn.Module:
+    """A module built on the meta device, with numbers of the size that trained ones have; ready to sample."""
+    module.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if p.ndim < 2:
+                p.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                p.uniform_(-1, 1, generator=generator).mul_(p[0].numel() ** -0.5)
+    return module.eval().requires_grad_(False)
+
+
+class Networks:
+    """Those of one width in float32, and what is made of them; the official ones share the weights."""
+
+    def __init__(self, network: str, device: torch.device, with_official: bool):
+        self.device, self.schedule, self.compare = device, NoiseSchedule(), with_official
+        self.config = WIDTHS[network]
+        self.unet = random_weights(VideoUNet(self.config, device="meta"), device)
+        self.unet.use_attention("auto")
+        self.vae = random_weights(AutoencoderKL(device="meta"), device, seed=1)
+
+    def draw(self, *shape: int, seed: int = 0) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+
+    def of(self, case: Case) -> tuple[VideoUNet, AutoencoderKL]:
+        """Ours, as the case wants them; copies where they differ from those in float32."""
+        dtype = DTYPES[case.precision]
+        if dtype == torch.float32 and not case.compiled:
+            return self.unet, self.vae
+        unet = VideoUNet(self.config, device="meta").eval().requires_grad_(False)
+        unet.load_state_dict({name: t.to(dtype) for name, t in self.unet.state_dict().items()}, assign=True)
+        unet.use_attention("auto")
+        if case.compiled:
+            compile_layers(unet)
+        vae = AutoencoderKL(device="meta").eval().requires_grad_(False)
+        vae.load_state_dict({name: t.to(dtype) for name, t in self.vae.state_dict().items()}, assign=True)
+        return unet, vae
+
+
+def works(case: Case, networks: Networks) -> Works:
+    """What the case computes, by whose code. Weights in half precision are ours; the official code computes them by
+    autocast, as its script does.
+    """
+    return {
+        "UNet forward": _forward,
+        "guided step": _guided_step,
+        "prompt to frames": _clip,
+        "decode": _decode,
+        "training step": _training_step,
+    }[case.workload](case, networks)
+
+
+def _autocast(case: Case, device: torch.device, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def run() -> Tensor:
+        dtype = DTYPES[case.precision]
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return work()
+
+    return run
+
+
+def _conditions(case: Case, networks: Networks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x `[1, 4, T, h, w]`, prompt and negative prompt `[1, 77, D]`, fps `[1]`."""
+    d = networks.config.context_dim
+    fps = torch.full((1,), FPS, device=networks.device)
+    return networks.draw(*case.latents), networks.draw(1, 77, d, seed=1), networks.draw(1, 77, d, seed=2), fps
+
+
+def _forward(case: Case, networks: Networks) -> Works:
+    (unet, _), dtype = networks.of(case), DTYPES[case.precision]
+    x, text, _, fps = _conditions(case, networks)
+    t = torch.full((1,), 500, device=networks.device)
+    out: Works = {"ours": torch.no_grad()(lambda: unet(x.to(dtype), t, text.to(dtype), fps))}
+    if networks.compare:
+        theirs = official.unet(networks.config, networks.unet.state_dict())
+        out["official"] = _autocast(case, networks.device, lambda: theirs(x, t, context=text, fps=fps))
+    return out
+
+
+def _guided_step(case: Case, networks: Networks) -> Works:
+    """Epsilon with prompt and without, combined: ours in one batch, the official code one after the other."""
+    (unet, _), dtype = networks.of(case), DTYPES[case.precision]
+    x, text, empty, fps = _conditions(case, networks)
+    t = torch.full((1,), 500, device=networks.device)
+    guided = Guided(unet, text.to(dtype), empty.to(dtype), fps, GUIDANCE)
+    out: Works = {"ours": torch.no_grad()(lambda: guided(x, t))}
+    if networks.compare:
+        theirs = official.unet(networks.config, networks.unet.state_dict())
+
+        def both() -> Tensor:
+            cond, uncond = (theirs(x, t, context=c, fps=fps) for c in (text, empty))
+            return uncond + GUIDANCE * (cond - uncond)
+
+        out["official"] = _autocast(case, networks.device, both)
+    return out
+
+
+def _clip(case: Case, networks: Networks) -> Works:
+    """DDIM without added noise, then decoded. The text encoder, open_clip's in both, is left out."""
+    (unet, vae), dtype = networks.of(case), DTYPES[case.precision]
+    x, text, empty, fps = _conditions(case, networks)
+    guided = Guided(unet, text.to(dtype), empty.to(dtype), fps, GUIDANCE)
+
+    @torch.no_grad()
+    def ours() -> Tensor:
+        z = ddim.sample(guided, x, networks.schedule, case.steps, 0.0)
+        return torch.from_numpy(to_pixels(vae, z[0])).float()
+
+    out: Works = {"ours": ours}
+    if networks.compare:
+        theirs = official.unet(networks.config, networks.unet.state_dict())
+        decoder = official.Autoencoder(networks.vae.config, networks.vae.state_dict())
+
+        def all_of_it() -> Tensor:
+            z = official.sample(theirs, networks.schedule, x, text, empty, case.steps, GUIDANCE)
+            frames = torch.stack([decoder.decode(frame[None] / SCALE_FACTOR)[0] for frame in z[0].unbind(1)])
+            return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).cpu()
+
+        out["official"] = _autocast(case, networks.device, all_of_it)
+    return out
+
+
+def _decode(case: Case, networks: Networks) -> Works:
+    _, vae = networks.of(case)
+    z = networks.draw(*case.latents) * SCALE_FACTOR
+    out: Works = {"ours": torch.no_grad()(lambda: torch.from_numpy(to_pixels(vae, z[0])).float())}
+    if networks.compare:
+        decoder = official.Autoencoder(networks.vae.config, networks.vae.state_dict())
+
+        def each() -> Tensor:
+            frames = torch.stack([decoder.decode(frame[None] / SCALE_FACTOR)[0] for frame in z[0].unbind(1)])
+            return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).cpu()
+
+        out["official"] = _autocast(case, networks.device, each)
+    return out
+
+
+def _training_step(case: Case, networks: Networks) -> Works:
+    """Forward, backward and AdamW by the same plain loop: the networks alone differ. docs/training.md has the trainer.
+
+    The results compared are the losses of the first steps.
+    """
+    x, text, _, fps = _conditions(case, networks)
+    t, target = torch.full((1,), 500, device=networks.device), networks.draw(*case.latents, seed=3)
+    state = networks.unet.state_dict()
+    networks_of: dict[str, nn.Module] = {"ours": VideoUNet(networks.config, device="meta")}
+    if networks.compare:
+        networks_of["official"] = official.unet(networks.config)
+    out: Works = {}
+    for name, network in networks_of.items():
+        network.load_state_dict({key: tensor.clone() for key, tensor in state.items()}, assign=True)
+        network.to(networks.device).requires_grad_(True)
+        network.eval()  # the temporal convolutions' dropout would make two losses incomparable
+        if name == "ours" and case.compiled:
+            compile_layers(network)
+        out[name] = _step_of(network, torch.optim.AdamW(network.parameters(), 1e-5), case, (x, t, text, fps, target))
+    return out
+
+
+def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, given: tuple) -> Callable[[], Tensor]:
+    x, t, text, fps, target = given
+    dtype = DTYPES[case.precision]
+
+    def step() -> Tensor:
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+            loss = torch.nn.functional.mse_loss(network(x, t, context=text, fps=fps).float(), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def measure(case: Case, networks: Networks, rounds: int) -> Row:
+    """The first of each is not timed: it warms up, and its results are compared."""
+    todo, device = works(case, networks), networks.device
+    results, peak = {}, None
+    for name, work in todo.items():
+        if device.type == "cuda":
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+        results[name] = work()
+        if device.type == "cuda" and name == "ours":
+            work()  # compiling is over
+            torch.cuda.reset_peak_memory_stats(device)
+            work()
+            peak = torch.cuda.max_memory_allocated(device) - before
+    difference = None
+    if "official" in results:
+        ours, theirs = (results[name].double() for name in ("ours", "official"))
+        difference = float((ours - theirs).pow(2).mean().sqrt() / theirs.pow(2).mean().sqrt())
+    del results
+    row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, peak)
+    todo.clear()
+    gc.collect()
+    return row

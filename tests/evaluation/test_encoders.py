@@ -1,0 +1,45 @@
+"""The networks that all models of the paper in miniature share, and the bundled miniature with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scripts.bundle import bundle
+from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE, fingerprints
+from vc2.files import checkpoint
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What a run exports that started from `encoders.make`'s file: halves, of a token embedding in a byte a number."""
+    model = checkpoint.load(BUNDLED, torch.float16)
+    model.text[EMBEDDING] = model.text[EMBEDDING].to(EMBEDDING_DTYPE).half()
+    return checkpoint.save(
+        tmp_path / "run.safetensors",
+        unet=model.unet,
+        vae=model.vae,
+        text=model.text,
+        schedule=model.schedule,
+        metadata={"step": "7"},
+    )
+
+
+def test_what_is_bundled_is_smaller_and_the_same_model(run, tmp_path):
+    target = tmp_path / "bundled.safetensors"
+    bundle(run, target)
+    before, after = checkpoint.read_tensors(run), checkpoint.read_tensors(target)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
+    assert target.stat().st_size < run.stat().st_size - 3e6
+    assert fingerprints(target) == fingerprints(run)
+    assert checkpoint.read_metadata(target)["step"] == "7"
+
+
+def test_another_text_tower_is_not_rounded(run, tmp_path):
+    model = checkpoint.load(run)
+    model.text[EMBEDDING] += 0.001
+    checkpoint.save(run, unet=model.unet, vae=model.vae, text=model.text, schedule=model.schedule)
+    with pytest.raises(ValueError, match="another text tower"):
+        bundle(run, tmp_path / "bundled.safetensors")
+    assert not (tmp_path / "bundled.safetensors").exists()

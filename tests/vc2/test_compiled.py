@@ -1,0 +1,58 @@
+"""`--compile`: a graph for each layer, and the clip of the layers as they are written. With torch's tracing but no
+compiler, which would take minutes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from tests import standin
+from vc2.__main__ import load, main, parser
+from vc2.networks import compiled
+from vc2.networks.unet import Block
+from vc2.pipeline import override
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return standin.write(tmp_path_factory.mktemp("compiled") / "standin.safetensors")
+
+
+def test_a_graph_for_each_layer_and_no_break(checkpoint, monkeypatch):
+    calls = []
+
+    def backend(graph, _):
+        def compute(*inputs):
+            calls.append(graph)
+            return graph.forward(*inputs)
+
+        return compute
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    monkeypatch.setattr(compiled, "missing_compiler", lambda: None)
+    asked = ["a cat", "-o", "clip.mp4", "--checkpoint", str(checkpoint), "--device", "cpu"]
+    plain, model = load(parser().parse_args(asked)), load(parser().parse_args([*asked, "--compile"]))
+    settings = override(model.settings, width=32, height=24, frames=3, steps=2, guidance=4.0)
+    torch._dynamo.reset()
+    counters.clear()
+    try:
+        clips = [m(["a cat"], [0], settings).astype(np.int16) for m in (plain, model)]
+    finally:
+        torch._dynamo.reset()
+    layers = sum(len(block) for block in model.unet.modules() if isinstance(block, Block))
+    assert dict(counters["graph_break"]) == {}
+    assert len(calls) == 2 * layers  # each layer is one graph, in each of two steps
+    assert len(set(map(id, calls))) < layers  # which layers of one shape share
+    assert np.abs(clips[0] - clips[1]).max() <= 1
+    assert model.unet.state_dict().keys() == plain.unet.state_dict().keys()
+
+
+def test_without_a_compiler_nothing_begins(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    out = tmp_path / "clip.mp4"
+    assert main(["a cat", "-o", str(out), "--checkpoint", str(checkpoint), "--compile"]) == 2
+    assert "--compile needs a C++ compiler, and no-such-compiler is not there" in capsys.readouterr().err
+    assert not out.exists()
