@@ -16,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-host test-kernels lint verify workflows miniature paper clean
+.PHONY: help demo ui test test-slow test-host test-kernels lint verify workflows miniature paper clean
 .PHONY: bench bench-gpu bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
 .PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
@@ -35,6 +35,9 @@ ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, u
 #### Work on it
 test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
+
+test-slow: $(INSTALLED)  ## the few that take half a minute each, which `make test` leaves out
+	$(PYTEST) -m slow $(ARGS)
 
 test-host:  ## does it work on your ComfyUI? make test-host COMFYUI_PATH=..., in an environment of its own
 	@[ -n "$(COMFYUI_PATH)$(COMFYUI)" ] || { echo "make test-host COMFYUI_PATH=/path/to/ComfyUI, or COMFYUI=latest"; exit 1; }

@@ -132,6 +132,7 @@ def test_images_alone_and_a_lora_too(recipe, folder):
     assert moved.mean() < 0.02 * size.mean()
 
 
+@pytest.mark.slow
 def test_compiled_layers_are_shared_among_processes_too(recipe, folder, monkeypatch):
     """With torch's tracing but no compiler, as in test_kernels."""
     traced = folder.parent / "traced"
@@ -165,6 +166,7 @@ def test_a_checkpoint_serves_any_number_of_processes(recipe, folder):
     assert first + then == pytest.approx(straight, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_stopped_and_gone_on_with_is_the_same_to_the_bit(recipe, folder):
     """With validation and samples in between, after which nothing may be left in another form."""
     sampling = {"width": 64, "height": 64, "frames": 2, "steps": 1, "fps": 8}

@@ -72,6 +72,7 @@ def last_step(folder: Path) -> int:
     return int(found[-1].stem[5:]) if found else 0
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_points_it_ends_with_the_same_bits(recipe, folder):
     """SIGKILL, twenty times in one run, which saves at every step: kills fall into computing and into saving, before
     the first step and after.

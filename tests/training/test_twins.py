@@ -20,6 +20,8 @@ from vc2.training.partition import temporal_names
 from vc2.training.prepare import prepare
 from vc2.training.recipe_files import load_recipe
 
+pytestmark = pytest.mark.slow
+
 ROWS = sorted(TABLE, key=lambda row: not row.endswith("base"))  # bases first: the others start from them
 
 
