@@ -558,7 +558,7 @@ def test_the_examples_that_people_copy_are_right():
     for example in examples:
         assert example.keys() == {"data"}
         Data.model_validate(example["data"])
-    [overrides] = re.findall(r"`(data\.images\.1[^`]*=[^`]*)`", readme)
+    [overrides] = re.findall(r"`(data\.images\.1[^`\s]*=[^`\s]*)`", readme)
     tree = examples[2]
     _override(tree, overrides)
     assert Data.model_validate(tree["data"]).images.members[1].weight == 0.5
