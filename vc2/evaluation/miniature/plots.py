@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
+from ..svg import document, text
 from .verdicts import Tested, Verdict
 
 STYLE = """
@@ -38,24 +39,6 @@ COLOURS = {
 }
 
 
-def _document(width: float, height: float, title: str, body: Sequence[str]) -> str:
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
-            f' height="{height:g}" role="img" aria-label="{escape(title, {chr(34): "&quot;"})}">',
-            f"<title>{escape(title)}</title>",
-            f"<style>{STYLE}</style>",
-            f'<rect class="paper" width="{width:g}" height="{height:g}" rx="8"/>',
-            *body,
-            "</svg>\n",
-        ]
-    )
-
-
-def _text(x: float, y: float, words: str, kind: str = "ink", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
-
-
 WIDTH, LEFT, PLOT, HEADER, ROW = 860, 350, 300, 44, 58  # of the forest, in pixels
 
 
@@ -67,7 +50,7 @@ def forest(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         body.append(_pill(16, y + 8, verdict.verdict))
         lines = textwrap.wrap(f"{verdict.claim.number}. {verdict.claim.says}", 90)
-        body += [_text(130, y + 24 + 18 * i, line, "ink bold") for i, line in enumerate(lines)]
+        body += [text(130, y + 24 + 18 * i, line, "ink bold") for i, line in enumerate(lines)]
         y += HEADER + 18 * (len(lines) - 1)
         for letter, part in zip("ab", verdict.parts, strict=False):
             body += _part(y, f"{verdict.claim.number}{letter}", part)
@@ -75,13 +58,13 @@ def forest(verdicts: Sequence[Verdict]) -> str:
         body.append(f'<line class="rule" x1="16" x2="{WIDTH - 16}" y1="{y:.1f}" y2="{y:.1f}"/>')
         y += 6
     foot = "A dot is a training seed, the diamond their mean, the bar its 95 % interval; each line has its own scale."
-    body.append(_text(16, y + 22, foot, "dim small"))
-    return _document(WIDTH, y + 38, "Every part of every claim over the training seeds", body)
+    body.append(text(16, y + 22, foot, "dim small"))
+    return document(WIDTH, y + 38, "Every part of every claim over the training seeds", STYLE, body)
 
 
 def _pill(x: float, y: float, verdict: str) -> str:
     kind = verdict if verdict in ("confirmed", "refuted", "untestable") else "other"
-    return f'<rect class="{kind}" x="{x}" y="{y}" width="100" height="22" rx="11"/>' + _text(
+    return f'<rect class="{kind}" x="{x}" y="{y}" width="100" height="22" rx="11"/>' + text(
         x + 50, y + 15.5, verdict, "label", "middle"
     )
 
@@ -95,9 +78,9 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
     def at(value: float) -> float:
         return centre + value / reach * PLOT / 2
 
-    body = [_text(16, middle + 5, name, "ink bold")]
+    body = [text(16, middle + 5, name, "ink bold")]
     lines = textwrap.wrap(part.part.says, 44)
-    body += [_text(46, middle + 5 + 17 * (i - (len(lines) - 1) / 2), line, "ink small") for i, line in enumerate(lines)]
+    body += [text(46, middle + 5 + 17 * (i - (len(lines) - 1) / 2), line, "ink small") for i, line in enumerate(lines)]
     if margin is not None:
         body.append(
             f'<rect class="margin" x="{at(-margin):.1f}" y="{y + 6:.1f}" width="{at(margin) - at(-margin):.1f}"'
@@ -112,11 +95,11 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
     x, base = at(part.mean), middle + 9
     body.append(f'<path class="mean" d="M{x - 6:.1f} {base:.1f} l6 -6 l6 6 l-6 6 z"/>')
     right = LEFT + PLOT + 24
-    body.append(_text(right, middle - 2, signed(part.mean), "ink bold"))
+    body.append(text(right, middle - 2, signed(part.mean), "ink bold"))
     if part.interval:
-        body.append(_text(right + 56, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
+        body.append(text(right + 56, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
     wanted = "> 0" if margin is None else f"within ±{margin:g}"
-    body.append(_text(right, middle + 16, f"{part.in_favour} of {len(part.values)} seeds {wanted}", "dim small"))
+    body.append(text(right, middle + 16, f"{part.in_favour} of {len(part.values)} seeds {wanted}", "dim small"))
     return body
 
 
@@ -149,25 +132,26 @@ def trajectories(ways: Mapping[str, Way]) -> str:
             )
 
         training = "temporal layers alone" if base == "P" else "all layers"
-        body.append(_text(left, 30, f"{base}-base: {training} saw the videos", "ink bold"))
+        body.append(text(left, 30, f"{base}-base: {training} saw the videos", "ink bold"))
         for defect in _ticks(x_low, x_high):
             x, _ = place(defect, y_low)
             body.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + size}"/>')
-            body.append(_text(x, top + size + 18, f"{defect:.2f}", "dim small", "middle"))
+            body.append(text(x, top + size + 18, f"{defect:.2f}", "dim small", "middle"))
         for motion in _ticks(y_low, y_high):
             _, y = place(x_low, motion)
             body.append(f'<line class="rule" x1="{left}" x2="{left + size}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            body.append(_text(left - 8, y + 4, f"{motion:.2f}", "dim small", "end"))
+            body.append(text(left - 8, y + 4, f"{motion:.2f}", "dim small", "end"))
         for name, way in mine.items():
             body += _way(name, [place(defect, motion) for _, defect, motion in way])
         axis = "defect: cleaner picture \N{RIGHTWARDS ARROW}"
-        body.append(_text(left + size / 2, top + size + 40, axis, "dim small", "middle"))
+        body.append(text(left + size / 2, top + size + 40, axis, "dim small", "middle"))
         body += _labels({name: place(*way[-1][1:]) for name, way in mine.items()}, left, left + size)
     body.append(
         f'<text transform="translate(16 {top + size / 2}) rotate(-90)" class="dim small" text-anchor="middle">'
         "motion error: better motion \N{RIGHTWARDS ARROW}</text>"
     )
-    return _document(60 + 2 * size + gap + 20, top + size + 56, "Picture against motion along the finetunes", body)
+    title = "Picture against motion along the finetunes"
+    return document(60 + 2 * size + gap + 20, top + size + 56, title, STYLE, body)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
