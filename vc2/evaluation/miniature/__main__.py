@@ -12,7 +12,8 @@ import sys
 
 from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
-from .arms import ARMS, DOCS, ENCODERS, PILOT_SEEDS, QUICK_ROOT, ROOT, Place
+from ..writing import replace_text
+from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, QUICK_ROOT, ROOT, Place
 
 REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
 
@@ -60,7 +61,7 @@ def gates() -> bool:
         raise KeyboardInterrupt
     measured, scale = of_the_world(load_autoencoder(ENCODERS))
     DOCS.mkdir(parents=True, exist_ok=True)
-    encoders.GATES.write_text(json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
+    replace_text(GATES, json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
     print("\n".join([*TABLE, *(gate.line() for gate in measured)]))
     for path in sorted((DOCS / "rows").glob("seed-*.jsonl")):
         if lines := [gate.line() for gate in of_a_seed(rows.read(path))]:

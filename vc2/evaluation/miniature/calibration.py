@@ -5,7 +5,6 @@ the judge says of clips whose truth is known.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from ...training.initialise import load_autoencoder
 from ...training.partition import mark_what_learns
 from ...training.rng import torch_generator
 from ...training.sources import paper_world, world
+from ..writing import replace_text
 from .arms import ARMS, ENCODERS, ROOT, Place
 from .distance import Distance
 from .gates import FPS, Clips, through
@@ -82,7 +82,5 @@ def measured(path: Path, encoders: Path, fingerprints: dict[str, str], make: boo
     if not make or not encoders.is_file():
         return []
     rows = calibration(encoders)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**identity, "calibration": rows}) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps({**identity, "calibration": rows}) + "\n")
     return rows

@@ -14,9 +14,9 @@ from ...files import checkpoint
 from ...training.initialise import fingerprint_of, load_autoencoder, load_text
 from ...training.loop import Trainer
 from ...training.recipe_files import load_recipe
+from .arms import GATES
 
 BUNDLED = Path("models/vc2-tiny.safetensors")
-GATES = Path("docs/miniature/gates.json")
 EMBEDDING = "token_embedding.weight"
 # Of 49,408 tokens the world's captions use two dozen; a byte a number is 3 MB less to bundle.
 EMBEDDING_DTYPE = torch.float8_e4m3fn

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..provenance import versions
 from ..report.clips import choose, strip_of
-from ..report.material import Material, SetOfClips, replace_text
+from ..report.material import Material, SetOfClips
 from ..report.measures import MOTION_ERROR
 from ..report.render import HTML, render
+from ..writing import replace_text
 from .arms import Place
 from .clips import clips_file, scores
 from .evidence import Evidence

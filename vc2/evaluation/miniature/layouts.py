@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arms import DOCS, ENCODERS, QUICK_ROOT, ROOT, Place
+from .arms import DOCS, ENCODERS, GATES, QUICK_ROOT, ROOT, Place
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,11 @@ class Layout:
 
 def of_kind(kind: str) -> Layout:
     """Of the seeds that count (docs/miniature), of the pilot's, or of a sketch."""
-    gates = DOCS / "gates.json"
     if kind == "sketch":
         place = Place(QUICK_ROOT, ENCODERS, quick=True)
-        return Layout(QUICK_ROOT / "report", QUICK_ROOT / "rows", gates, place, kind)
+        return Layout(QUICK_ROOT / "report", QUICK_ROOT / "rows", GATES, place, kind)
     folder = ROOT / "pilot" if kind == "pilot" else DOCS
-    return Layout(folder, DOCS / "rows", gates, Place(ROOT, ENCODERS), kind)
+    return Layout(folder, DOCS / "rows", GATES, Place(ROOT, ENCODERS), kind)
 
 
 def in_folder(folder: Path) -> Layout:

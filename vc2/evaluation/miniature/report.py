@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from ...training.sources.paper_world import world_hash
-from ..report.material import replace_text
+from ..writing import replace_text, rounded
 from . import gallery, grids, plots, rates, rows
 from .arms import ROWS, SNAPSHOTS
 from .beside import Seen, dominating, look
@@ -229,7 +227,7 @@ def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> d
         "less defect and less motion error than F-Spa-DIR": findings.dominating,
         "clips": choice.tree() if choice else None,
     }
-    return _rounded(tree)
+    return rounded(tree)
 
 
 def _claim(verdict: Verdict) -> dict[str, Any]:
@@ -253,14 +251,3 @@ def _claim(verdict: Verdict) -> dict[str, Any]:
             for tested in verdict.parts
         ],
     }
-
-
-def _rounded(value: Any) -> Any:
-    """To six digits, which other processors' sums share."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}")
-    return value

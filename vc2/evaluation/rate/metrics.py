@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from ..report.material import replace_text
 from ..report.measures import known
 from ..rows import OK, Score, read_scores
 from ..sets import SCORES
+from ..writing import replace_text
 from .session import Pair, Session
 from .votes import Vote
 

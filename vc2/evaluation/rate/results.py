@@ -13,14 +13,13 @@ import evalica
 import jinja2
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
-from ..report.material import replace_text
 from ..report.render import markdown_cell
 from ..rows import read_scores
+from ..writing import replace_text, rounded
 from . import votes as store
-from .metrics import ROWS, against_votes
+from .metrics import ROWS, against_votes, wilson
 from .session import QUESTIONS, Session
 from .votes import LEFT, TIE, VOTES, Vote
 
@@ -39,8 +38,7 @@ class Share:
 
     @classmethod
     def count(cls, votes: int, of: int) -> Share:
-        interval = stats.binomtest(votes, of).proportion_ci(0.95, method="wilson")
-        return cls(votes, of, float(interval.low), float(interval.high))
+        return cls(votes, of, *wilson(votes / of, of))
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def regenerate(folder: Path) -> dict[str, str]:
         "bradley-terry": [asdict(one) for one in strengths(session, votes)],
         "metrics": [asdict(one) for one in against_votes(session, votes, read_scores(folder / ROWS))],
     }
-    tree = json.loads(json.dumps(tree), parse_float=lambda text: float(f"{float(text):.6g}"))
+    tree = rounded(tree)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vc2.evaluation.rate", "."),
         undefined=jinja2.StrictUndefined,

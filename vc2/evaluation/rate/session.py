@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ...metrics.metric import file_hash
-from ..report.material import replace_text
 from ..sets import clips_of, read_manifest
 from ..suites import Suite
+from ..writing import replace_text
 
 SESSION = "session.json"
 PLAYED = (".mp4", ".webm", ".mov", ".gif")  # by browsers

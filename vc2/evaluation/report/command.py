@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..provenance import commit, versions
+from ..writing import replace_text
 from . import clips
-from .material import Material, read_sets, replace_text
+from .material import Material, read_sets
 from .render import HTML, render
 
 log = logging.getLogger(__name__)

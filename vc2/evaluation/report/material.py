@@ -12,6 +12,7 @@ from typing import Any
 
 from ..rows import Score, append_scores, current, read_scores
 from ..sets import SCORES, clips_of, read_manifest
+from ..writing import replace_text
 
 ROWS, ABOUT = "rows.jsonl", "about.json"
 FORMAT = 1
@@ -71,13 +72,6 @@ class Material:
             return cls(**tree, sets=sets, scores=scores, shown=shown, pictures=pictures)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not what `report` writes ({error!r}); make the report again") from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def read_sets(folders: Sequence[Path], rows: Sequence[Path]) -> tuple[tuple[SetOfClips, ...], tuple[Score, ...]]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ...metrics.registry import metric_of
 from ..rows import CONTROLS, OK, Score
+from ..writing import rounded
 from .measures import known
 
 RESAMPLES = 2000
@@ -172,38 +173,35 @@ def _skipped(scores: Sequence[Score]) -> list[Skipped]:
 
 
 def tree(made: Tables) -> list[dict[str, Any]]:
-    """The tables as JSON, to six digits, which other processors' sums share."""
+    """The tables as JSON, to six digits."""
 
     def mean(value: Mean | None) -> dict[str, Any] | None:
         if value is None:
             return None
-        interval = [_six(end) for end in value.interval] if value.interval else None
-        return {"mean": _six(value.mean), "interval": interval, "clips": value.clips, "prompts": value.prompts}
+        return {"mean": value.mean, "interval": value.interval, "clips": value.clips, "prompts": value.prompts}
 
-    return [
-        {
-            "measure": table.measure,
-            "about": table.about,
-            "better": table.better,
-            "warning": table.warning,
-            "implementation": list(table.implementation),
-            "weights": list(table.weights),
-            "preprocessing": list(table.preprocessing),
-            "sets": [
-                {
-                    "set": cell.set,
-                    "value": mean(cell.value),
-                    "controls": {name: mean(value) for name, value in cell.controls.items()},
-                    "against the first set": mean(cell.against),
-                    "beaten by": list(cell.beaten_by),
-                    "missing": cell.missing,
-                }
-                for cell in table.cells
-            ],
-        }
-        for table in made.measures
-    ]
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")
+    return rounded(
+        [
+            {
+                "measure": table.measure,
+                "about": table.about,
+                "better": table.better,
+                "warning": table.warning,
+                "implementation": list(table.implementation),
+                "weights": list(table.weights),
+                "preprocessing": list(table.preprocessing),
+                "sets": [
+                    {
+                        "set": cell.set,
+                        "value": mean(cell.value),
+                        "controls": {name: mean(value) for name, value in cell.controls.items()},
+                        "against the first set": mean(cell.against),
+                        "beaten by": list(cell.beaten_by),
+                        "missing": cell.missing,
+                    }
+                    for cell in table.cells
+                ],
+            }
+            for table in made.measures
+        ]
+    )
