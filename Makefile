@@ -33,7 +33,7 @@ ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, u
 	@$(DEMO) --ui $(ARGS)
 
 #### Work on it
-test: $(INSTALLED)  ## every test; narrow it down with ARGS="tests/host -k progress"
+test: $(INSTALLED)  ## the tests; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
 
 test-slow: $(INSTALLED)  ## the few that take half a minute each, which `make test` leaves out
@@ -67,7 +67,7 @@ clean:  ## what make can make again; your videos (output/) and your saved workfl
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 #### Train the miniature
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about two hours; the same command resumes it
+miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, in about three hours; the same command resumes it
 	$(RUN) -m vc2.evaluation.miniature gates
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	for part in base motion polish; do $(RUN) -m vc2.training run training/recipes/tiny/$$part.yaml $(ARGS) || exit; done

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from vc2.command import exit_status
 from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE
 from vc2.files import checkpoint
 
@@ -38,8 +39,8 @@ def bundle(run: Path, target: Path = BUNDLED) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.bundle", description=__doc__)
     parser.add_argument("run", type=Path)
-    bundle(parser.parse_args().run)
-    return 0
+    args = parser.parse_args()
+    return exit_status(lambda: bundle(args.run))
 
 
 if __name__ == "__main__":
