@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -23,7 +24,7 @@ from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, ROWS, Place
 from vc2.evaluation.miniature.evidence import Seed, check_fixed, gather, on_some
 from vc2.evaluation.miniature.gates import NEEDS, of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
-from vc2.evaluation.miniature.rates import RATES
+from vc2.evaluation.miniature.rates import GRID, lowest
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
 from vc2.evaluation.rate import results
@@ -402,7 +403,7 @@ def test_votes_that_lie_there_are_in_the_report_and_verified(tmp_path):
 
 def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
     folder = synthetic.write(tmp_path / "docs", seeds=())
-    losses = [{"arm": "F-Spa-DIR", "rate": rate, "seed": 0, "loss": 0.1 + abs(rate - 1e-3)} for rate in RATES]
+    losses = [{"arm": "F-Spa-DIR", "rate": rate, "seed": 0, "loss": 0.1 + abs(rate - 1e-3)} for rate in GRID[1:-1]]
     rows.append(folder / "rates.jsonl", *losses)
     report.write(layout(folder))
     assert (
@@ -411,6 +412,19 @@ def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
     )
     rows.append(folder / "rates.jsonl", {**losses[0], "arm": "F-Spa-LORA"})
     assert "README.md:" in verify.difference(folder)
+
+
+@pytest.mark.parametrize(("best", "start"), [(1e-3, 1e-4), (1e-5, 1e-4), (3e-4, 3e-4), (3e-2, 3e-3)])
+def test_rates_are_walked_downhill_until_both_neighbours_are_worse(best, start):
+    asked: set[float] = set()
+
+    def loss(rate: float) -> float:
+        asked.add(rate)
+        return abs(math.log(rate / best))
+
+    assert lowest(loss, start) == best
+    first, last = sorted((GRID.index(best), GRID.index(start)))
+    assert asked == set(GRID[max(first - 1, 0) : last + 2])  # those between, and one beyond on either side
 
 
 def test_numbers_are_whole_and_finite(paper):

@@ -70,9 +70,11 @@ def gates() -> bool:
 
 
 def rates() -> None:
-    from .rates import compare, table
+    from . import rows
+    from .rates import FILE, compare, table
 
-    print("\n".join(table(compare(Place(ROOT, ENCODERS), DOCS, PILOT_SEEDS[0]))))
+    chosen = compare(Place(ROOT, ENCODERS), DOCS, PILOT_SEEDS[0])
+    print("\n".join([*table(rows.read(DOCS / f"{FILE}.jsonl")), *(f"{way}: {rate:g}" for way, rate in chosen.items())]))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ which none of the claims is about.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...training.errors import RecipeError
@@ -14,41 +16,63 @@ from .arms import BY_NAME, Arm, Place
 
 log = logging.getLogger(__name__)
 
-RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-# Two arms of each way to learn: direct, and LoRA.
-TRIED = ("F-Spa-DIR", "F-Spa-Temp-DIR", "F-Spa-LORA", "F-Temp-LORA")
+GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+# The ways to learn that share a rate, each with the two arms over which its losses are summed.
+WAYS = {"direct": ("F-Spa-DIR", "F-Spa-Temp-DIR"), "LoRA": ("F-Spa-LORA", "F-Temp-LORA")}
 FILE = "rates"
 
 
-def compare(place: Place, folder: Path, seed: int) -> list[rows.Row]:
-    """The held-out loss of the arms that are tried at each rate, as `rates.jsonl` keeps it. Raises RecipeError where a
-    base is not there yet, and KeyboardInterrupt where a run was stopped.
+def compare(place: Place, folder: Path, seed: int, ways: tuple[str, ...] = tuple(WAYS)) -> dict[str, float]:
+    """The rate of each way: from the recipes' own, along the grid, to the one whose neighbours are both worse. Every
+    held-out loss is kept in `rates.jsonl`. Raises RecipeError where a base is not there yet or a recipe's rate is not
+    on the grid, and KeyboardInterrupt where a run was stopped.
     """
-    path = folder / f"{FILE}.jsonl"
-    for arm in (BY_NAME[name] for name in TRIED):
-        start = place.folder(BY_NAME[arm.start or ""], seed) / "model.safetensors"
-        if not start.is_file():
-            raise RecipeError(f"{start} is not there yet; run the pilot first")
-        for rate in RATES:
-            there = {(row["arm"], row["rate"]) for row in rows.read(path)}
-            if (arm.name, rate) in there:
-                continue
-            trial = Arm(f"{arm.name}-{rate:g}", arm.recipe, arm.start, (*arm.overrides, f"optimizer.lr={rate}"))
-            trainer = Trainer(place.recipe(trial, seed), place.root / "rates" / trial.name, place.cache)
-            if not trainer.run():
-                raise KeyboardInterrupt
-            loss = trainer.objective.validate(trainer.model, trainer.accelerator)["images"]
-            rows.append(path, {"arm": arm.name, "rate": rate, "seed": seed, "loss": round(loss, 5)})
-            log.info("%s at %g: held-out loss %.5f", arm.name, rate, loss)
-    return rows.read(path)
+
+    def loss(way: str, rate: float) -> float:
+        return sum(_loss(place, folder / f"{FILE}.jsonl", BY_NAME[name], rate, seed) for name in WAYS[way])
+
+    return {way: lowest(partial(loss, way), _own(place, way)) for way in ways}
+
+
+def lowest(loss: Callable[[float], float], start: float) -> float:
+    """Walks along the grid, downhill, and asks for no loss that does not decide."""
+    at = GRID.index(start)
+    while better := [near for near in (at - 1, at + 1) if 0 <= near < len(GRID) and loss(GRID[near]) < loss(GRID[at])]:
+        at = min(better, key=lambda near: loss(GRID[near]))
+    return GRID[at]
+
+
+def _own(place: Place, way: str) -> float:
+    rates = {name: place.recipe(BY_NAME[name], 0).optimizer.lr for name in WAYS[way]}
+    if len(set(rates.values())) > 1 or not set(rates.values()) <= set(GRID):
+        raise RecipeError(f"the recipes of {way} have the rates {rates}; expected one and the same, of {GRID}")
+    return next(iter(rates.values()))
+
+
+def _loss(place: Place, path: Path, arm: Arm, rate: float, seed: int) -> float:
+    for row in rows.read(path):
+        if (row["arm"], row["rate"], row["seed"]) == (arm.name, rate, seed):
+            return row["loss"]
+    start = place.folder(BY_NAME[arm.start or ""], seed) / "model.safetensors"
+    if not start.is_file():
+        raise RecipeError(f"{start} is not there yet; run the pilot first")
+    trial = Arm(f"{arm.name}-{rate:g}", arm.recipe, arm.start, (*arm.overrides, f"optimizer.lr={rate}"))
+    trainer = Trainer(place.recipe(trial, seed), place.root / "rates" / trial.name, place.cache)
+    if not trainer.run():
+        raise KeyboardInterrupt
+    loss = round(trainer.objective.validate(trainer.model, trainer.accelerator)["images"], 5)
+    rows.append(path, {"arm": arm.name, "rate": rate, "seed": seed, "loss": loss})
+    log.info("%s at %g: held-out loss %.5f", arm.name, rate, loss)
+    return loss
 
 
 def table(results: list[rows.Row]) -> list[str]:
-    """A line an arm, the lowest loss in bold."""
-    lines = ["| arm | " + " | ".join(f"{rate:g}" for rate in RATES) + " |", "| --- " * (len(RATES) + 1) + "|"]
+    """A line an arm, the lowest loss in bold; rates that were not tried are left out."""
+    rates = [rate for rate in GRID if any(row["rate"] == rate for row in results)]
+    lines = ["| arm | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "| --- " * (len(rates) + 1) + "|"]
     for name in dict.fromkeys(row["arm"] for row in results):
         losses = {row["rate"]: row["loss"] for row in results if row["arm"] == name}
         best = min(losses.values())
-        cells = [f"**{losses[r]:.5f}**" if losses[r] == best else f"{losses[r]:.5f}" for r in RATES if r in losses]
+        cells = [f"**{x:.5f}**" if x == best else f"{x:.5f}" if x is not None else "" for x in map(losses.get, rates)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
