@@ -86,14 +86,27 @@ class Canvas:
     def __init__(self, page: Page, url: str, nodes_2: bool = False, noise: Collection[str] = (), language: str = "en"):
         self.page, self.url, self.noise = page, url, noise
         self.errors: list[str] = []
+        self._settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True, "Comfy.Locale": language}
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
-        settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True, "Comfy.Locale": language}
-        page.request.post(f"{url}/settings", data=settings)
-        page.goto(url)
-        page.wait_for_function(READY, timeout=120_000)
-        page.evaluate("app.graph.clear()")
+        self._open()
+
+    def _open(self) -> None:
+        self.page.request.post(f"{self.url}/settings", data=self._settings)
+        self.page.goto(self.url)
+        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.evaluate("app.graph.clear()")
+        # With Nodes 2.0 a node keeps the place that one of its number had in a graph that was taken away.
+        self._used_up = self._settings["Comfy.VueNodes.Enabled"]
+
+    def begin_anew(self) -> None:
+        """The editor as it was at first; it is loaded again only where that takes it."""
+        if self._used_up:
+            self._open()
+        else:
+            self.clear()
+        self.errors.clear()
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -119,6 +132,7 @@ class Canvas:
 
     def search_templates(self, words: str) -> set[str]:
         """The names of the templates that a search finds; the browser of templates stays open."""
+        self._used_up = True  # a hundred moving pictures go on moving behind the dialog when it is closed
         self.page.click(".templates-tab-button")
         box = self.page.locator("[role=dialog] input[placeholder*=Search]").first
         box.wait_for(timeout=30_000)
@@ -214,6 +228,7 @@ class Canvas:
 
     def help(self, kind: str) -> Locator:
         """Open the help page of the graph's only node of that kind."""
+        self._used_up = True  # it stays open
         self.page.evaluate("kind => app.canvas.selectNode(app.graph._nodes.find(n => n.type == kind))", kind)
         self.page.click("[data-testid=info-button]")
         return self.page.locator(".node-help-content")
@@ -230,10 +245,13 @@ class Canvas:
         self.page.evaluate(TYPE, [kind, widget, value])
 
     def shows_app(self) -> bool:
-        return self.page.locator(APP).count() > 0
+        shown = self.page.locator(APP).count() > 0
+        self._used_up = self._used_up or shown
+        return shown
 
     def wait_for_app(self) -> None:
         self.page.wait_for_selector(APP, timeout=30_000)
+        self._used_up = True
 
     def show_graph(self) -> None:
         """Of a workflow that opens as an app, where the front end has that."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser
+from playwright.sync_api import BrowserContext
 
 from scripts.canvas import Canvas
 
@@ -80,25 +80,15 @@ def pack(folder: Path) -> Path:
     return folder
 
 
-def noise(browser: Browser, url: str, output: Path, nodes_2: bool, scratch: Path) -> set[str]:
+def noise(editors: BrowserContext, url: str, output: Path, nodes_2: bool, scratch: Path) -> set[str]:
     """What the console says while someone does with stock nodes what the tests do with ours."""
-    heard: set[str] = set()
 
     def saved(content: dict[str, Any]) -> Path:
         path = scratch / "stock.json"
         path.write_text(json.dumps(content))
         return path
 
-    def opened() -> Canvas:
-        page = browser.new_page(viewport={"width": 1920, "height": 1000})
-        return Canvas(page, url, nodes_2=nodes_2)
-
-    def closed(canvas: Canvas) -> None:
-        canvas.page.wait_for_timeout(1000)
-        heard.update(canvas.errors)
-        canvas.page.close()
-
-    canvas = opened()
+    canvas = Canvas(editors.new_page(), url, nodes_2=nodes_2)
     canvas.page.evaluate("fetch('/favicon.ico')")  # which Chromium asks for when it likes
     canvas.drop(saved(workflow()))
     canvas.run()
@@ -109,21 +99,18 @@ def noise(browser: Browser, url: str, output: Path, nodes_2: bool, scratch: Path
     canvas.clear()
     canvas.choose_file(saved(workflow()))
     canvas.clear()
-    canvas.drop(saved(without_its_model()))
-    canvas.page.wait_for_timeout(1000)
-    closed(canvas)
-
-    canvas = opened()
     canvas.drop(saved(workflow() | {"nodes": [_node(1, "VC2Sampler", [], {}, "NONE") | {"outputs": []}], "links": []}))
     canvas.help("VC2Sampler").wait_for(timeout=10_000)
-    closed(canvas)
-
-    canvas = opened()
+    canvas.clear()
+    canvas.drop(saved(without_its_model()))
+    canvas.page.wait_for_timeout(1000)
+    canvas.clear()
     canvas.search_templates("video")
-    closed(canvas)
-
-    canvas = opened()
+    canvas.page.wait_for_timeout(1000)
+    heard = set(canvas.errors)
+    canvas.begin_anew()
     canvas.drop(saved(workflow(linearMode=True, linearData={"inputs": [[1, "width"]], "outputs": [3]})))
     canvas.show_graph()
-    closed(canvas)
-    return heard
+    canvas.page.wait_for_timeout(1000)
+    canvas.page.close()
+    return heard | set(canvas.errors)

@@ -14,6 +14,7 @@ from scripts.graph import DOWNLOADS, OFFICIAL
 from scripts.graphs import FOLDER, QUICKSTART, WORKFLOWS
 from scripts.thumbnails import miniature
 from scripts.workflow import find_node, set_widget, ui_to_api
+from tests.browser.conftest import CLASSIC
 from tests.browser.test_browser import expected_api
 
 QUICKSTART_FILE = FOLDER / f"{QUICKSTART}.json"
@@ -30,19 +31,20 @@ def test_a_search_finds_the_templates(canvas, request):
     assert canvas.errors == []
 
 
-def test_missing_weights_are_named_with_folder_and_address(classic, tmp_path):
+@CLASSIC
+def test_missing_weights_are_named_with_folder_and_address(canvas, tmp_path):
     """Of every graph that needs them: the front end offers a download, or says where to get the file."""
     folder, url = DOWNLOADS[OFFICIAL]
     absent = "absent.ckpt"  # other tests put a stand-in where the official file belongs
     for file in [*(FOLDER / f"{name}.json" for name in NAMES_THE_MODEL), FILE]:
         path = tmp_path / file.name
         path.write_text(file.read_text().replace(OFFICIAL, absent))
-        classic.clear()
-        classic.drop(path)
+        canvas.clear()
+        canvas.drop(path)
         missing = {"name": absent, "directory": folder, "url": url.replace(OFFICIAL, absent)}
-        assert missing in classic.missing_models(), file.name
-    classic.page.screenshot(path=classic.artefact("missing-weights"))
-    assert classic.errors == []
+        assert missing in canvas.missing_models(), file.name
+    canvas.page.screenshot(path=canvas.artefact("missing-weights"))
+    assert canvas.errors == []
 
 
 def test_the_quickstart_opens_as_an_app(canvas, request):
@@ -106,9 +108,9 @@ def test_a_button_tries_the_miniature(canvas, client: Client, name, request):
     assert canvas.errors == []
 
 
-def test_the_language_of_the_page(browser, server, noise, request):
+def test_the_language_of_the_page(editors, server, noise):
     """Titles, groups and the note of a template are in it; what it computes is the same."""
-    page = browser.new_page(viewport={"width": 1920, "height": 1000})
+    page = editors.new_page()
     canvas = Canvas(page, server.url, noise=noise(False), language="zh")
     canvas.drop(FOLDER / f"{TEXT_TO_VIDEO}.json")
     canvas.close_dialogs()
@@ -119,23 +121,25 @@ def test_the_language_of_the_page(browser, server, noise, request):
     assert all(re.search("[\u4e00-\u9fff]", text) for text in [*groups, note])
     canvas.screenshot("chinese")
     page.close()
-    again = browser.new_page()
+    again = editors.new_page()
     Canvas(again, server.url)  # the setting is the server's
     again.close()
     assert canvas.errors == []
 
 
-def test_names_of_files_take_replacements(classic):
+@CLASSIC
+def test_names_of_files_take_replacements(canvas):
     """As in the stock save nodes."""
-    classic.drop(QUICKSTART_FILE)
-    classic.type_into("VC2SaveVideo", "filename_prefix", "video/%date:yyyy-MM-dd%/seed-%VC2Sampler.seed%")
-    (save,) = [node for node in classic.api().values() if node["class_type"] == "VC2SaveVideo"]
+    canvas.drop(QUICKSTART_FILE)
+    canvas.type_into("VC2SaveVideo", "filename_prefix", "video/%date:yyyy-MM-dd%/seed-%VC2Sampler.seed%")
+    (save,) = [node for node in canvas.api().values() if node["class_type"] == "VC2SaveVideo"]
     assert re.fullmatch(r"video/\d{4}-\d\d-\d\d/seed-1", save["inputs"]["filename_prefix"])
-    assert classic.errors == []
+    assert canvas.errors == []
 
 
 @pytest.mark.parametrize("format", ["webp", "png"])
-def test_pictures_bring_their_workflow_back(classic, client: Client, server, format, tmp_path):
+@CLASSIC
+def test_pictures_bring_their_workflow_back(canvas, client: Client, server, format, tmp_path):
     object_info = client.object_info()
     workflow = json.loads(QUICKSTART_FILE.read_text())
     set_widget(find_node(workflow, "VC2SaveVideo"), "format", format, object_info)
@@ -143,9 +147,9 @@ def test_pictures_bring_their_workflow_back(classic, client: Client, server, for
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(workflow))
     file = client.run(ui_to_api(workflow, object_info), workflow=workflow).files[0]
-    classic.drop(server.output / file.subfolder / file.filename)
-    assert classic.api() == expected_api(client, path)
-    assert classic.errors == []
+    canvas.drop(server.output / file.subfolder / file.filename)
+    assert canvas.api() == expected_api(client, path)
+    assert canvas.errors == []
 
 
 def test_the_node_shows_what_it_saved_last(canvas, client: Client, server, tmp_path):

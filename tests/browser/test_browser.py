@@ -8,6 +8,7 @@ import pytest
 
 from scripts.graphs import FOLDER, QUICKSTART, WORKFLOWS
 from scripts.workflow import find_node, set_widget, ui_to_api
+from tests.browser.conftest import CLASSIC
 
 QUICKSTART_FILE = FOLDER / f"{QUICKSTART}.json"
 
@@ -47,14 +48,15 @@ def test_dropped_run_watched_and_dropped_again(canvas, client, server, request, 
 
 
 @pytest.mark.parametrize("way", ["choose_file", "open_template"])
-def test_other_ways_to_load(classic, client, way):
+@CLASSIC
+def test_other_ways_to_load(canvas, client, way):
     if way == "choose_file":
-        classic.choose_file(QUICKSTART_FILE)
+        canvas.choose_file(QUICKSTART_FILE)
     else:
-        classic.open_template(QUICKSTART)
-    assert classic.missing_nodes() == []
-    assert classic.api() == expected_api(client, QUICKSTART_FILE)
-    assert classic.errors == []
+        canvas.open_template(QUICKSTART)
+    assert canvas.missing_nodes() == []
+    assert canvas.api() == expected_api(client, QUICKSTART_FILE)
+    assert canvas.errors == []
 
 
 def test_every_workflow_loads_as_the_tests_read_it(canvas, client, request):
@@ -70,12 +72,13 @@ def test_every_workflow_loads_as_the_tests_read_it(canvas, client, request):
     assert canvas.errors == []
 
 
-def test_the_help_page_opens(classic):
-    classic.drop(QUICKSTART_FILE)
-    classic.show_graph()
-    classic.help("VC2Sampler").wait_for(timeout=10_000)
-    classic.page.wait_for_function(
+@CLASSIC
+def test_the_help_page_opens(canvas):
+    canvas.drop(QUICKSTART_FILE)
+    canvas.show_graph()
+    canvas.help("VC2Sampler").wait_for(timeout=10_000)
+    canvas.page.wait_for_function(
         "document.querySelector('.node-help-content').innerText.includes('25 for a draft')", timeout=10_000
     )
-    classic.screenshot("help")
-    assert classic.errors == []
+    canvas.screenshot("help")
+    assert canvas.errors == []
