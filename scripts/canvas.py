@@ -16,6 +16,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page
 from .comfyui import ROOT
 
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / ".artefacts"))
+PATIENCE = 180_000.0  # milliseconds; a busy machine takes minutes for what a quiet one does in seconds
 APP = "[data-testid=linear-widgets]"
 TEMPLATE = "template-workflow-"
 FLAGS = [
@@ -87,6 +88,7 @@ class Canvas:
         self.page, self.url, self.noise = page, url, noise
         self.errors: list[str] = []
         self._settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True, "Comfy.Locale": language}
+        page.set_default_timeout(PATIENCE)
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
@@ -95,7 +97,7 @@ class Canvas:
     def _open(self) -> None:
         self.page.request.post(f"{self.url}/settings", data=self._settings)
         self.page.goto(self.url)
-        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.wait_for_function(READY)
         self.page.evaluate("app.graph.clear()")
         # With Nodes 2.0 a node keeps the place that one of its number had in a graph that was taken away.
         self._used_up = self._settings["Comfy.VueNodes.Enabled"]
@@ -135,7 +137,7 @@ class Canvas:
         self._used_up = True  # a hundred moving pictures go on moving behind the dialog when it is closed
         self.page.click(".templates-tab-button")
         box = self.page.locator("[role=dialog] input[placeholder*=Search]").first
-        box.wait_for(timeout=30_000)
+        box.wait_for()
         box.fill(words)
         self.page.wait_for_timeout(2000)  # the search waits for the typing to end
         shown: set[str] = set()
@@ -156,7 +158,7 @@ class Canvas:
 
     def wait_for_pictures(self) -> None:
         """Until those that are on the page have been loaded."""
-        self.page.wait_for_function("[...document.images].every(image => image.complete)", timeout=30_000)
+        self.page.wait_for_function("[...document.images].every(image => image.complete)")
         self.page.wait_for_timeout(1000)  # they fade in
 
     def close_dialogs(self) -> None:
@@ -169,7 +171,7 @@ class Canvas:
         self.page.evaluate("app.graph.clear()")
 
     def wait_for_graph(self) -> None:
-        self.page.wait_for_function("app.graph?._nodes.length > 0", timeout=30_000)
+        self.page.wait_for_function("app.graph?._nodes.length > 0")
         self.page.wait_for_timeout(500)  # widgets take their values a moment after the nodes are there
 
     def missing_nodes(self) -> list[str]:
@@ -180,7 +182,7 @@ class Canvas:
 
     def missing_models(self) -> list[dict[str, str]]:
         """Name, directory and url of the weights that the front end says are missing."""
-        self.page.wait_for_function(f"({MISSING_MODELS})().length > 0", timeout=30_000)
+        self.page.wait_for_function(f"({MISSING_MODELS})().length > 0")
         return self.page.evaluate(MISSING_MODELS)
 
     def api(self) -> dict[str, Any]:
@@ -250,7 +252,7 @@ class Canvas:
         return shown
 
     def wait_for_app(self) -> None:
-        self.page.wait_for_selector(APP, timeout=30_000)
+        self.page.wait_for_selector(APP)
         self._used_up = True
 
     def show_graph(self) -> None:
@@ -269,13 +271,11 @@ class Canvas:
 
     def wait_for_video(self) -> None:
         """Until a video is on the page, decoded."""
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('video')].some(v => v.videoWidth > 0)", timeout=180_000
-        )
+        self.page.wait_for_function("[...document.querySelectorAll('video')].some(v => v.videoWidth > 0)")
 
     def wait_for_shown(self, ending: str) -> None:
         """Until the saving node shows files with that ending and no others."""
-        self.page.wait_for_function(SHOWN, arg=ending, timeout=180_000)
+        self.page.wait_for_function(SHOWN, arg=ending)
 
     def artefact(self, name: str) -> Path:
         """Where a picture of that name goes."""

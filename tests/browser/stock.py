@@ -100,7 +100,7 @@ def noise(editors: BrowserContext, url: str, output: Path, nodes_2: bool, scratc
     canvas.choose_file(saved(workflow()))
     canvas.clear()
     canvas.drop(saved(workflow() | {"nodes": [_node(1, "VC2Sampler", [], {}, "NONE") | {"outputs": []}], "links": []}))
-    canvas.help("VC2Sampler").wait_for(timeout=10_000)
+    canvas.help("VC2Sampler").wait_for()
     canvas.clear()
     canvas.drop(saved(without_its_model()))
     canvas.page.wait_for_timeout(1000)

@@ -76,9 +76,7 @@ def test_every_workflow_loads_as_the_tests_read_it(canvas, client, request):
 def test_the_help_page_opens(canvas):
     canvas.drop(QUICKSTART_FILE)
     canvas.show_graph()
-    canvas.help("VC2Sampler").wait_for(timeout=10_000)
-    canvas.page.wait_for_function(
-        "document.querySelector('.node-help-content').innerText.includes('25 for a draft')", timeout=10_000
-    )
+    canvas.help("VC2Sampler").wait_for()
+    canvas.page.wait_for_function("document.querySelector('.node-help-content').innerText.includes('25 for a draft')")
     canvas.screenshot("help")
     assert canvas.errors == []
