@@ -1,5 +1,5 @@
-"""Which learning rate does each way to finetune get? Chosen on the pilot's first seed by the loss on held-out pictures,
-which none of the claims is about.
+"""Which learning rate does each way to finetune get? Chosen on the pilot's first seed by the loss on held-out pictures
+of the averaged weights, which none of the claims is about.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def _loss(place: Place, path: Path, arm: Arm, rate: float, seed: int) -> float:
     trainer = Trainer(place.recipe(trial, seed), place.root / "rates" / trial.name, place.cache)
     if not trainer.run():
         raise KeyboardInterrupt
-    loss = round(trainer.objective.validate(trainer.model, trainer.accelerator)["images"], 5)
+    with trainer.ema.applied(trainer.network):  # the weights that are scored
+        loss = round(trainer.objective.validate(trainer.model, trainer.accelerator)["images"], 5)
     rows.append(path, {"arm": arm.name, "rate": rate, "seed": seed, "loss": loss})
     log.info("%s at %g: held-out loss %.5f", arm.name, rate, loss)
     return loss
