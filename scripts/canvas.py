@@ -13,9 +13,8 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page
 
-from .comfyui import ROOT
-
-ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / ".artefacts"))
+# A folder for pictures of what was seen; without it none are taken, which cost a second each.
+ARTEFACTS = os.environ.get("ARTEFACTS")
 PATIENCE = 180_000.0  # milliseconds; a busy machine takes minutes for what a quiet one does in seconds
 APP = "[data-testid=linear-widgets]"
 TEMPLATE = "template-workflow-"
@@ -277,12 +276,16 @@ class Canvas:
         """Until the saving node shows files with that ending and no others."""
         self.page.wait_for_function(SHOWN, arg=ending)
 
-    def artefact(self, name: str) -> Path:
-        """Where a picture of that name goes."""
-        ARTEFACTS.mkdir(parents=True, exist_ok=True)
-        return ARTEFACTS / f"{name}.png"
+    def screenshot(self, name: str, whole_graph: bool = True) -> None:
+        """Into the folder that ARTEFACTS names: of the graph, or of the page as it is."""
+        if ARTEFACTS:
+            if whole_graph:
+                self.close_dialogs()
+                self.fit()
+            picture(self.page, name)
 
-    def screenshot(self, name: str) -> None:
-        """Of the whole graph."""
-        self.fit()
-        self.page.screenshot(path=self.artefact(name))
+
+def picture(page: Page, name: str, **options: Any) -> None:
+    """Of the page, into the folder that ARTEFACTS names, if it does."""
+    if ARTEFACTS:
+        page.screenshot(path=Path(ARTEFACTS) / f"{name}.png", **options)

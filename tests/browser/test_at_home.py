@@ -27,7 +27,7 @@ APP_MODE = (1, 41)
 def test_a_search_finds_the_templates(canvas, request):
     assert canvas.search_templates("videocrafter") == TEMPLATES
     canvas.wait_for_pictures()
-    canvas.page.screenshot(path=canvas.artefact(f"templates-{request.node.callspec.id}"))
+    canvas.screenshot(f"templates-{request.node.callspec.id}", whole_graph=False)
     assert canvas.errors == []
 
 
@@ -43,7 +43,7 @@ def test_missing_weights_are_named_with_folder_and_address(canvas, tmp_path):
         canvas.drop(path)
         missing = {"name": absent, "directory": folder, "url": url.replace(OFFICIAL, absent)}
         assert missing in canvas.missing_models(), file.name
-    canvas.page.screenshot(path=canvas.artefact("missing-weights"))
+    canvas.screenshot("missing-weights", whole_graph=False)
     assert canvas.errors == []
 
 
@@ -62,7 +62,7 @@ def test_the_quickstart_opens_as_an_app(canvas, request):
     else:
         assert not canvas.shows_app()
         assert canvas.page.is_visible("#graph-canvas")
-    canvas.page.screenshot(path=canvas.artefact(f"app-{request.node.callspec.id}"))
+    canvas.screenshot(f"app-{request.node.callspec.id}", whole_graph=False)
     assert canvas.errors == []
 
 

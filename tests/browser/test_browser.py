@@ -67,7 +67,6 @@ def test_every_workflow_loads_as_the_tests_read_it(canvas, client, request):
         assert canvas.missing_nodes() == [], name
         assert canvas.api() == expected_api(client, path), name
         canvas.show_graph()
-        canvas.close_dialogs()  # the one that names the weights which are not here
         canvas.screenshot(f"{path.stem}-{request.node.callspec.id}")
     assert canvas.errors == []
 

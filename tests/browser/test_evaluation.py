@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from playwright.sync_api import Browser, Page
 
-from scripts.canvas import ARTEFACTS
+from scripts.canvas import picture
 from tests.evaluation.test_report import HOSTILE, PROMPTS, of_set
 from vc2.evaluation import __main__ as command
 from vc2.evaluation import suites
@@ -56,8 +56,7 @@ class Heard:
         self.page.on("request", lambda request: self.asked.append(request.url))
 
     def screenshot(self, name: str) -> None:
-        ARTEFACTS.mkdir(exist_ok=True)
-        self.page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+        picture(self.page, name, full_page=True)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_hints_follow_context_windows(client, files):
 
 
 @pytest.mark.parametrize("hints", [3, 2 * FRAMES + 2])
-@pytest.mark.parametrize("how", ["windows", "fifo", None])
+@pytest.mark.parametrize("how", ["windows", pytest.param("fifo", marks=pytest.mark.slow), None])
 def test_fewer_or_more_hints_than_frames(client, files, how, hints):
     """They start over, or the rest is left out: the hint of frame i is i modulo their number.
 

@@ -13,6 +13,7 @@ from tests import standin
 from tests.host import graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "dtype"),
     [("--force-fp16", "float16"), ("--fp8_e4m3fn-unet", "float8_e4m3fn")],

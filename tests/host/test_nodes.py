@@ -258,6 +258,7 @@ def test_interrupt(client, models):
     assert run_for_latent(client, base("nodes.safetensors") | {"sampler": vc2_sampler(steps=1)}).shape == (4, 4, 4, 4)
 
 
+@pytest.mark.slow
 def test_prompts_in_a_row_do_not_grow_the_server(client, server, models):
     """Caches and allocators fill up and then rest; a leak of megabytes grows in every round. `test_inside` counts."""
     graph = saved(decoded(base("nodes.safetensors", frames=8, size=64) | {"sampler": vc2_sampler(steps=2)}))

@@ -23,6 +23,7 @@ def choices(client, kind: str, name: str) -> list[str]:
     return client.object_info()[kind]["input"]["required"][name][0]
 
 
+@pytest.mark.slow
 def test_every_stock_sampler_runs(client):
     """They see the rescale through model_sampling: clips have the contrast that the trained miniature's have."""
     spread = {}

@@ -40,12 +40,12 @@ def test_the_paper_s_clip_costs_what_was_derived_for_it(stored_counts):
     ("name", "frames", "again"),
     [
         ("P-base", 1, True),
-        ("F-Spa-LORA", 1, False),
-        ("tiny/F-base", 16, False),
+        pytest.param("F-Spa-LORA", 1, False, marks=pytest.mark.slow),
+        pytest.param("tiny/F-base", 16, False, marks=pytest.mark.slow),
         ("tiny/base", 8, True),
         ("tiny/SD", 1, False),
         ("tiny/P-Temp-LORA", 1, False),
-        ("tiny/your-images", 1, True),
+        pytest.param("tiny/your-images", 1, True, marks=pytest.mark.slow),
     ],
 )
 def test_stored_counts_are_those_of_the_network(stored_counts, name, frames, again):

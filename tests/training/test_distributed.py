@@ -91,12 +91,15 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     return flat | {f"ema {name}": tensor for name, tensor in state["ema"]["shadow"].items()}
 
 
-def test_many_processes_are_one(recipe, folder):
+@pytest.mark.parametrize(
+    "shared_by", [[(2, "none"), (2, "full")], pytest.param([(4, "none")], marks=pytest.mark.slow)], ids=["two", "four"]
+)
+def test_many_processes_are_one(recipe, folder, shared_by):
     settings = {"steps": STEPS, "batch": 4, "save_every": 3, "diffusion": {"dropout": 0.0}, "validation": {"every": 2}}
     alone = curve(recipe(**settings), folder.parent / "alone", 1)
     assert len(alone) == 2 * STEPS
     a = final(folder.parent / "alone")
-    for world, sharding in ((2, "none"), (4, "none"), (2, "full")):
+    for world, sharding in shared_by:
         run = folder.parent / f"{world}-{sharding}"
         shared = curve(recipe(**settings, compute={"sharding": sharding}), run, world)
         assert shared == pytest.approx(alone, rel=2e-3), run.name

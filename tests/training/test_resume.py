@@ -174,12 +174,15 @@ def go_on(settings, folder: Path) -> None:
     "changes",
     [
         {"learn": {"part": "spatial", "how": "lora", "rank": 2}},
-        {"learn": {"part": "temporal", "how": "lora", "rank": 2}, "optimizer": {"final_lr": 1e-4}},
+        pytest.param(
+            {"learn": {"part": "temporal", "how": "lora", "rank": 2}, "optimizer": {"final_lr": 1e-4}},
+            marks=pytest.mark.slow,
+        ),
         {
             "learn": {"part": "all", "how": "lora", "rank": 2},
             "compute": {"precision": "bf16", "gradient_checkpointing": True},
         },
-        {"learn": {"part": "temporal"}, "compute": {"micro_batch": 1}},
+        pytest.param({"learn": {"part": "temporal"}, "compute": {"micro_batch": 1}}, marks=pytest.mark.slow),
         {"data": {"workers": 2}},
     ],
     ids=lambda changes: "-".join(changes),
