@@ -8,17 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import create_model
 from scipy import stats
 
 from vc2.evaluation import statistics
 from vc2.evaluation.miniature import __main__ as command
-from vc2.evaluation.miniature import claims, gates, rows, runner
+from vc2.evaluation.miniature import arms, claims, gates, rows, runner
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, Arm, Place
 from vc2.evaluation.miniature.gates import of_a_seed, share_right
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
 from vc2.metrics.distances import kernel
 from vc2.training.errors import RecipeError
+from vc2.training.recipe import Recipe
+from vc2.training.recipe_files import load_recipe
 from vc2.training.sources.paper_world import seen, world_hash
 
 # Statistics
@@ -68,6 +71,16 @@ def test_an_identity_tells_recipes_apart_and_not_seeds_or_folders(tmp_path):
     hotter = Arm("F-Spa-DIR", "F-Spa-DIR", "F-base", ("optimizer.lr=1e-3",))
     assert place.identity(hotter) != place.identity(BY_NAME["F-Spa-DIR"])
     assert replace(place, quick=True).identity(BY_NAME["P-Temp-LORA"]) != place.identity(BY_NAME["P-Temp-LORA"])
+
+
+def test_an_identity_stays_when_the_trainer_gets_an_option(tmp_path, monkeypatch):
+    """Or rows would be refused that it has nothing to do with."""
+    before = Place(tmp_path / "a", tmp_path / "encoders.safetensors").identity(BY_NAME["F-Spa-DIR"])
+    later = create_model("Later", __base__=Recipe, new=(int, 3))
+    monkeypatch.setattr(arms, "load_recipe", lambda *what: later.model_validate(load_recipe(*what).model_dump()))
+    place = Place(tmp_path / "b", tmp_path / "encoders.safetensors")
+    assert place.recipe(BY_NAME["F-Spa-DIR"], 0).new == 3
+    assert place.identity(BY_NAME["F-Spa-DIR"]) == before
 
 
 def test_a_run_up_to_a_snapshot_is_the_beginning_of_the_whole_run(tmp_path):

@@ -120,7 +120,8 @@ def _recipe(place: Place, arm: Arm, seed: int, steps: int | None) -> Recipe:
 
 @cache
 def _identity(place: Place, arm: Arm) -> str:
-    tree = place.recipe(arm, 0).model_dump(mode="json")
+    # Without defaults, so that an option that the trainer gets one day leaves it as it is.
+    tree = place.recipe(arm, 0).model_dump(mode="json", exclude_defaults=True)
     for key in {*DOES_NOT_CHANGE_WHAT_IS_LEARNED, "name", "seed", "init"} - {"sampling"}:
-        tree.pop(key)
+        tree.pop(key, None)
     return fingerprint(world_hash(), tree, place.identity(BY_NAME[arm.start]) if arm.start else None)
