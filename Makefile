@@ -36,14 +36,14 @@ ui: $(if $(COMFYUI),,$(INSTALLED))  ## ComfyUI with this pack in your browser, u
 test: $(INSTALLED)  ## the tests; narrow it down with ARGS="tests/host -k progress"
 	$(PYTEST) $(ARGS)
 
-test-slow: $(INSTALLED)  ## those that take long for what they add, which `make test` leaves out
+test-slow: $(INSTALLED)  ## the tests that `make test` leaves out because they take long
 	$(PYTEST) -m slow $(ARGS)
 
 test-host:  ## does it work on your ComfyUI? make test-host COMFYUI_PATH=..., in an environment of its own
 	@[ -n "$(COMFYUI_PATH)$(COMFYUI)" ] || { echo "make test-host COMFYUI_PATH=/path/to/ComfyUI, or COMFYUI=latest"; exit 1; }
 	@$(ITS_OWN) && "$$run" -m pytest -n auto --dist loadfile -m "slow or not slow" tests/host tests/browser $(ARGS)
 
-# Left out: what reads and writes files, and how processes end, which no kernel has a part in.
+# Left out: slow tests, and what reads and writes files, and how processes end, which no kernel has a part in.
 NO_ARITHMETIC := $(addprefix --ignore=tests/, $(addprefix vc2/test_, encoding.py hostile.py odd_checkpoints.py output.py \
 	video_io.py windows.py) $(addprefix training/test_, failures.py media.py scale.py))
 

@@ -27,6 +27,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# What earlier pages of this server left, and a banner that comes once.
+FORGET = """localStorage.clear(); sessionStorage.clear(); localStorage.setItem("vueNodesBannerDismissed", "true")"""
 # A veil lies over the page while it starts; what comes too early leaves it there for good.
 READY = """window.app?.graph && app.extensionManager && !app.extensionManager.spinner
   && !document.querySelector(".p-blockui-mask") && Object.keys(LiteGraph.registered_node_types).length > 10"""
@@ -90,7 +92,7 @@ class Canvas:
         page.set_default_timeout(PATIENCE)
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._note(str(error)))
-        page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+        page.add_init_script(FORGET)
         self._open()
 
     def _open(self) -> None:
@@ -98,16 +100,21 @@ class Canvas:
         self.page.goto(self.url)
         self.page.wait_for_function(READY)
         self.page.evaluate("app.graph.clear()")
+        self._fresh = True
         # With Nodes 2.0 a node keeps the place that one of its number had in a graph that was taken away.
         self._used_up = self._settings["Comfy.VueNodes.Enabled"]
 
     def begin_anew(self) -> None:
-        """The editor as it was at first; it is loaded again only where that takes it."""
-        if self._used_up:
-            self._open()
-        else:
-            self.clear()
-        self.errors.clear()
+        """The editor as it was at first, loaded again only where that takes it. `errors` are then those of loading it,
+        where this has just been done, or none.
+        """
+        if not self._fresh:
+            self.errors.clear()
+            if not self._used_up and not self.shows_app():
+                self.clear()
+            if self._used_up or self.page.locator("[role=dialog]").count():
+                self._open()
+        self._fresh = False
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -179,9 +186,9 @@ class Canvas:
             " => n.type)"
         )
 
-    def missing_models(self) -> list[dict[str, str]]:
-        """Name, directory and url of the weights that the front end says are missing."""
-        self.page.wait_for_function(f"({MISSING_MODELS})().length > 0")
+    def missing_models(self, name: str) -> list[dict[str, str]]:
+        """Name, directory and url of the weights that the front end says are missing, once that one is among them."""
+        self.page.wait_for_function(f"name => ({MISSING_MODELS})().some(model => model.name == name)", arg=name)
         return self.page.evaluate(MISSING_MODELS)
 
     def api(self) -> dict[str, Any]:

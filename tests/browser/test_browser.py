@@ -77,5 +77,5 @@ def test_the_help_page_opens(canvas):
     canvas.show_graph()
     canvas.help("VC2Sampler").wait_for()
     canvas.page.wait_for_function("document.querySelector('.node-help-content').innerText.includes('25 for a draft')")
-    canvas.screenshot("help")
+    canvas.screenshot("help", whole_graph=False)
     assert canvas.errors == []

@@ -13,6 +13,7 @@ import numpy as np
 
 from vc2.evaluation.miniature import rows
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, Place
+from vc2.evaluation.miniature.layouts import Layout
 from vc2.evaluation.miniature.runner import Runner
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS
@@ -115,3 +116,8 @@ def write(folder: Path, table: Table = PAPER, seeds: tuple[int, ...] = tuple(ran
         lines = (json.dumps(one) + "\n" for one in of_a_seed(seed, table))
         rows.path_of(folder / "rows", seed).write_text("".join(lines))
     return folder
+
+
+def layout(folder: Path, kind: str = "counted", root: Path = Path("runs/nowhere")) -> Layout:
+    # `encoders` that are not there: no calibration, which takes a minute.
+    return Layout(folder, folder / "rows", folder / "gates.json", Place(root, root / "encoders.safetensors"), kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 import subprocess
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation import synthetic
-from tests.evaluation.synthetic import PAPER
+from tests.evaluation.synthetic import PAPER, layout
 from vc2.evaluation import suites, verify
 from vc2.evaluation.__main__ import parse
 from vc2.evaluation.miniature import __main__ as command
@@ -24,7 +23,6 @@ from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, ROWS, Place
 from vc2.evaluation.miniature.evidence import Seed, check_fixed, gather, on_some
 from vc2.evaluation.miniature.gates import NEEDS, of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
-from vc2.evaluation.miniature.rates import GRID, lowest
 from vc2.evaluation.miniature.score import scenes
 from vc2.evaluation.picture import DEFECTS, Scale
 from vc2.evaluation.rate import results
@@ -47,11 +45,6 @@ STILL = {
     "F-Temp-LORA": (0.35, 0.8, 0.85, 0.7, 0.4, 0.9, 0.5),
 }
 SCALE = Scale(dict.fromkeys(DEFECTS, 0.0), dict.fromkeys(DEFECTS, 1.0))
-
-
-def layout(folder: Path, kind: str = "counted", root: Path = Path("runs/nowhere")) -> Layout:
-    # `encoders` that are not there: no calibration, which takes a minute.
-    return Layout(folder, folder / "rows", folder / "gates.json", Place(root, root / "encoders.safetensors"), kind)
 
 
 def gathered(folder: Path, kind: str = "counted") -> evidence.Evidence:
@@ -399,32 +392,6 @@ def test_votes_that_lie_there_are_in_the_report_and_verified(tmp_path):
     assert verify.difference(folder) == ""
     (votes / "votes.jsonl").write_text("")
     assert "votes/results.json:" in verify.difference(folder)
-
-
-def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
-    folder = synthetic.write(tmp_path / "docs", seeds=())
-    losses = [{"arm": "F-Spa-DIR", "rate": rate, "seed": 0, "loss": 0.1 + abs(rate - 1e-3)} for rate in GRID[1:-1]]
-    rows.append(folder / "rates.jsonl", *losses)
-    report.write(layout(folder))
-    assert (
-        "| F-Spa-DIR | 0.10097 | 0.10090 | 0.10070 | **0.10000** | 0.10200 | 0.10900 |\n"
-        in (folder / "README.md").read_text()
-    )
-    rows.append(folder / "rates.jsonl", {**losses[0], "arm": "F-Spa-LORA"})
-    assert "README.md:" in verify.difference(folder)
-
-
-@pytest.mark.parametrize(("best", "start"), [(1e-3, 1e-4), (1e-5, 1e-4), (3e-4, 3e-4), (3e-2, 3e-3)])
-def test_rates_are_walked_downhill_until_both_neighbours_are_worse(best, start):
-    asked: set[float] = set()
-
-    def loss(rate: float) -> float:
-        asked.add(rate)
-        return abs(math.log(rate / best))
-
-    assert lowest(loss, start) == best
-    first, last = sorted((GRID.index(best), GRID.index(start)))
-    assert asked == set(GRID[max(first - 1, 0) : last + 2])  # those between, and one beyond on either side
 
 
 def test_numbers_are_whole_and_finite(paper):

@@ -161,6 +161,7 @@ def test_compiled_layers_are_shared_among_processes_too(recipe, folder, monkeypa
     assert {path.name for path in traced.iterdir()} == {"0-none", "1-none", "0-full", "1-full"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_serves_any_number_of_processes(recipe, folder):
     settings = {"batch": 4, "diffusion": {"dropout": 0.0}, "validation": {"every": 0}, "save_every": 3}
     straight = curve(recipe(steps=STEPS, **settings), folder.parent / "straight", 1)

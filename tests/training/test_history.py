@@ -244,6 +244,7 @@ def test_the_best_is_among_losses_of_the_same_samples(recipe, tmp_path):
     assert [line["step"] for line in lines(tmp_path / "run", "validation")] == [1, 3]
 
 
+@pytest.mark.slow
 def test_the_best_starts_anew_where_what_is_held_out_changes_and_only_there(recipe, folder, tmp_path, caplog):
     settings = {"clips": None, "images": photos(tmp_path / "photos", good=20, bad=0), "held_out": 2}
 

@@ -225,6 +225,7 @@ def two_manifests(folder: Path) -> Recipe:
     return Recipe.model_validate({"name": "listed", "steps": 2, "batch": 2, "data": {**data, "workers": 0}})
 
 
+@pytest.mark.slow
 def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
     """One that nothing reads is a promise broken. Watched while recipes of every kind are checked, trained and listed;
     reading them does not count.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.training.test_resume import assert_same_bits, one_thread  # noqa: F401 (a fixture of this module, too)
 from tests.vc2.test_windows import on_windows, pytestmark  # noqa: F401 (the mark is this module's too)
 from vc2.training.loop import Trainer
 from vc2.training.recipe_files import load_recipe
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_and_goes_on_to_the_same_bits(recipe_file, folder):
     """By Ctrl-C, the one signal that there is. Its readers are sent the recipe's sources, which must bear that."""
     recipe = recipe_file(data={"workers": 1})

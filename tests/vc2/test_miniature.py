@@ -83,6 +83,15 @@ def test_an_identity_stays_when_the_trainer_gets_an_option(tmp_path, monkeypatch
     assert place.identity(BY_NAME["F-Spa-DIR"]) == before
 
 
+def test_what_the_recipes_leave_by_default_is_as_it_was_when_seeds_began_to_count(tmp_path):
+    """An identity does not tell."""
+    recipe = Place(tmp_path, tmp_path / "encoders.safetensors").recipe(BY_NAME["F-Spa-LORA"], 0)
+    assert (recipe.optimizer.betas, recipe.optimizer.weight_decay) == ((0.9, 0.999), 0.01)
+    assert (recipe.optimizer.final_lr, recipe.learn.alpha, recipe.learn.targets) == (None, None, None)
+    d = recipe.diffusion
+    assert (d.dropout, d.image_temporal, d.noisy_share, d.max_weight, d.scale_end) == (0.1, "identity", 0.0, 1.0, 0.7)
+
+
 def test_a_run_up_to_a_snapshot_is_the_beginning_of_the_whole_run(tmp_path):
     place = Place(tmp_path, tmp_path / "e.safetensors")
     for arm in ARMS:

@@ -16,7 +16,7 @@ ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
 ENCODERS = ROOT / "encoders.safetensors"
 DOCS = Path("docs/miniature")
 GATES = DOCS / "gates.json"
-PILOT_SEEDS = (0, 1)  # what rates, steps and sampling were chosen with; never counted
+PILOT_SEEDS = (0, 1)  # for choosing rates, steps and sampling; never counted
 SNAPSHOTS = (50, 100, 200, 400)  # steps at which finetunes are scored on their way
 QUICKLY = 25  # a sketch takes so many times fewer steps
 
@@ -97,8 +97,9 @@ class Place:
         return [*(step for step in arm.snapshots if step < end), end]
 
     def identity(self, arm: Arm) -> str:
-        """Sixteen hexadecimal digits of all that its clips follow from: the world, how they are sampled, and the
-        recipes from the first arm to this one; not of seeds and paths.
+        """Sixteen hexadecimal digits of what its clips follow from: the world, how they are sampled, and what the
+        recipes say from the first arm to this one; not of seeds and paths, and not of what a recipe leaves as it is by
+        default, which a row's commit tells.
         """
         return _identity(self, arm)
 
