@@ -206,7 +206,7 @@ class Canvas:
     def press(self, label: str) -> None:
         """The button of that name on a node."""
         self.fit()
-        button = self.page.get_by_role("button", name=label, exact=True)
+        button = self.page.locator("[data-node-id]").get_by_role("button", name=label, exact=True)  # no side panel's
         if button.count():
             button.click()
         else:
