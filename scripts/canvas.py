@@ -79,7 +79,7 @@ def chromium() -> str | None:
 
 
 class Canvas:
-    """A page with the editor open and its graph empty.
+    """ComfyUI's editor on a page, once it is told to `open`.
 
     `errors` are what the browser's console has told of, in a form that is the same on another server, and without what
     is in `noise`: what the front end does by itself.
@@ -88,33 +88,32 @@ class Canvas:
     def __init__(self, page: Page, url: str, nodes_2: bool = False, noise: Collection[str] = (), language: str = "en"):
         self.page, self.url, self.noise = page, url, noise
         self.errors: list[str] = []
-        self._settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.TutorialCompleted": True, "Comfy.Locale": language}
+        self._settings: dict[str, Any] = {
+            "Comfy.VueNodes.Enabled": nodes_2,
+            "Comfy.TutorialCompleted": True,
+            "Comfy.Locale": language,
+        }
         page.set_default_timeout(PATIENCE)
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.add_init_script(FORGET)
-        self._open()
+        self._used_up = True  # nothing is open yet
 
-    def _open(self) -> None:
-        self.page.request.post(f"{self.url}/settings", data=self._settings)
-        self.page.goto(self.url)
-        self.page.wait_for_function(READY)
-        self.page.evaluate("app.graph.clear()")
-        self._fresh = True
-        # With Nodes 2.0 a node keeps the place that one of its number had in a graph that was taken away.
-        self._used_up = self._settings["Comfy.VueNodes.Enabled"]
-
-    def begin_anew(self) -> None:
-        """The editor as it was at first, loaded again only where that takes it. `errors` are then those of loading it,
-        where this has just been done, or none.
+    def open(self) -> Canvas:
+        """With an empty graph, and loaded only where that takes it: at first, and after what stays on the page.
+        `errors` are then those of loading it, or none.
         """
-        if not self._fresh:
-            self.errors.clear()
-            if not self._used_up and not self.shows_app():
-                self.clear()
-            if self._used_up or self.page.locator("[role=dialog]").count():
-                self._open()
-        self._fresh = False
+        self.errors.clear()
+        if not self._used_up and not self.shows_app():
+            self.clear()
+        if self._used_up or self.shows_app() or self.page.locator("[role=dialog]").count():
+            self.page.request.post(f"{self.url}/settings", data=self._settings)
+            self.page.goto(self.url)
+            self.page.wait_for_function(READY)
+            self.page.evaluate("app.graph.clear()")
+            # With Nodes 2.0 a node keeps the place that one of its number had in a graph that was taken away.
+            self._used_up = self._settings["Comfy.VueNodes.Enabled"]
+        return self
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -253,17 +252,15 @@ class Canvas:
         self.page.evaluate(TYPE, [kind, widget, value])
 
     def shows_app(self) -> bool:
-        shown = self.page.locator(APP).count() > 0
-        self._used_up = self._used_up or shown
-        return shown
+        return self.page.locator(APP).count() > 0
 
     def wait_for_app(self) -> None:
         self.page.wait_for_selector(APP)
-        self._used_up = True
 
     def show_graph(self) -> None:
         """Of a workflow that opens as an app, where the front end has that."""
         if self.shows_app():
+            self._used_up = True
             self.skip_tour()
             self.page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
             self.page.wait_for_function(f"!document.querySelector('{APP}')")

@@ -39,7 +39,7 @@ def graph_picture(server: Server, target: Path = TARGET) -> None:
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1900, "height": 1300})
-        canvas = Canvas(page, server.url, nodes_2=Client(server.url).comfyui_version >= (0, 28))
+        canvas = Canvas(page, server.url, nodes_2=Client(server.url).comfyui_version >= (0, 28)).open()
         path = Path(folder) / "graph.json"
         path.write_text(json.dumps(workflow))
         canvas.drop(path)

@@ -61,5 +61,4 @@ def editor(request, editors, server, client, noise) -> Iterator[Canvas]:
 @pytest.fixture
 def canvas(editor) -> Canvas:
     """The editor with nothing in it, once with each generation of nodes; `@CLASSIC` tests run with one alone."""
-    editor.begin_anew()
-    return editor
+    return editor.open()

@@ -91,8 +91,7 @@ def noise(editors: BrowserContext, url: str, output: Path, nodes_2: bool, scratc
         return path
 
     heard: set[str] = set()
-    canvas = Canvas(editors.new_page(), url, nodes_2=nodes_2)
-    canvas.begin_anew()
+    canvas = Canvas(editors.new_page(), url, nodes_2=nodes_2).open()
     if not nodes_2:
         canvas.choose_file(saved(workflow()))
         canvas.clear()
@@ -103,7 +102,7 @@ def noise(editors: BrowserContext, url: str, output: Path, nodes_2: bool, scratc
         canvas.search_templates("video")
         canvas.page.wait_for_timeout(1000)
         heard |= set(canvas.errors)
-        canvas.begin_anew()
+        canvas.open()
     canvas.page.evaluate("fetch('/favicon.ico')")  # which Chromium asks for when it likes
     canvas.drop(saved(workflow()))
     canvas.run()

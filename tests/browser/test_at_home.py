@@ -113,7 +113,7 @@ def test_a_button_tries_the_miniature(canvas, client: Client, name, request):
 def test_the_language_of_the_page(editors, server, noise):
     """Titles, groups and the note of a template are in it; what it computes is the same."""
     page = editors.new_page()
-    canvas = Canvas(page, server.url, noise=noise(False), language="zh")
+    canvas = Canvas(page, server.url, noise=noise(False), language="zh").open()
     canvas.drop(FOLDER / f"{TEXT_TO_VIDEO}.json")
     canvas.close_dialogs()
     titles = page.evaluate("app.graph._nodes.map(node => node.title)")

@@ -32,13 +32,14 @@ def test_the_comparison_of_rates_is_in_the_report_and_verified(tmp_path):
 
 def test_the_page_that_is_fixed_shows_the_rates_that_were_compared():
     fixed = (arms.DOCS / "expectations.md").read_text()
-    assert "\n".join(f"  {line}" for line in rates.table(rows.read(arms.DOCS / "rates.jsonl"))) in fixed
+    compared = rows.read(arms.RATES)
+    assert "\n".join(f"  {line}" for line in rates.table(compared)) in fixed
     chosen = {
         name: arms.Place(arms.ROOT, arms.ENCODERS).recipe(arm, 0).optimizer.lr for name, arm in arms.BY_NAME.items()
     }
-    losses = {(row["arm"], row["rate"]): row["loss"] for row in rows.read(arms.DOCS / "rates.jsonl")}
+    losses = {(row["arm"], row["rate"]): row["loss"] for row in compared}
     for way in rates.WAYS.values():
-        summed = {rate: sum(losses.get((arm, rate), math.inf) for arm in way.arms) for rate in rates.GRID}
+        summed = {rate: sum(losses.get((arm, rate), math.inf) for arm in way.arms) for rate in GRID}
         assert {chosen[arm] for arm in way.arms} == {min(summed, key=lambda rate: summed[rate])}
 
 
@@ -46,15 +47,15 @@ def test_rates_wait_for_the_pilot_and_are_asked_for_once(tmp_path, monkeypatch):
     place = arms.Place(tmp_path, tmp_path / "encoders.safetensors")
     monkeypatch.setattr(rates, "fingerprints", lambda path: {"text": "a"})
     with pytest.raises(RecipeError, match="is not there yet; run the pilot first"):
-        rates.compare(place, tmp_path, 0)
+        rates.compare(place, tmp_path / "rates.jsonl", 0)
     shared = {"seed": 0, "world": world_hash(), "encoders": {"text": "a"}}
     for way in rates.WAYS.values():
         for arm in way.arms:
-            at = rates.GRID.index(way.start) - 1  # the lowest lies one below where the walk begins
+            at = GRID.index(way.start) - 1  # the lowest lies one below where the walk begins
             for step in (-1, 0, 1, 2):
-                row = {"arm": arm, "rate": rates.GRID[at + step], **shared, "loss": abs(step)}
+                row = {"arm": arm, "rate": GRID[at + step], **shared, "loss": abs(step)}
                 rows.append(tmp_path / "rates.jsonl", {**row, "encoders": {"text": "b"}, "loss": 0}, row)
-    assert rates.compare(place, tmp_path, 0) == {"direct": 3e-5, "LoRA": 1e-3}
+    assert rates.compare(place, tmp_path / "rates.jsonl", 0) == {"direct": 3e-5, "LoRA": 1e-3}
 
 
 @pytest.mark.parametrize(("best", "start"), [(1e-3, 1e-4), (1e-5, 1e-4), (3e-4, 3e-4), (3e-2, 3e-3)])

@@ -13,7 +13,7 @@ import sys
 from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
 from ..writing import replace_text
-from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, QUICK_ROOT, ROOT, Place
+from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, QUICK_ROOT, RATES, ROOT, Place
 
 REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
 
@@ -71,10 +71,10 @@ def gates() -> bool:
 
 def rates() -> None:
     from . import rows
-    from .rates import FILE, compare, table
+    from .rates import compare, table
 
-    chosen = compare(Place(ROOT, ENCODERS), DOCS, PILOT_SEEDS[0])
-    print("\n".join([*table(rows.read(DOCS / f"{FILE}.jsonl")), *(f"{way}: {rate:g}" for way, rate in chosen.items())]))
+    chosen = compare(Place(ROOT, ENCODERS), RATES, PILOT_SEEDS[0])
+    print("\n".join([*table(rows.read(RATES)), *(f"{way}: {rate:g}" for way, rate in chosen.items())]))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from .machine import PRECISION
 ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
 ENCODERS = ROOT / "encoders.safetensors"
 DOCS = Path("docs/miniature")
-GATES = DOCS / "gates.json"
+GATES, RATES = DOCS / "gates.json", DOCS / "rates.jsonl"
 PILOT_SEEDS = (0, 1)  # for choosing rates, steps and sampling; never counted
 SNAPSHOTS = (50, 100, 200, 400)  # steps at which finetunes are scored on their way
 QUICKLY = 25  # a sketch takes so many times fewer steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arms import DOCS, ENCODERS, GATES, QUICK_ROOT, ROOT, Place
+from .arms import DOCS, ENCODERS, GATES, QUICK_ROOT, RATES, ROOT, Place
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Layout:
     @property
     def rates(self) -> Path:
         """Rows of the pilot's comparison of learning rates, which may not be there."""
-        return self.gates.with_name("rates.jsonl")
+        return self.gates.with_name(RATES.name)
 
     @property
     def votes(self) -> Path:

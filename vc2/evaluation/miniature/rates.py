@@ -21,7 +21,6 @@ from .encoders import fingerprints
 log = logging.getLogger(__name__)
 
 GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-FILE = "rates"
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class Way:
 WAYS = {"direct": Way(1e-4, ("F-Spa-DIR", "F-Spa-Temp-DIR")), "LoRA": Way(3e-3, ("F-Spa-LORA", "F-Temp-LORA"))}
 
 
-def compare(place: Place, folder: Path, seed: int) -> dict[str, float]:
-    """The rate of each way: along the grid to the one whose neighbours are both worse. Every held-out loss is kept in
-    `rates.jsonl`. Raises RecipeError where a base is not there yet, and KeyboardInterrupt where a run was stopped.
+def compare(place: Place, path: Path, seed: int) -> dict[str, float]:
+    """The rate of each way: along the grid to the one whose neighbours are both worse. Every held-out loss is kept, a
+    row in `path`. Raises RecipeError where a base is not there yet, and KeyboardInterrupt where a run was stopped.
     """
     shared = {"seed": seed, "world": world_hash(), "encoders": fingerprints(place.encoders)}
 
     def loss(way: Way, rate: float) -> float:
-        return sum(_loss(place, folder / f"{FILE}.jsonl", BY_NAME[name], rate, shared) for name in way.arms)
+        return sum(_loss(place, path, BY_NAME[name], rate, shared) for name in way.arms)
 
     return {name: lowest(partial(loss, way), way.start) for name, way in WAYS.items()}
 
