@@ -180,15 +180,44 @@ class TextToVideo:
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
-        """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`."""
-        return np.stack([to_pixels(self.vae, clip) for clip in z])
+        """Latents `[B, 4, T, h, w]` -> frames uint8 `[B, T, H, W, 3]`.
+
+        In the precision of the checkpoint; once that was too narrow, in fp32. Raises RuntimeError for latents that
+        are not finite.
+        """
+        if not z.isfinite().all():
+            wider = {torch.float16: "--dtype bf16, or ", torch.bfloat16: "--dtype fp32, or "}.get(self.dtype, "")
+            raise RuntimeError(
+                f"the UNet's numbers left what {_named(self.dtype)} can hold; expected finite latents;"
+                f" try {wider}another checkpoint or LoRA"
+            )
+        return np.stack([to_bytes(self._decoded(clip)) for clip in z])
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        frames = decoded(self.vae, z)
+        if (narrow := next(self.vae.parameters()).dtype) != torch.float32 and not frames.isfinite().all():
+            log.warning("the autoencoder's numbers left what %s can hold; decoding in fp32", _named(narrow))
+            frames = decoded(self.vae.float(), z)
+        return frames
+
+
+def _named(dtype: torch.dtype) -> str:
+    return {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
 
 
 def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:
-    """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`; large frames one at a time, small ones many."""
-    dtype = next(vae.parameters()).dtype
-    latents = rearrange(z / SCALE_FACTOR, "c t h w -> t c h w").to(dtype)
-    frames = torch.cat([vae.decode(some).float() for some in latents.split(max(1, DECODED // latents[0, 0].numel()))])
+    """A clip's latents `[4, T, h, w]` -> frames uint8 `[T, H, W, 3]`."""
+    return to_bytes(decoded(vae, z))
+
+
+def decoded(vae: AutoencoderKL, z: Tensor) -> Tensor:
+    """A clip's latents `[4, T, h, w]` -> frames `[T, 3, H, W]`, -1 to 1; large ones one at a time, small ones many."""
+    latents = rearrange(z / SCALE_FACTOR, "c t h w -> t c h w").to(next(vae.parameters()).dtype)
+    return torch.cat([vae.decode(some).float() for some in latents.split(max(1, DECODED // latents[0, 0].numel()))])
+
+
+def to_bytes(frames: Tensor) -> np.ndarray:
+    """Frames `[T, 3, H, W]`, -1 to 1 -> uint8 `[T, H, W, 3]`."""
     pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round().byte()
     return rearrange(pixels, "t c h w -> t h w c").cpu().numpy()
 

@@ -338,6 +338,27 @@ def test_a_clip_depends_on_its_prompt_and_seed_alone(checkpoint):
     assert np.abs(together[1].astype(int) - alone[0].astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_fp16_cannot_hold_is_decoded_in_fp32(checkpoint, caplog, dtype):
+    model = TextToVideo(checkpoint)
+    # The first layer's numbers are too large for fp16; the norm after it takes the factor out again.
+    model.vae.decoder.conv_in.weight.mul_(1e4)
+    z = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 10
+    expected = model.decode(z)
+    model.vae.to(dtype)
+    assert np.abs(model.decode(z).astype(int) - expected).max() <= 2  # its weights have been through fp16
+    assert expected.std() > 1
+    told = ["the autoencoder's numbers left what fp16 can hold; decoding in fp32"]
+    assert caplog.messages == (told if dtype == torch.float16 else [])
+
+
+def test_latents_that_are_not_finite_are_an_error(checkpoint):
+    model = TextToVideo(checkpoint)
+    model.unet.out[2].bias.fill_(torch.inf)
+    with pytest.raises(RuntimeError, match="the UNet's numbers left what fp32 can hold; expected finite latents"):
+        model(["a red circle moving right"], [0], replace(model.settings, steps=1, frames=2))
+
+
 def test_one_pass_or_two(checkpoint):
     """Guidance in one batch, or in two passes once memory has run out, is the same."""
     model = TextToVideo(checkpoint)

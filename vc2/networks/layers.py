@@ -48,7 +48,9 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, -1)
-        return x * F.gelu(gate)
+        if torch.is_grad_enabled():
+            return x * F.gelu(gate)
+        return F.gelu(gate).mul_(x)  # into what is there already: autograd would need both factors
 
 
 class FeedForward(nn.Module):
