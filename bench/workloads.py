@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import official
 from bench.machine import in_turns
@@ -59,6 +60,8 @@ class Case:
 class Row:
     """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), and on a GPU the
     most memory that tensors took (bytes, ours; beyond the weights).
+
+    "products" computed as many floating-point operations as ours, and nothing but plain products of matrices.
     """
 
     case: Case
@@ -247,6 +250,19 @@ def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, g
     return step
 
 
+def _products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
+    """As many operations as products of square matrices, which torch computes as fast as anything."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device).to(dtype)
+
+    def run() -> Tensor:
+        for _ in range(max(1, round(flops / (2 * side**3)))):
+            out = a @ a
+        return out
+
+    return run
+
+
 def measure(case: Case, networks: Networks, rounds: int) -> Row:
     """The first of each is not timed: it warms up, and its results are compared."""
     todo, device = works(case, networks), networks.device
@@ -266,6 +282,10 @@ def measure(case: Case, networks: Networks, rounds: int) -> Row:
         ours, theirs = (results[name].double() for name in ("ours", "official"))
         difference = float((ours - theirs).pow(2).mean().sqrt() / theirs.pow(2).mean().sqrt())
     del results
+    if not case.compiled:  # a compiled network hides its operations from the count
+        with FlopCounterMode(display=False) as counted:
+            todo["ours"]()
+        todo["products"] = _products(counted.get_total_flops(), DTYPES[case.precision], device)
     row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, peak)
     todo.clear()
     gc.collect()
