@@ -37,6 +37,12 @@ def turbo_timesteps(steps: int, original: int = 200) -> list[int]:
     return distilled[:: -(original // steps)][:steps]
 
 
+def boundary(t: Tensor) -> tuple[Tensor, Tensor]:
+    """(c_skip, c_out) at timesteps `t`, of any shape: a consistency model leaves what has no noise as it is."""
+    scaled = 10.0 * t.double()
+    return 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25).sqrt()
+
+
 def sample(
     denoise: Denoise,
     x_T: Tensor,
@@ -57,8 +63,8 @@ def sample(
         abar = abars[t]
         eps = denoise(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long))
         x0 = (x - float((1 - abar).sqrt()) * eps) / float(abar.sqrt())
-        c_skip, c_out = 0.25 / ((10 * t) ** 2 + 0.25), 10 * t / ((10 * t) ** 2 + 0.25) ** 0.5
-        denoised = c_skip * x + c_out * x0
+        c_skip, c_out = boundary(torch.tensor(t))
+        denoised = float(c_skip) * x + float(c_out) * x0
         if k + 1 < len(timesteps):
             abar = abars[timesteps[k + 1]]
             z = step_noise(k) if step_noise else torch.randn_like(x)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from . import kernels
+from .consistency import ConsistencyObjective
 from .diffusion import DiffusionObjective
 from .errors import RecipeError
 from .miniature import AutoencoderObjective, TextObjective
@@ -18,6 +19,7 @@ from .recipe import Recipe
 
 OBJECTIVES: dict[str, Callable[[Recipe, Path, torch.device], Objective[Any]]] = {
     "diffusion": DiffusionObjective,
+    "consistency": ConsistencyObjective,
     "autoencoder": AutoencoderObjective,
     "text": TextObjective,
 }

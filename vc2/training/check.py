@@ -32,7 +32,7 @@ def check(recipe: Recipe, cache: Path, processes: int = 1, card: Card | None = N
     everything that is wrong, each as a run would say it.
     """
     yield f"{recipe.name}: {recipe.about or recipe.objective}"
-    if recipe.objective != "diffusion":
+    if not recipe.of_the_unet:
         yield "ok: procedural data, fresh weights"
         return
     wrong: dict[str, None] = {}  # one cause may be met twice

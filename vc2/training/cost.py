@@ -15,6 +15,7 @@ from typing import Any
 from ..networks.config import UNetConfig, as_config
 from .errors import RecipeError
 from .recipe import Recipe
+from .recipe_sections import Learn
 from .sources.source import Source
 
 COUNTS = Path(__file__).parent / "counts.json"
@@ -69,9 +70,19 @@ def sample_flops(recipe: Recipe, config: UNetConfig, frames: int, again: bool = 
 
         counts[key] = counting.count_sample(recipe, config, frames)
     once, *levels = counts[key]
-    if not again:
-        return once
-    return once + sum(levels[level] for level in checkpointed(recipe, len(levels)))
+    if again:
+        once += sum(levels[level] for level in checkpointed(recipe, len(levels)))
+    return once + taught_flops(recipe, config, frames)
+
+
+def taught_flops(recipe: Recipe, config: UNetConfig, frames: int) -> float:
+    """Of a consistency sample: the teacher with the caption and without, and the target, three forward passes; which is
+    what training the whole network takes, whose backward pass is two.
+    """
+    if recipe.objective != "consistency":
+        return 0.0
+    whole = recipe.model_copy(update={"objective": "diffusion", "learn": Learn()})
+    return sample_flops(whole, config, frames, again=False)
 
 
 def checkpointed(recipe: Recipe, levels: int) -> tuple[int, ...]:

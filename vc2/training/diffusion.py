@@ -50,14 +50,15 @@ class DiffusionObjective(Objective[Batch]):
         if recipe.compute.frozen == "int8":
             quantise(self.model, device)
         mark_what_learns(self.model, recipe)
-        self._prepare_network()
+        self._prepare(self.model)
         # Now, and not when the first sample is due, or the export after the last step.
         sampling_of(recipe)
         if recipe.samples.every:
             validate.sample_settings(recipe, self.encoders)
 
-    def _prepare_network(self) -> None:
-        for module in self.model.modules():
+    def _prepare(self, unet: VideoUNet) -> None:
+        """A network, marked what of it learns, as the recipe computes it."""
+        for module in unet.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.recipe.diffusion.dropout
             # Autocast would round these for every use; held rounded they take half the memory and give the same
@@ -69,11 +70,11 @@ class DiffusionObjective(Objective[Batch]):
                 and not module.weight.requires_grad
             ):
                 module.weight.data = module.weight.data.to(torch.bfloat16)
-        self.model.gradient_checkpointing(cost.checkpointed(self.recipe, len(self.model.config.channel_mult)))
-        self.model.use_attention("auto")
-        self.model.to(self.device)
+        unet.gradient_checkpointing(cost.checkpointed(self.recipe, len(unet.config.channel_mult)))
+        unet.use_attention("auto")
+        unet.to(self.device)
         if self.recipe.compute.compile:
-            compile_layers(self.model)
+            compile_layers(unet)
 
     def files(self, medium: str) -> str:
         return self.streams[medium].files()
@@ -101,17 +102,25 @@ class DiffusionObjective(Objective[Batch]):
 
     def errors(self, model: nn.Module, batch: Batch, t: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Mean squared error of epsilon for each sample, `[B]`, at timesteps t `[B]`."""
+        x0, noise, context, fps = self._given(batch, generators)
+        t = t.to(self.device)
+        x_t = self.schedule.add_noise(x0, noise, t)
+        with record_function("network"):
+            eps = model(x_t, t, context, fps, temporal=self._temporal(x0))
+        return F.mse_loss(eps.float(), noise, reduction="none").flatten(1).mean(1)
+
+    def _given(self, batch: Batch, generators: list[torch.Generator]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, noise of their shape, the captions' context and fps of a batch, on the device."""
         with record_function("encode frames"):
             x0 = self.encoders.latents(batch.frames, generators)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(self.device)
-        t, fps = t.to(self.device), batch.fps.to(self.device)
-        x_t = self.schedule.add_noise(x0, noise, t)
         with record_function("encode captions"):
             context = self.encoders.context(batch.captions, batch.text)
-        image = x0.shape[2] == 1
-        with record_function("network"):
-            eps = model(x_t, t, context, fps, temporal=self.recipe.diffusion.image_temporal if image else "full")
-        return F.mse_loss(eps.float(), noise, reduction="none").flatten(1).mean(1)
+        return x0, noise, context, batch.fps.to(self.device)
+
+    def _temporal(self, x0: Tensor) -> str:
+        """How latents `[B, C, T, h, w]` pass the temporal layers."""
+        return self.recipe.diffusion.image_temporal if x0.shape[2] == 1 else "full"
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
         """Uniform, but for the share that comes from the noisy end."""

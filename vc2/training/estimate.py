@@ -26,7 +26,7 @@ class Estimate:
     model_flops: float  # without; what MFU counts
     encode_flops: float  # the autoencoder's; 0 where latents are prepared
     a100_hours: float  # of the whole run
-    unet: float  # bytes: weights (with autocast's copies), gradients, optimizer, average
+    unet: float  # bytes: weights (with autocast's copies), gradients, optimizer, average; and of a teacher's
     encoders: float  # bytes: autoencoder and text encoder
     kept: tuple[Kept, ...]  # bytes that a sample's activations take, layer by layer
     levels: int  # of the UNet
@@ -46,6 +46,8 @@ def estimate(recipe: Recipe) -> Estimate:
     if recipe.compute.frozen == "int8":
         eight = sum(m.weight.numel() for m in unet.modules() if type(m) is nn.Linear and not m.weight.requires_grad)
         bytes_frozen -= eight * (1 if bf16 else 3)
+    if recipe.objective == "consistency":
+        bytes_frozen += (learning + frozen) * (2 if bf16 else 4)
     state = 2 if recipe.optimizer.kind == "adamw8bit" else 8
     # Parameters of kl-f8 and of ViT-H/14's text tower, which every model of this width comes with.
     vae, text = (83.7e6, 354e6) if config.context_dim == 1024 else (0.0, 0.0)

@@ -12,6 +12,7 @@ from ..files import checkpoint as files
 from ..files import lora as lora_files
 from ..files.merge import merge
 from ..sampling.schedule import NoiseSchedule
+from ..sampling.turbo import PLAIN
 from . import checkpoint, lora
 from .errors import RecipeError
 from .history import History
@@ -53,7 +54,7 @@ def export(
     RecipeError where the run has no such thing, or no checkpoint, or where it was trained by another recipe or on other
     weights than are there now.
     """
-    if recipe.objective != "diffusion":
+    if not recipe.of_the_unet:
         raise RecipeError(
             f"{recipe.name} trains the miniature's {recipe.objective}; its run wrote {folder / 'model.safetensors'},"
             " and there is no other form of it"
@@ -95,7 +96,7 @@ def write_full(
         unet=with_trained(weights["unet"], trained, recipe),
         vae=weights["autoencoder"],
         text=weights["text"],
-        schedule=NoiseSchedule(recipe.diffusion.scale_end),
+        schedule=PLAIN if recipe.objective == "consistency" else NoiseSchedule(recipe.diffusion.scale_end),
         dtype=dtype,
         metadata={**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))},
     )

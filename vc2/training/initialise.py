@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from ..files import checkpoint
 from ..files.checkpoint import CheckpointError
+from ..files.lora import GUIDANCE_LAYER, GUIDANCE_WIDTH
 from ..networks.autoencoder import AutoencoderKL
 from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig, as_config
 from ..networks.layers import ResBlock, TemporalConv, Transformer
 from ..networks.text import TextEncoder
 from ..networks.unet import VideoUNet
-from ..pipeline import recommended
+from ..pipeline import DISTILLED, recommended
 from ..sampling.schedule import NoiseSchedule
 from .errors import RecipeError
 from .partition import temporal_names
@@ -49,7 +51,12 @@ def start_unet(recipe: Recipe) -> VideoUNet:
             name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             for name, tensor in loaded.unet.items()
         }
-        return checkpoint.assemble(VideoUNet(loaded.config, device="meta"), weights)
+        config = loaded.config
+        if recipe.objective == "consistency":
+            # Zeros: until it has learned, it is the model that it is made of.
+            config = replace(config, time_cond_proj_dim=GUIDANCE_WIDTH)
+            weights[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(config.model_channels, GUIDANCE_WIDTH)
+        return checkpoint.assemble(VideoUNet(config, device="meta"), weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         unet = zero_outputs(VideoUNet(as_config(UNetConfig, recipe.networks.unet)))
@@ -170,6 +177,8 @@ def sampling_of(recipe: Recipe) -> dict[str, Any]:
         own = recommended(checkpoint.read_metadata(recipe.init.unet)) if recipe.init.unet else {}
     except ValueError as error:
         raise CheckpointError(f"{recipe.init.unet}: {error}") from error
+    if recipe.objective == "consistency":
+        own |= {name: DISTILLED[name] for name in ("steps", "guidance")}
     return {**own, **recipe.sampling.model_dump(exclude_none=True)}
 
 

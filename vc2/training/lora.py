@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files.lora import PREFIX
+from ..files.lora import GUIDANCE_LAYER, PREFIX
 from ..networks.layers import ResBlock, SpatialTransformer, TemporalConv, TemporalTransformer
 from ..networks.unet import VideoUNet
 
@@ -88,6 +88,8 @@ def targets(
         else:
             continue
         out += [f"{name}.{below}" for below, _ in module.named_modules() if below.endswith(ends)]
+    if unet.config.time_cond_proj_dim and part != "temporal":
+        out.append(GUIDANCE_LAYER)  # by which a model of few steps reads the guidance scale
     return out
 
 

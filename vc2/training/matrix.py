@@ -38,7 +38,7 @@ def _bases_first(path: Path) -> tuple[bool, str]:
 
 def _row(recipe: Recipe) -> tuple[str, ...]:
     work = f"{recipe.batch} x {recipe.steps}"
-    if recipe.objective != "diffusion":
+    if not recipe.of_the_unet:
         return (recipe.name, "nothing", recipe.objective, "direct", "procedural", work, "", "")
     return (
         recipe.name,

@@ -1,7 +1,7 @@
 """What is minimised. An objective owns the network that learns, reads the batch of a step, and computes its loss.
 
-There are three: the paper's (`diffusion`), and the two that the miniature needs because it has no Stable Diffusion to
-start from (`miniature`).
+There are four: the paper's (`diffusion`), the one that makes a model of few steps of another (`consistency`), and the
+two that the miniature needs because it has no Stable Diffusion to start from (`miniature`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .recipe_sections import (
     Compute,
+    Consistency,
     Data,
     Diffusion,
     Init,
@@ -43,7 +44,7 @@ class Recipe(Section):
 
     name: str
     about: str = ""
-    objective: Literal["diffusion", "autoencoder", "text"] = "diffusion"
+    objective: Literal["diffusion", "consistency", "autoencoder", "text"] = "diffusion"
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)  # clips (or images, on image-only data) a step, over all processes
     seed: int = Field(0, ge=0, lt=2**31)
@@ -57,6 +58,7 @@ class Recipe(Section):
     data: Data = Data()
     learn: Learn = Learn()
     diffusion: Diffusion = Diffusion()
+    consistency: Consistency = Consistency()
     optimizer: Optimizer = Optimizer()
     compute: Compute = Compute()
     validation: Validation = Validation()
@@ -75,11 +77,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
-        if self.objective == "diffusion" and not (self.data.clips or self.data.images):
+        if self.of_the_unet and not (self.data.clips or self.data.images):
             raise ValueError("data.clips and data.images are both missing; name at least one source")
-        if self.compute.compile and self.objective != "diffusion":
+        if self.compute.compile and not self.of_the_unet:
             raise ValueError(f"compute.compile is of the UNet, and objective {self.objective} has none; leave it out")
-        fresh = self.objective == "diffusion" and not (self.init.unet or self.init.sd)
+        self._check_consistency()
+        fresh = self.of_the_unet and not (self.init.unet or self.init.sd)
         if fresh and (self.learn.how == "lora" or self.learn.part == "temporal"):
             raise ValueError(
                 "init.unet and init.sd are both missing: a fresh UNet's output layer is zero and spatial, and while it"
@@ -99,6 +102,26 @@ class Recipe(Section):
                 " leave data.images out"
             )
         return self
+
+    def _check_consistency(self) -> None:
+        if self.objective != "consistency":
+            if self.consistency != Consistency():
+                raise ValueError(
+                    f"consistency is of objective consistency, and this one is {self.objective}; leave it out"
+                )
+            return
+        if not self.init.unet:
+            raise ValueError("objective consistency distils a model, and init.unet is missing; name its checkpoint")
+        if self.diffusion.noisy_share or self.diffusion.max_weight > 1:
+            raise ValueError(
+                "diffusion.noisy_share and max_weight are of objective diffusion; consistency has every timestep alike:"
+                " leave them out"
+            )
+
+    @property
+    def of_the_unet(self) -> bool:
+        """Whether it is a UNet that learns, and not one of the miniature's other networks."""
+        return self.objective in ("diffusion", "consistency")
 
     @property
     def image_only(self) -> bool:

@@ -210,6 +210,34 @@ class Diffusion(Section):
         return value
 
 
+class Consistency(Section):
+    """The consistency objective: a model of few steps from one of many (T2V-Turbo's without its reward models, arXiv
+    2405.18750). What learns starts as a copy of `init.unet` that also reads the guidance scale; the copy that stays as
+    it is is asked for one DDIM step with guidance, and from both ends of that step the result is to be the same.
+
+    `timesteps` of the 1000 are what is distilled, evenly spaced: fewer make larger steps, so that training is shorter
+    and less exact. `guidance` is the scale w in cond + w (cond - uncond), one less than the samplers' guidance, drawn
+    uniformly within.
+    """
+
+    timesteps: int = Field(200, ge=1, le=1000)
+    guidance: tuple[float, float] = (5.0, 15.0)
+
+    @field_validator("timesteps")
+    @classmethod
+    def _timesteps(cls, value: int) -> int:
+        if 1000 % value:
+            raise ValueError(f"must divide 1000, such as 50 or 200, found {value}")
+        return value
+
+    @field_validator("guidance")
+    @classmethod
+    def _guidance(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError(f"must be [lowest, highest], such as [5, 15], found {list(value)}")
+        return value
+
+
 class Optimizer(Section):
     """AdamW; the learning rate warms up, then stays or falls along a cosine to `final_lr`. `adamw8bit` needs
     bitsandbytes.

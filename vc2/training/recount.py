@@ -18,7 +18,7 @@ def recount() -> dict[str, dict[str, Any]]:
         if path.stem.startswith("_"):
             continue
         recipe = load_recipe(path)
-        if recipe.objective != "diffusion":
+        if not recipe.of_the_unet:
             continue
         config = cost.unet_config(recipe)
         cost.a100_hours(recipe)

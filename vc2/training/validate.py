@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from ..files.video import write_video
 from ..networks.unet import VideoUNet
 from ..pipeline import Guided, Settings, to_pixels
-from ..sampling import ddim
+from ..sampling import ddim, turbo
 from ..sampling.schedule import TIMESTEPS, NoiseSchedule
 from .data.batches import Batch
 from .data.plan import Step
@@ -122,17 +122,19 @@ def sample_clips(
             return torch.randn(shape, generator=generator).to(accelerator.device)
 
         context = encoders.context([prompts[index], settings.negative])
-        denoise = Guided(
-            cast(VideoUNet, model),
-            context[:1],
-            context[1:],
-            torch.tensor([float(settings.fps)], device=accelerator.device),
-            settings.guidance,
-        )
-        # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
-        denoise.one_batch = not isinstance(model, FSDPModule)
+        fps = torch.tensor([float(settings.fps)], device=accelerator.device)
         with autocast(recipe, accelerator):
-            z = ddim.sample(denoise, noise(), schedule, settings.steps, settings.eta, noise)
+            if recipe.objective == "consistency":
+
+                def denoise(x: Tensor, t: Tensor, context=context, fps=fps) -> Tensor:
+                    return model(x, t, context[:1], fps, guidance=settings.guidance).float()
+
+                z = turbo.sample(denoise, noise(), settings.steps, step_noise=noise)
+            else:
+                guided = Guided(cast(VideoUNet, model), context[:1], context[1:], fps, settings.guidance)
+                # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
+                guided.one_batch = not isinstance(model, FSDPModule)
+                z = ddim.sample(guided, noise(), schedule, settings.steps, settings.eta, noise)
             clip = to_pixels(encoders.autoencoder, z[0])
         if mine < len(prompts):
             name = re.sub(r"[^\w]+", "-", prompts[index])[:60].strip("-")
