@@ -1,10 +1,11 @@
-"""What fewer passes of the network cost: ComfyUI's EasyCache at several thresholds, and fewer DDIM steps, with the
-miniature. Writes docs/performance/few_steps.json and docs/performance.md.
+"""What fewer passes of the network cost: ComfyUI's EasyCache at several thresholds, fewer DDIM steps, and T2V-Turbo's
+way, with the miniature. Writes docs/performance/few_steps.json and docs/performance.md.
 
     python -m bench.few_steps
 
 In this process, with ComfyUI's own modules: its EasyCache node, its sampling, its VAE. The error is that of the latents
-against those of all steps from the same noise, without added noise; the judge's verdict is `make bench-tiny`'s.
+against those of all steps from the same noise, without added noise; T2V-Turbo adds noise of its own, so that it has
+none. The judge's verdict is `make bench-tiny`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -22,10 +24,14 @@ from bench import machine, performance_report, tiny
 from bench.performance import keep
 from scripts.comfyui import comfyui_tree
 from tests.host.inside import import_pack
+from vc2.training.sources import world
 
 ROOT = Path(__file__).parent.parent
 STEPS, GUIDANCE, FRAMES, FPS, SIDE = 25, 4.0, 8, 8, 8
-FEWER, THRESHOLDS = (20, 10, 5, 4), (0.05, 0.1, 0.2, 0.4, 0.8)
+FEWER, THRESHOLDS = (20, 10, 5, 4, 3, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
+TURBO = "vc2-tiny-turbo.safetensors"  # a LoRA, by the recipe `tiny/turbo`, which these are of
+TURBO_STEPS, TURBO_GUIDANCE, TURBO_OF = (8, 4, 2, 1), 3.0, 50
+Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 4, h, w]`
 
 
 class Host:
@@ -59,18 +65,50 @@ class Host:
 
         return EasyCacheNode.execute(self.model, threshold, 0.15, 0.95, False).result[0]
 
-    def sample(self, model: Any, prompt: str, seed: int, steps: int) -> Tensor:
-        """Latents `[T, 4, h, w]`."""
+    def turbo(self) -> Any:
+        from pack.nodes.host import loading
+
+        return loading.apply_lora(self.model, str(ROOT / "models" / TURBO), 1.0)
+
+    def sampled(self, model: Any, steps: int) -> Sampled:
         from pack.nodes.sample import VC2Sampler
 
-        latent = {"samples": torch.zeros(FRAMES, 4, SIDE, SIDE)}
-        conditions = (self.text(prompt), self.text(""))
-        settings = {"seed": seed, "steps": steps, "guidance": GUIDANCE, "eta": 0.0, "denoise": 1.0}
-        return VC2Sampler.execute(model, *conditions, latent, **settings).result[0]["samples"]
+        def sample(prompt: str, seed: int) -> Tensor:
+            conditions = (self.text(prompt), self.text(""))
+            settings = {"seed": seed, "steps": steps, "guidance": GUIDANCE, "eta": 0.0, "denoise": 1.0}
+            return VC2Sampler.execute(model, *conditions, _empty(), **settings).result[0]["samples"]
+
+        return sample
+
+    def sampled_by_turbo(self, model: Any, steps: int) -> Sampled:
+        from pack.nodes.turbo import VC2TurboSampler
+
+        def sample(prompt: str, seed: int) -> Tensor:
+            settings = {"seed": seed, "steps": steps, "guidance": TURBO_GUIDANCE, "original_steps": TURBO_OF}
+            given = (model, self.text(prompt), _empty())
+            return VC2TurboSampler.execute(*given, **settings, motion_guidance=0.0).result[0]["samples"]
+
+        return sample
 
     def frames(self, latents: Tensor) -> Any:
         """uint8 `[T, H, W, 3]`."""
         return (self.vae.decode(latents) * 255).round().byte().cpu().numpy()
+
+
+def _empty() -> dict[str, Tensor]:
+    return {"samples": torch.zeros(FRAMES, 4, SIDE, SIDE)}
+
+
+def picture_error(clip: np.ndarray, scene: world.Scene) -> float:
+    """How far frames, uint8 `[T, H, W, 3]`, are from the nearest picture that the world has of the scene's colour and
+    shape, wherever its object is: root mean square, in levels of 0..255, the mean over the frames.
+    """
+    reach = range(-world.REACH, world.REACH + 1)
+    positions = torch.tensor([[x, y] for x in reach for y in reach])
+    ids = torch.ones(len(positions), dtype=torch.long)
+    drawn = tiny.pixels(world.render(ids * scene.colour, ids * scene.shape, positions))
+    distances = torch.cdist(*(torch.from_numpy(some).flatten(1).double() for some in (clip, drawn)))
+    return float(distances.amin(1).mean() / clip[0].size ** 0.5)
 
 
 def main() -> None:
@@ -80,28 +118,35 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     host, wanted = Host(), tiny.scenes()[: args.clips]
-    ways: dict[tuple[str, str], Callable[[], tuple[Any, int]]] = {("DDIM", str(STEPS)): lambda: (host.model, STEPS)}
-    ways |= {("DDIM", str(steps)): (lambda steps=steps: (host.model, steps)) for steps in FEWER}
-    ways |= {("EasyCache", f"{t:g}"): (lambda t=t: (host.cached(t), STEPS)) for t in THRESHOLDS}
+    ways: dict[tuple[str, str], Sampled] = {
+        ("DDIM", str(steps)): host.sampled(host.model, steps) for steps in (STEPS, *FEWER)
+    }
+    ways |= {("EasyCache", f"{t:g}"): host.sampled(host.cached(t), STEPS) for t in THRESHOLDS}
+    if (ROOT / "models" / TURBO).is_file():
+        turbo = host.turbo()
+        ways |= {("T2V-Turbo", str(steps)): host.sampled_by_turbo(turbo, steps) for steps in TURBO_STEPS}
     whole: list[Tensor] = []
     rows = []
-    for (kind, label), way in ways.items():
-        model, steps = way()
+    for (kind, label), sample in ways.items():
         host.passes = 0.0
-        latents = [host.sample(model, scene.caption, k, steps) for k, scene in enumerate(tqdm(wanted, desc=label))]
+        latents = [sample(scene.caption, k) for k, scene in enumerate(tqdm(wanted, desc=f"{kind} {label}"))]
         whole = whole or latents
         errors = [
             float((a - b).pow(2).mean().sqrt() / b.pow(2).mean().sqrt()) for a, b in zip(latents, whole, strict=True)
         ]
-        right = tiny.score([host.frames(z) for z in latents], wanted)["joint"] / 100
+        clips = [host.frames(z) for z in latents]
+        pictures = [picture_error(clip, scene) for clip, scene in zip(clips, wanted, strict=True)]
         rows.append(
             {
                 "kind": kind,
                 "label": label,
-                "what": f"{kind}, {label} steps" if kind == "DDIM" else f"{kind}, threshold {label}, {STEPS} steps",
+                "what": f"{kind}, threshold {label}, {STEPS} steps"
+                if kind == "EasyCache"
+                else f"{kind}, {label} steps",
                 "cost": host.passes / len(wanted),
-                "error": sum(errors) / len(errors),
-                "right": right,
+                "error": None if kind == "T2V-Turbo" else sum(errors) / len(errors),
+                "picture": sum(pictures) / len(pictures),
+                "right": tiny.score(clips, wanted)["joint"] / 100,
                 "count": len(wanted),
             }
         )

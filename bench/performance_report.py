@@ -126,10 +126,17 @@ def changes(rows: list[Json]) -> str:
 
 def few_steps(rows: list[Json]) -> str:
     lines = [
-        [row["what"], f"{row['cost']:.1f}", f"{row['error']:.3f}", f"{row['right']:.0%}", f"{row['count']} clips"]
+        [
+            row["what"],
+            f"{row['cost']:.1f}",
+            "" if row["error"] is None else f"{row['error']:.3f}",
+            f"{row['picture']:.1f}",
+            f"{row['right']:.0%}",
+            f"{row['count']} clips",
+        ]
         for row in rows
     ]
-    return _table("how | passes | error | right by the judge | ", lines)
+    return _table("how | passes | error | picture | right by the judge | ", lines)
 
 
 def write(out: Path) -> None:
@@ -199,21 +206,24 @@ by some 5 %, so that 0.03 more or less is nothing.
     if found := _rows(out, "few_steps"):
         parts.append(f"""## Fewer passes
 
-By `python -m bench.few_steps`, with the miniature: EasyCache of ComfyUI and fewer DDIM steps. *Passes*: how often the
-UNet ran for a clip (prompt and negative prompt count as one). *Error*: RMS of the latents against those of all steps
-from the same noise, as a share of these. *Right*: the share of clips of which the rule-based judge sees colour, shape
-and direction as the prompt has them. T2V-Turbo's four steps: not measured, its weights could not be had.
+By `python -m bench.few_steps`, with the miniature: EasyCache of ComfyUI, fewer DDIM steps, and T2V-Turbo's way, for
+which the miniature was distilled (recipe `tiny/turbo`; T2V-Turbo's own weights could not be had). *Passes*: how often
+the UNet ran for a clip (prompt and negative prompt count as one, so that T2V-Turbo's, which have no negative prompt,
+count half). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these; T2V-Turbo
+draws noise at every step, so it has none. *Picture*: how far frames are from the nearest that could be drawn with the
+prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of clips of which the rule-based judge sees
+colour, shape and direction as the prompt has them.
 
 {few_steps(found)}
 
-![error against passes](performance/few_steps.svg)
+![the pictures' error against passes](performance/few_steps.svg)
 
 {_machines(found)}
 """)
         lines = {
-            kind: [(row["cost"], row["error"], row["label"]) for row in found if row["kind"] == kind]
+            kind: [(row["cost"], row["picture"], row["label"]) for row in found if row["kind"] == kind]
             for kind in dict.fromkeys(row["kind"] for row in found)
         }
-        title = "What fewer passes cost: error of the latents"
-        (out / "performance" / "few_steps.svg").write_text(plots.curves(title, "passes", "error", lines))
+        title = "What fewer passes cost: how far frames are from what could be drawn"
+        (out / "performance" / "few_steps.svg").write_text(plots.curves(title, "passes", "levels of 255", lines))
     (out / "performance.md").write_text("\n".join(parts))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from scripts.bundle import bundle
-from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE, fingerprints
+from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE, GATES, fingerprints
 from vc2.files import checkpoint
 
 
@@ -43,3 +45,8 @@ def test_another_text_tower_is_not_rounded(run, tmp_path):
     with pytest.raises(ValueError, match="another text tower"):
         bundle(run, tmp_path / "bundled.safetensors")
     assert not (tmp_path / "bundled.safetensors").exists()
+
+
+def test_the_bundled_miniature_brings_what_the_gates_were_measured_with():
+    """Where this fails, `make paper QUICK=1` trains both anew, and its twenty minutes are hours."""
+    assert fingerprints(BUNDLED) == json.loads(GATES.read_text(encoding="utf-8"))["encoders"]
