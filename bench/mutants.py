@@ -26,13 +26,14 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / ".cache" / "mutants.jsonl"
 TIME_LIMIT = 3600  # seconds; a mutant that hangs is noticed, too, and a busy machine is not taken for one
 
-BEHAVIOUR, LOOP, HISTORY, LORA, DATA = (
-    f"tests/training/test_{name}.py" for name in ("behaviour", "loop", "history", "lora", "data")
+BEHAVIOUR, LOOP, START, SKIPPED, OUTPUTS, HISTORY, LORA, DATA = (
+    f"tests/training/test_{name}.py"
+    for name in ("behaviour", "loop", "start", "skipped", "outputs", "history", "lora", "data")
 )
-DISTRIBUTED, INITIALISE, COMMANDS, PARITY = (
+DISTRIBUTED, INITIALISE, PREPARE, PARITY = (
     "tests/training/test_distributed.py",
     "tests/training/test_initialise.py",
-    "tests/training/test_commands.py",
+    "tests/training/test_prepare.py",
     "tests/vc2/test_parity.py",
 )
 
@@ -72,14 +73,14 @@ MUTANTS = [
     ),
     *of(
         "training/encoders.py",
-        (BEHAVIOUR, COMMANDS),
+        (BEHAVIOUR, PREPARE),
         ("(SCALE_FACTOR * (mean", "(1.0 * (mean"),
         ("(0.5 * log_variance", "(1.0 * log_variance"),
         ("/ 127.5 - 1", "/ 255"),
     ),
     *of(
         "training/loop.py",
-        (BEHAVIOUR, LOOP, HISTORY),
+        (BEHAVIOUR, LOOP, START, SKIPPED, HISTORY),
         ("self.recipe.optimizer.clip)", "1e9)"),
         ("(loss / len(micro_batches)).backward()", "loss.backward()"),
         ("(step + 1) / config.warmup", "step / config.warmup"),
@@ -140,12 +141,12 @@ MUTANTS = [
     ),
     *of(
         "training/sources/source.py",
-        (DATA, COMMANDS),
+        (DATA, PREPARE),
         ("stride = low + int(self.uniform[0] * (high - low + 1))", "stride = low"),
     ),
     *of(
         "training/validate.py",
-        (BEHAVIOUR, LOOP),
+        (BEHAVIOUR, OUTPUTS),
         ("int(quantiles[q] * TIMESTEPS))", "500)"),
         ("            settings.guidance,", "            1.0,"),
         ("[float(settings.fps)]", "[16.0]"),

@@ -1,6 +1,8 @@
-"""Real clips and pictures that test libraries carry."""
+"""Real clips and pictures that test libraries carry, and the miniature as the paper would have it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,18 @@ def bikes() -> Clip:
 def photo() -> np.ndarray:
     """512x512."""
     return skimage.data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def paper(tmp_path_factory) -> Path:
+    """Eight seeds as the paper would have them, and their report."""
+    # Here, since the other tests need not wait for all that these import.
+    from tests.evaluation import synthetic
+    from vc2.evaluation.miniature import report
+
+    folder = synthetic.write(tmp_path_factory.mktemp("paper") / "docs")
+    report.write(synthetic.layout(folder))
+    return folder
 
 
 @pytest.fixture

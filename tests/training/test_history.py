@@ -13,8 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_commands import say
-from tests.training.test_loop import photos
+from tests.training.runs import photos, say
 from vc2.files.checkpoint import UNET
 from vc2.training import checkpoint as runs
 from vc2.training.errors import RecipeError

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from torch.autograd import DeviceType
 
-from tests.training.test_commands import say
+from tests.training.runs import say
 from vc2.training import profile
 from vc2.training.diffusion import DiffusionObjective
 from vc2.training.loop import Trainer
