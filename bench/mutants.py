@@ -1,4 +1,4 @@
-"""Would the trainer's tests notice? Fifty wrong lines, one at a time, in a copy of the tree. Writes docs/mutants.md.
+"""Would the trainer's tests notice? Wrong lines, one at a time, in a copy of the tree. Writes docs/mutants.md.
 
 Each mutant is a change of one line of the objective, the loop, the partition, the batches or the schedule that a
 person could make, and the tests that should fail of it. A mutant that all of them pass has survived. Results are kept
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / ".cache" / "mutants.jsonl"
 TIME_LIMIT = 3600  # seconds; a mutant that hangs is noticed, too, and a busy machine is not taken for one
 
-BEHAVIOUR, LOOP, START, SKIPPED, OUTPUTS, HISTORY, LORA, DATA = (
+BEHAVIOUR, CONSISTENCY, LOOP, START, SKIPPED, OUTPUTS, HISTORY, LORA, DATA = (
     f"tests/training/test_{name}.py"
-    for name in ("behaviour", "loop", "start", "skipped", "outputs", "history", "lora", "data")
+    for name in ("behaviour", "consistency", "loop", "start", "skipped", "outputs", "history", "lora", "data")
 )
 DISTRIBUTED, INITIALISE, PREPARE, PARITY = (
     "tests/training/test_distributed.py",
@@ -67,9 +67,19 @@ MUTANTS = [
         ("(errors * self._weights(t).to(errors.device)).mean()", "errors.mean()"),
         ("NOISE, batch.step.index, slot)", "NOISE, batch.step.index, 0)"),
         ("NOISE, batch.step.index, slot)", "NOISE, 0, slot)"),
-        ('if image else "full"', 'if image else "identity"'),
+        ('x0.shape[2] == 1 else "full"', 'x0.shape[2] == 1 else "identity"'),
         ("self.encoders.context(batch.captions, batch.text)", "self.encoders.context([''] * len(batch))"),
         ("micro * per_clip", "micro"),
+    ),
+    *of(
+        "training/consistency.py",
+        (CONSISTENCY,),
+        ("cond + per_frame", "cond - per_frame"),
+        ("(start - gap)", "(start + gap)"),
+        ("x_own = x * per_frame(scale, x).to(x)", "x_own = x"),
+        ("sigma_end * eps", "sigma * eps"),
+        ("guidance=guidance).float()", "guidance=None).float()"),
+        ("skip * x + out", "out"),
     ),
     *of(
         "training/encoders.py",
@@ -148,7 +158,7 @@ MUTANTS = [
         "training/validate.py",
         (BEHAVIOUR, OUTPUTS),
         ("int(quantiles[q] * TIMESTEPS))", "500)"),
-        ("            settings.guidance,", "            1.0,"),
+        ("context[1:], fps, settings.guidance)", "context[1:], fps, 1.0)"),
         ("[float(settings.fps)]", "[16.0]"),
     ),
     *of(

@@ -34,7 +34,8 @@ DISTILLED = {"steps": 4, "guidance": 7.5, "fps": 16}  # what T2V-Turbo was made 
 class Settings:
     """How to sample. The defaults are the official script's; a checkpoint's metadata (`sampling`) may carry its own.
 
-    `fps` is the condition, not the playback rate.
+    `fps` is the condition, not the playback rate; `original_steps` is of T2V-Turbo models alone, and the timesteps that
+    they were distilled on.
     """
 
     width: int = 512
@@ -45,6 +46,7 @@ class Settings:
     eta: float = 1.0
     fps: float = 28
     negative: str = ""
+    original_steps: int = 200
 
     @classmethod
     def of(cls, metadata: dict[str, str], distilled: bool = False) -> Settings:
@@ -170,7 +172,7 @@ class TextToVideo:
                 motion = turbo.MOTION_GUIDANCE if t[0] >= turbo.MOTION_FROM else 0.0
                 return self.unet(x.to(cond.dtype), t, cond, fps, guidance=s.guidance, motion_guidance=motion).float()
 
-            return self.decode(turbo.sample(denoise, fresh_noise(), s.steps, step_noise=fresh_noise, callback=report))
+            return self.decode(turbo.sample(denoise, fresh_noise(), s.steps, s.original_steps, fresh_noise, report))
         guided = Guided(self.unet, cond, uncond, fps, s.guidance)
         return self.decode(ddim.sample(guided, fresh_noise(), self.schedule, s.steps, s.eta, fresh_noise, report))
 

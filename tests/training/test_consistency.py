@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from vc2.files import checkpoint
 from vc2.pipeline import TextToVideo, override
 from vc2.sampling.schedule import NoiseSchedule
+from vc2.training import cost
 from vc2.training.errors import RecipeError
-from vc2.training.initialise import start_unet
+from vc2.training.estimate import estimate
+from vc2.training.initialise import sampling_of, start_unet
 from vc2.training.loop import Trainer
 from vc2.training.rng import torch_generator
 
@@ -70,7 +72,7 @@ def test_both_ends_of_a_teacher_s_step_are_compared(objective):
         fps = batch.fps[k : k + 1]
 
         def f(x, t, k=k, w=w, fps=fps):
-            eps = made.model(x, torch.tensor([t]), cond[k : k + 1], fps, guidance=w[None])
+            eps = made.model(x, torch.tensor([t]), cond[k : k + 1], fps, guidance=float(w))
             clean = (x - float((1 - abar[t]).sqrt()) * eps) / float(abar[t].sqrt())
             skip = 0.25 / ((10 * t) ** 2 + 0.25)
             return skip * x + 10 * t / ((10 * t) ** 2 + 0.25) ** 0.5 * clean
@@ -165,7 +167,7 @@ def test_a_run_leaves_a_model_of_few_steps(distilled, folder):
 
     model = TextToVideo(folder / "model.safetensors")
     assert model.distilled
-    assert (model.settings.steps, model.settings.guidance) == (4, 3.0)
+    assert (model.settings.steps, model.settings.guidance, model.settings.original_steps) == (4, 3.0, 50)
     assert not model.schedule.rescaled
     assert model.unet.time_cond_proj.weight.any()
     clip = model(["a red circle moving right"], [0], override(model.settings, steps=2))
@@ -176,6 +178,40 @@ def test_a_run_leaves_a_model_of_few_steps(distilled, folder):
 
 def replace_unet(init, path):
     return init.model_copy(update={"unet": path})
+
+
+@pytest.mark.parametrize(
+    "learn",
+    [
+        {"part": "spatial"},
+        {"part": "temporal"},
+        {"part": "all", "how": "lora", "rank": 2},
+        {"part": "temporal", "how": "lora", "rank": 2},
+    ],
+    ids=lambda learn: " ".join(map(str, learn.values())),
+)
+def test_one_clip_at_a_time_is_the_same_step_and_guidance_always_learns(distilled, folder, learn):
+    found = []
+    for micro in (None, 1):
+        trainer = Trainer(distilled(learn=learn, compute={"micro_batch": micro}), folder.parent / str(micro))
+        batch = batch_of(trainer.objective)
+        trainer._backward(batch)
+        gradients = {name: p.grad.clone() for name, p in trainer.network.named_parameters() if p.grad is not None}
+        assert any(name.startswith("time_cond_proj") and g.any() for name, g in gradients.items())
+        found.append(torch.cat([g.flatten() for g in gradients.values()]))
+        for name, p in trainer.objective.teacher.named_parameters():
+            assert not p.requires_grad, name
+            assert p.grad is None, name
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_beside_a_lora_the_teacher_takes_no_memory(objective):
+    made = objective(learn={"part": "all", "how": "lora", "rank": 2})
+    own = {p.data_ptr() for p in made.model.parameters()}
+    assert all(p.data_ptr() in own for p in made.teacher.parameters())
+    assert not any("adapter" in name for name, _ in made.teacher.named_parameters())
+    alone = objective()
+    assert not {p.data_ptr() for p in alone.model.parameters()} & {p.data_ptr() for p in alone.teacher.parameters()}
 
 
 def test_a_lora_of_few_steps_reads_the_guidance_too(distilled, folder):
@@ -197,12 +233,27 @@ def test_it_begins_as_the_model_that_it_is_made_of(objective, recipe, start):
     plain = start_unet(recipe(init={"unet": start}, learn={"part": "all"})).eval()
     with torch.no_grad():
         t = torch.tensor([500])
-        torch.testing.assert_close(made.model(x, t, context, guidance=torch.tensor([3.0])), plain(x, t, context))
+        torch.testing.assert_close(made.model(x, t, context, guidance=[3.0]), plain(x, t, context))
+
+
+def test_it_recommends_what_it_was_distilled_for(distilled):
+    assert sampling_of(distilled()) | {"steps": 4, "guidance": 5.0, "original_steps": 50} == sampling_of(distilled())
+    assert sampling_of(distilled(consistency={}))["guidance"] == 7.5
+
+
+def test_losses_of_other_timesteps_do_not_compare(objective):
+    assert objective().validation() != objective(consistency={"timesteps": 20, "guidance": [2, 5]}).validation()
+
+
+def test_the_teacher_s_memory_is_counted(distilled):
+    beside, alone = distilled(), distilled(objective="diffusion", consistency={})
+    assert estimate(beside).static - estimate(alone).static == 4 * (estimate(alone).learning + estimate(alone).frozen)
+    lora = {"learn": {"part": "all", "how": "lora", "rank": 2}}
+    assert estimate(distilled(**lora)).teacher == 0
+    assert estimate(distilled(**lora, compute={"sharding": "full"})).teacher > 0
 
 
 def test_what_teaching_costs_is_counted(distilled):
-    from vc2.training import cost
-
     recipe = distilled()
     config = cost.unet_config(recipe)
     alone = recipe.model_copy(update={"objective": "diffusion"})
@@ -215,6 +266,7 @@ def test_what_teaching_costs_is_counted(distilled):
         ({"init": {"unet": None}}, "init.unet is missing"),
         ({"diffusion": {"noisy_share": 0.5}}, "are of objective diffusion"),
         ({"diffusion": {"max_weight": 5.0}}, "are of objective diffusion"),
+        ({"sampling": {"steps": 51}}, "consistency.timesteps 50; found 51"),
         ({"objective": "diffusion"}, "consistency is of objective consistency"),
         ({"consistency": {"timesteps": 300}}, "must divide 1000, such as 50 or 200, found 300"),
         ({"consistency": {"guidance": [5, 2]}}, r"must be \[lowest, highest\], such as \[5, 15\]"),

@@ -113,6 +113,24 @@ def test_many_processes_are_one(recipe, folder, shared_by):
         assert (run / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_distil_as_one(recipe, folder, start, sharding):
+    settings = {
+        "objective": "consistency",
+        "init": {"unet": start},
+        "steps": 3,
+        "batch": 2,
+        "data": {"images": None, "caption_dropout": 0},
+        "diffusion": {"dropout": 0.0},
+        "consistency": {"timesteps": 20},
+        "learn": {"part": "all"},
+    }
+    assert curve(recipe(**settings, compute={"sharding": sharding}), folder.parent / "two", 2) == pytest.approx(
+        curve(recipe(**settings), folder.parent / "one", 1), rel=2e-3
+    )
+
+
 def test_images_alone_and_a_lora_too(recipe, folder):
     settings = {
         "steps": 4,

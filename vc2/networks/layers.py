@@ -8,7 +8,7 @@ LayerNorm: torch.nn, or the host's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,14 +33,14 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
-def scale_embedding(scale: float | Tensor, dim: int) -> Tensor:
-    """Sinusoids of a guidance scale, or of one a clip `[B]`, sines first: `[1, dim]` or `[B, dim]` float32
+def scale_embedding(scale: float | Sequence[float], dim: int) -> Tensor:
+    """Sinusoids of a guidance scale, or of one a clip, sines first: `[1, dim]` or `[B, dim]` float32
     (T2V-Turbo's `get_w_embedding`).
     """
     half = dim // 2
     scales = torch.as_tensor(scale, dtype=torch.float32).reshape(-1, 1)
-    steps = torch.arange(half, dtype=torch.float32, device=scales.device)
-    angles = scales * 1000.0 * torch.exp(-math.log(10000) / (half - 1) * steps)
+    frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = scales * 1000.0 * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 

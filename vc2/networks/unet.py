@@ -5,7 +5,7 @@ One class serves training and the command line (`operations=torch.nn`) and Comfy
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -185,7 +185,7 @@ class VideoUNet(nn.Module):
         hooks: Hooks | None = None,
         temporal: str = "full",
         window: tuple[int, int] | None = None,
-        guidance: float | Tensor | None = None,
+        guidance: float | Sequence[float] | None = None,
         motion_guidance: float | None = None,
     ) -> Tensor:
         """Predict the noise in `x`: epsilon `[B, 4, T, H, W]`.
@@ -196,7 +196,7 @@ class VideoUNet(nn.Module):
         `temporal` says which temporal layers take part: "full", all; "identity", the attention alone, and "bypass",
         none (both for single images); "no attention", the convolutions alone (temporal guidance).
         `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
-        `guidance` (one, or `[B]`), `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as
+        `guidance` (one, or one a clip), `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as
         conditions; motion guidance 0 is not the same as None.
 
         Raises ValueError for an `x` of another rank, an unknown `temporal` and a context of another width.
@@ -240,7 +240,9 @@ class VideoUNet(nn.Module):
         h = self.input_blocks[0](x)
         return self.init_attn(h, pass_) if self.config.addition_attention else h
 
-    def _distilled(self, guidance: float | Tensor | None, motion_guidance: float | None, x: Tensor) -> Tensor | float:
+    def _distilled(
+        self, guidance: float | Sequence[float] | None, motion_guidance: float | None, x: Tensor
+    ) -> Tensor | float:
         """What T2V-Turbo adds to the timestep's sinusoids: `[1, model_channels]`, or `[B, ...]`, or 0."""
         if guidance is None:
             return 0.0

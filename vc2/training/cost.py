@@ -85,6 +85,14 @@ def taught_flops(recipe: Recipe, config: UNetConfig, frames: int) -> float:
     return sample_flops(whole, config, frames, again=False)
 
 
+def holds_teacher(recipe: Recipe) -> bool:
+    """Whether the teacher has weights of its own: beside a LoRA it is what the adapters lie beside, unless that is
+    quantised or sharded.
+    """
+    shared = recipe.learn.how == "lora" and recipe.compute.frozen == "float" and recipe.compute.sharding == "none"
+    return recipe.objective == "consistency" and not shared
+
+
 def checkpointed(recipe: Recipe, levels: int) -> tuple[int, ...]:
     """Those of a UNet's levels whose layers are computed again. Raises RecipeError where the recipe names another."""
     where = recipe.compute.gradient_checkpointing

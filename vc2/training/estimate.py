@@ -26,14 +26,15 @@ class Estimate:
     model_flops: float  # without; what MFU counts
     encode_flops: float  # the autoencoder's; 0 where latents are prepared
     a100_hours: float  # of the whole run
-    unet: float  # bytes: weights (with autocast's copies), gradients, optimizer, average; and of a teacher's
+    unet: float  # bytes: weights (with autocast's copies), gradients, optimizer, average
+    teacher: float  # bytes: of a second network that does not learn, whole in every process
     encoders: float  # bytes: autoencoder and text encoder
     kept: tuple[Kept, ...]  # bytes that a sample's activations take, layer by layer
     levels: int  # of the UNet
 
     @property
     def static(self) -> float:
-        return self.unet + self.encoders
+        return self.unet + self.teacher + self.encoders
 
 
 def estimate(recipe: Recipe) -> Estimate:
@@ -46,8 +47,9 @@ def estimate(recipe: Recipe) -> Estimate:
     if recipe.compute.frozen == "int8":
         eight = sum(m.weight.numel() for m in unet.modules() if type(m) is nn.Linear and not m.weight.requires_grad)
         bytes_frozen -= eight * (1 if bf16 else 3)
-    if recipe.objective == "consistency":
-        bytes_frozen += (learning + frozen) * (2 if bf16 else 4)
+    teacher = 0.0
+    if cost.holds_teacher(recipe):
+        teacher = bytes_frozen if recipe.learn.how == "lora" else (learning + frozen) * (2 if bf16 else 4)
     state = 2 if recipe.optimizer.kind == "adamw8bit" else 8
     # Parameters of kl-f8 and of ViT-H/14's text tower, which every model of this width comes with.
     vae, text = (83.7e6, 354e6) if config.context_dim == 1024 else (0.0, 0.0)
@@ -59,6 +61,7 @@ def estimate(recipe: Recipe) -> Estimate:
         encode_flops=cost.encode_flops(recipe, data.clips or data.images, recipe.longest),
         a100_hours=cost.a100_hours(recipe),
         unet=learning * (4 + (2 if bf16 else 0) + 4 + state + 4) + bytes_frozen,
+        teacher=teacher,
         encoders=vae * 4 + text * (2 if bf16 else 4),
         kept=tuple(kept_activations(unet, recipe.longest, data.height // 8, data.width // 8, bf16)),
         levels=len(config.channel_mult),
@@ -70,7 +73,7 @@ def memory(recipe: Recipe, needs: Estimate, processes: int = 1) -> float:
     micro = recipe.compute.micro_batch or max(1, recipe.batch // processes)
     unet = needs.unet / processes if recipe.compute.sharding == "full" else needs.unet
     activations = peak(needs.kept, cost.checkpointed(recipe, needs.levels))
-    return unet + needs.encoders + micro * activations
+    return unet + needs.teacher + needs.encoders + micro * activations
 
 
 @dataclass(frozen=True)

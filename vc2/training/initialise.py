@@ -178,7 +178,9 @@ def sampling_of(recipe: Recipe) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{recipe.init.unet}: {error}") from error
     if recipe.objective == "consistency":
-        own |= {name: DISTILLED[name] for name in ("steps", "guidance")}
+        low, high = recipe.consistency.guidance
+        guidance = min(max(float(DISTILLED["guidance"]), low), high)
+        own |= {"steps": DISTILLED["steps"], "guidance": guidance, "original_steps": recipe.consistency.timesteps}
     return {**own, **recipe.sampling.model_dump(exclude_none=True)}
 
 

@@ -88,7 +88,7 @@ def targets(
         else:
             continue
         out += [f"{name}.{below}" for below, _ in module.named_modules() if below.endswith(ends)]
-    if unet.config.time_cond_proj_dim and part != "temporal":
+    if unet.config.time_cond_proj_dim:
         out.append(GUIDANCE_LAYER)  # by which a model of few steps reads the guidance scale
     return out
 

@@ -8,6 +8,7 @@ import re
 
 from torch import nn
 
+from ..files.lora import GUIDANCE_LAYER
 from ..networks.layers import TemporalConv, TemporalTransformer
 from ..networks.unet import VideoUNet
 from . import lora
@@ -53,11 +54,12 @@ def mark_what_learns(unet: VideoUNet, recipe: Recipe) -> None:
 
 def freeze_except(unet: VideoUNet, part: str, also: frozenset[str] = frozenset()) -> None:
     """Let only `part` learn: "spatial", "temporal" or "all"; and freeze the parameters of `also`. What is frozen has no
-    gradient and no optimizer state.
+    gradient and no optimizer state. By what a model of few steps reads the guidance scale learns with every part.
     """
     temporal = temporal_names(unet)
     for name, parameter in unet.named_parameters():
-        parameter.requires_grad_((part == "all" or (name in temporal) == (part == "temporal")) and name not in also)
+        of_part = part == "all" or (name in temporal) == (part == "temporal") or name.startswith(GUIDANCE_LAYER)
+        parameter.requires_grad_(of_part and name not in also)
 
 
 def untouched_by_images(unet: VideoUNet, image_temporal: str) -> frozenset[str]:

@@ -24,11 +24,14 @@ from .recipe import Recipe
 
 WARM_UP = 2  # steps that are not measured: allocators and kernels settle
 STEP = "step"
-# In the order of a step; "loss" holds the three before it, and what it does besides is its own.
+WITHIN_LOSS = ("encode frames", "encode captions", "teacher", "target", "network")
+# In the order of a step; "loss" holds those, and what it does besides is its own.
 PARTS = (
     "wait for data",
     "encode frames",
     "encode captions",
+    "teacher",
+    "target",
     "network",
     "loss",
     "backward",
@@ -41,6 +44,8 @@ MEANING = {
     "wait for data": "reading and decoding, as far as readers are behind",
     "encode frames": "the autoencoder, where latents are not prepared",
     "encode captions": "the text encoder, where captions are not prepared",
+    "teacher": "the model that is distilled, with the caption and without",
+    "target": "the UNet at the other end of the step, forward",
     "network": "the UNet, forward",
     "loss": "noise, timesteps and the error",
     "backward": "with what gradient checkpointing computes again, and the gradients' exchange",
@@ -117,7 +122,7 @@ def seconds(events: Any) -> tuple[dict[str, float], dict[str, float]]:
     device: dict[str, float] = defaultdict(float)
     for start, end, name in spans:
         host[name] += (end - start) * 1e-6
-    host["loss"] -= sum(host[part] for part in ("encode frames", "encode captions", "network"))
+    host["loss"] -= sum(host[part] for part in WITHIN_LOSS)
     starts = [start for start, _, _ in spans]
     for event in events:
         if not event.kernels:

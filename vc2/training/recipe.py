@@ -112,6 +112,11 @@ class Recipe(Section):
             return
         if not self.init.unet:
             raise ValueError("objective consistency distils a model, and init.unet is missing; name its checkpoint")
+        if (self.sampling.steps or 0) > self.consistency.timesteps:
+            raise ValueError(
+                f"sampling.steps must be among the timesteps that are distilled, consistency.timesteps"
+                f" {self.consistency.timesteps}; found {self.sampling.steps}"
+            )
         if self.diffusion.noisy_share or self.diffusion.max_weight > 1:
             raise ValueError(
                 "diffusion.noisy_share and max_weight are of objective diffusion; consistency has every timestep alike:"

@@ -129,7 +129,7 @@ def sample_clips(
                 def denoise(x: Tensor, t: Tensor, context=context, fps=fps) -> Tensor:
                     return model(x, t, context[:1], fps, guidance=settings.guidance).float()
 
-                z = turbo.sample(denoise, noise(), settings.steps, step_noise=noise)
+                z = turbo.sample(denoise, noise(), settings.steps, settings.original_steps, noise)
             else:
                 guided = Guided(cast(VideoUNet, model), context[:1], context[1:], fps, settings.guidance)
                 # Sharded processes must run the same passes: none may fall back to two when its memory runs out.
