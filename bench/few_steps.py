@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 STEPS, GUIDANCE, FRAMES, FPS, SIDE = 25, 4.0, 8, 8, 8
 FEWER, THRESHOLDS = (20, 10, 5, 4, 3, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
 TURBO = "vc2-tiny-turbo.safetensors"  # a LoRA, by the recipe `tiny/turbo`, which these are of
-TURBO_STEPS, TURBO_GUIDANCE, TURBO_OF = (8, 4, 2, 1), 3.0, 50
+TURBO_STEPS, TURBO_GUIDANCE, TURBO_OF = (10, 4, 2, 1), 3.0, 20
 Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 4, h, w]`
 
 

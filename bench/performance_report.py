@@ -162,7 +162,7 @@ weights.
 Ours beside the official code, in turns in one process on the same weights and inputs: processor time, the least of
 {min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
 VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
-matrices, which is as fast as this machine gets. *Apart* is the relative RMS of the two results. The official code runs
+matrices, which is about as fast as this machine gets (convolutions can be faster). *Apart* is the relative RMS of the two results. The official code runs
 as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
@@ -183,7 +183,7 @@ as it does without xformers, which CPUs lack.
         times, faster = row["seconds"], machine.ratio(row["seconds"], "older", "now")
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
 with {row["version"]} (`python -m bench.against`): {_seconds(min(times["older"]))} there, {_seconds(min(times["now"]))}
-here, {faster:.2f} times as fast.
+here, {faster:.2f} times as fast (the median of the rounds).
 """)
     parts.append("## On a GPU\n")
     if gpu:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from bench import official
 from bench.machine import in_turns
@@ -28,6 +28,13 @@ Works = dict[str, Callable[[], Tensor]]
 WIDTHS = {
     "full": UNetConfig.vc2(),
     "fifth": UNetConfig(model_channels=64, num_head_channels=16, context_dim=64),
+}
+# What torch's counter leaves out: `_scaled_dot_product_flash_attention_for_cpu`, forward and backward.
+ON_A_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GUIDANCE, FPS = 12.0, 28
@@ -253,6 +260,8 @@ def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, g
 def _products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
     """As many operations as products of square matrices, which torch computes as fast as anything."""
     side = 8192 if device.type == "cuda" else 1024
+    while flops < 16 * side**3:  # fewer than eight of them would round off too much
+        side //= 2
     a = torch.randn(side, side, device=device).to(dtype)
 
     def run() -> Tensor:
@@ -283,7 +292,7 @@ def measure(case: Case, networks: Networks, rounds: int) -> Row:
         difference = float((ours - theirs).pow(2).mean().sqrt() / theirs.pow(2).mean().sqrt())
     del results
     if not case.compiled:  # a compiled network hides its operations from the count
-        with FlopCounterMode(display=False) as counted:
+        with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counted:
             todo["ours"]()
         todo["products"] = _products(counted.get_total_flops(), DTYPES[case.precision], device)
     row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, peak)
