@@ -162,8 +162,8 @@ weights.
 Ours beside the official code, in turns in one process on the same weights and inputs: processor time, the least of
 {min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
 VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
-matrices, which is about as fast as this machine gets (convolutions can be faster). *Apart* is the relative RMS of the two results. The official code runs
-as it does without xformers, which CPUs lack.
+matrices, which is about as fast as this machine gets (convolutions can be faster). *Apart* is the relative RMS of the
+two results. The official code runs as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
