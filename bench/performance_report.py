@@ -25,6 +25,11 @@ GOALS = {
 }
 
 
+TURBO_THERE = """T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be
+had), has no negative prompt, so that its passes count half, and draws noise at every step, so that it has no error."""
+TURBO_MISSING = "T2V-Turbo's way, for which the recipe `tiny/turbo` distils the miniature: not measured."
+
+
 def _rows(folder: Path, name: str) -> list[Json]:
     path = folder / "performance" / f"{name}.json"
     return json.loads(path.read_text())["rows"] if path.is_file() else []
@@ -206,13 +211,13 @@ by some 5 %, so that 0.03 more or less is nothing.
     if found := _rows(out, "few_steps"):
         parts.append(f"""## Fewer passes
 
-By `python -m bench.few_steps`, with the miniature: EasyCache of ComfyUI, fewer DDIM steps, and T2V-Turbo's way, for
-which the miniature was distilled (recipe `tiny/turbo`; T2V-Turbo's own weights could not be had). *Passes*: how often
-the UNet ran for a clip (prompt and negative prompt count as one, so that T2V-Turbo's, which have no negative prompt,
-count half). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these; T2V-Turbo
-draws noise at every step, so it has none. *Picture*: how far frames are from the nearest that could be drawn with the
+By `python -m bench.few_steps`, with the miniature: EasyCache of ComfyUI, and fewer DDIM steps. *Passes*: how often the
+UNet ran for a clip (prompt and negative prompt count as one). *Error*: RMS of the latents against those of all steps
+from the same noise, as a share of these. *Picture*: how far frames are from the nearest that could be drawn with the
 prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of clips of which the rule-based judge sees
 colour, shape and direction as the prompt has them.
+
+{TURBO_THERE if any(row["kind"] == "T2V-Turbo" for row in found) else TURBO_MISSING}
 
 {few_steps(found)}
 
