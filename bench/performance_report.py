@@ -25,8 +25,9 @@ GOALS = {
 }
 
 
-TURBO_THERE = """T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be
-had), has no negative prompt, so that its passes count half, and draws noise at every step, so that it has no error."""
+TURBO_THERE = """T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not
+be had), has no negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
+"""
 TURBO_MISSING = "T2V-Turbo's way, for which the recipe `tiny/turbo` distils the miniature: not measured."
 
 
