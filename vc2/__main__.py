@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
     settings = settings_of(args, model)
     check_clips(paths, args.overwrite, settings.frames)
     warn_of_cut([settings.negative, *(prompt for prompt, _, _ in share)], model.text.config.context_length)
-    recorded = dict(vars(settings))
+    recorded = {name: value for name, value in vars(settings).items() if model.distilled or name != "original_steps"}
     if (steps_run := model.steps_run(settings)) != settings.steps:
         recorded["steps_run"] = steps_run
         log.info("%d steps do not divide 1000: DDIM runs %d", settings.steps, steps_run)

@@ -131,12 +131,17 @@ def test_advanced_sampler_in_two_halves_is_one_whole(client, models):
 
 
 def test_video_to_video_stays_near_its_source(client, models):
-    """denoise below 1 starts from the given frames: the less of it, the nearer to them."""
+    """denoise below 1 starts from the given frames: the less of it, the nearer to them, whatever the prompt."""
     graph = base(TINY, frames=4, size=64, fps=16) | {"source": vc2_sampler(steps=10, guidance=4.0)}
+    graph["positive"]["inputs"]["text"] = "a red circle moving right"
+    graph["other"] = node("CLIPTextEncode", clip=["load", 1], text="a blue square moving left")
+    inputs = graph["condition"]["inputs"] | {"positive": ["other", 0]}
+    graph["others"] = node("VC2VideoConditioning", **inputs)
     source = run_for_latent(client, graph, "source")
     distances = []
     for denoise in (0.2, 0.9):
-        again = vc2_sampler(steps=10, guidance=4.0, denoise=denoise, seed=8, latent=["source", 0])
+        given = {"positive": ["others", 0], "negative": ["others", 1], "latent": ["source", 0]}
+        again = vc2_sampler(steps=10, guidance=4.0, denoise=denoise, seed=8, **given)
         distances.append(float((run_for_latent(client, graph | {"sampler": again}) - source).square().mean()))
     assert distances[0] < 0.5 * distances[1]
 

@@ -122,7 +122,7 @@ def seconds(events: Any) -> tuple[dict[str, float], dict[str, float]]:
     device: dict[str, float] = defaultdict(float)
     for start, end, name in spans:
         host[name] += (end - start) * 1e-6
-    host["loss"] -= sum(host[part] for part in WITHIN_LOSS)
+    host["loss"] -= sum(host.get(part, 0.0) for part in WITHIN_LOSS)
     starts = [start for start, _, _ in spans]
     for event in events:
         if not event.kernels:
