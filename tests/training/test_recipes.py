@@ -242,6 +242,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
         optimizer={"warmup": 0},
     )
     adapted = recipe(name="adapted", steps=2, learn={"part": "spatial", "how": "lora", "rank": 2})
+    distilled = recipe(name="distilled", objective="consistency", steps=2, learn={"part": "all"})
     miniature = [load_recipe(name) for name in ("tiny/autoencoder", "tiny/text", "paper/autoencoder")]
     absent = tmp_path / "absent"
     sources = [
@@ -259,7 +260,7 @@ def test_every_option_is_read(recipe, folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Section, "__getattribute__", watch)
     monkeypatch.setattr("vc2.training.sources.source.ENOUGH", 1)
-    for settings in (whole, adapted):
+    for settings in (whole, adapted, distilled):
         list(check(settings, folder.parent / "cache"))
         Trainer(settings, folder.parent / settings.name).run()
     for settings in miniature:
