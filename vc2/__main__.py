@@ -185,13 +185,14 @@ def load(args: argparse.Namespace) -> TextToVideo:
     """The checkpoint, on the device of this process. Raises what `TextToVideo` does."""
     import torch
 
+    from .files.tensors import PRECISIONS
     from .networks.compiled import compile_layers, missing_compiler
     from .pipeline import TextToVideo
 
     if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: torch finds no GPU here; expected cpu, or a torch for CUDA")
     device = device_of(args.device or _best_device(torch), int(os.environ.get("LOCAL_RANK", 0)))
-    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    dtype = PRECISIONS[args.dtype] if args.dtype else None
     if args.compile and (missing := missing_compiler()):
         raise ValueError(f"--compile {missing}")
     model = TextToVideo(args.checkpoint, device, dtype)

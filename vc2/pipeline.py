@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .files import checkpoint
 from .files.checkpoint import CheckpointError
+from .files.tensors import PRECISIONS
 from .networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from .networks.text import TextEncoder
 from .networks.unet import VideoUNet
@@ -204,7 +205,7 @@ class TextToVideo:
 
 
 def _named(dtype: torch.dtype) -> str:
-    return {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
 
 
 def to_pixels(vae: AutoencoderKL, z: Tensor) -> np.ndarray:

@@ -35,28 +35,15 @@ def trained(recipe, recipe_file, folder, start):
     return train
 
 
+def exported(capsys, path, folder, target, *options: str) -> int:
+    """The exit status of an export in float32."""
+    return say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", target, *options)[0]
+
+
 def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, folder, start, capsys, tmp_path):
     path = trained(learn={"part": "spatial", "how": "lora", "rank": 2})
-    assert (
-        say(
-            capsys,
-            "export",
-            path,
-            "--runs",
-            folder.parent,
-            "--form",
-            "lora",
-            "--dtype",
-            "fp32",
-            "-o",
-            tmp_path / "lora.safetensors",
-        )[0]
-        == 0
-    )
-    assert (
-        say(capsys, "export", path, "--runs", folder.parent, "--dtype", "fp32", "-o", tmp_path / "full.safetensors")[0]
-        == 0
-    )
+    assert exported(capsys, path, folder, tmp_path / "lora.safetensors", "--form", "lora") == 0
+    assert exported(capsys, path, folder, tmp_path / "full.safetensors") == 0
     assert say(capsys, "merge", start, tmp_path / "lora.safetensors", "-o", tmp_path / "merged.safetensors")[0] == 0
     assert Recipe.model_validate_json(checkpoint.read_metadata(tmp_path / "lora.safetensors")["recipe"]).learn.rank == 2
     full, merged = load_file(tmp_path / "full.safetensors"), load_file(tmp_path / "merged.safetensors")
@@ -87,22 +74,7 @@ def test_a_lora_run_exports_its_lora_and_merging_it_is_the_full_export(trained, 
 def test_a_spatial_export_is_what_changed_and_added_gives_the_full_one(trained, folder, start, capsys, tmp_path):
     path = trained(learn={"part": "spatial"}, data={"clips": None})
     for form in ("spatial", "full"):
-        assert (
-            say(
-                capsys,
-                "export",
-                path,
-                "--runs",
-                folder.parent,
-                "--form",
-                form,
-                "--dtype",
-                "fp32",
-                "-o",
-                tmp_path / f"{form}.safetensors",
-            )[0]
-            == 0
-        )
+        assert exported(capsys, path, folder, tmp_path / f"{form}.safetensors", "--form", form) == 0
     change, before = load_file(tmp_path / "spatial.safetensors"), checkpoint.load(start)
     unet = VideoUNet(before.config, device="meta")
     changed = {name.removeprefix("diffusion_model.").rsplit(".", 1)[0] for name in change}

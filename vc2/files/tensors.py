@@ -14,6 +14,9 @@ from torch import Tensor
 from . import CheckpointError
 from .archives import as_text, read_archive
 
+# By the names that people give them.
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 # Above what any model of the family needs, and low enough that names and shapes alone take no time.
 MOST_TENSORS, MOST_HEADER, MOST_DIMENSIONS, LONGEST_SIDE = 20_000, 2**23, 5, 2**20
 WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..files import checkpoint as files
 from ..files import lora as lora_files
 from ..files.merge import merge
+from ..files.tensors import PRECISIONS
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.turbo import PLAIN
 from . import checkpoint, lora
@@ -19,8 +20,6 @@ from .history import History
 from .initialise import fingerprint_of, load_autoencoder, load_text, sampling_of, start_unet
 from .partition import temporal_names
 from .recipe import Recipe
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def step_named(folder: Path, name: str | None) -> int | None:
@@ -72,10 +71,10 @@ def export(
     if form == "lora":
         if not adapters:
             raise RecipeError(f"{recipe.name} learns directly and has no LoRA; export it as full or spatial")
-        return write_lora(target, recipe, trained, state["step"], DTYPES[dtype])
+        return write_lora(target, recipe, trained, state["step"], PRECISIONS[dtype])
     if form == "spatial":
-        return write_difference(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
-    return write_full(target, recipe, trained, state["step"], DTYPES[dtype], state["start"])
+        return write_difference(target, recipe, trained, state["step"], PRECISIONS[dtype], state["start"])
+    return write_full(target, recipe, trained, state["step"], PRECISIONS[dtype], state["start"])
 
 
 def write_full(

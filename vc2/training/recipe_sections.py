@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     Field,
@@ -20,6 +20,8 @@ from ..networks.config import AutoencoderConfig, TextConfig, UNetConfig
 from .section import Section
 from .sources.kinds import KINDS, AnySource
 from .sources.source import MEDIA, Source
+
+Range = TypeVar("Range", tuple[int, int], tuple[float, float])
 
 
 class Init(Section):
@@ -180,6 +182,13 @@ class Learn(Section):
         return self
 
 
+def _ascending(value: Range, example: str) -> Range:
+    """A range that numbers are drawn from. Raises ValueError for one that is upside down, or begins below 0."""
+    if not 0 <= value[0] <= value[1]:
+        raise ValueError(f"must be [lowest, highest], such as {example}, found {list(value)}")
+    return value
+
+
 class Diffusion(Section):
     """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are
     both, so that clips and images are about one to one in count; an image step takes batch x frames images).
@@ -205,9 +214,7 @@ class Diffusion(Section):
     @field_validator("image_fps")
     @classmethod
     def _image_fps(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 0 <= value[0] <= value[1]:
-            raise ValueError(f"must be [lowest, highest], such as [4, 30], found {list(value)}")
-        return value
+        return _ascending(value, "[4, 30]")
 
 
 class Consistency(Section):
@@ -233,9 +240,7 @@ class Consistency(Section):
     @field_validator("guidance")
     @classmethod
     def _guidance(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= value[0] <= value[1]:
-            raise ValueError(f"must be [lowest, highest], such as [5, 15], found {list(value)}")
-        return value
+        return _ascending(value, "[5, 15]")
 
 
 class Optimizer(Section):
