@@ -344,7 +344,7 @@ Whether the paper holds, over eight trainings: **docs/miniature/README.md**.""",
         with g.group("4 Sample", 3, 140 + 340 * i):
             clips[f"clip_{i + 1}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
     with g.group("5 Save", 4, 140):
-        grid = g.add("compare", "VC2CompareVideos", **clips, labels="\n".join(weights), columns=2)
+        grid = g.add("compare", "VC2CompareVideos", **clips, labels="\n".join(weights), columns=4)
     g.save(grid, 4, filename_prefix="video/vc2-paper", fps=8.0)
     return g
 

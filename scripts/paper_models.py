@@ -26,7 +26,7 @@ from .graph import PAPER_BASE, PAPER_MODELS
 from .graphs import WEIGHTS
 
 BUNDLE = 16_000_000  # bytes that may come along, the bundled miniature's included
-RANKS = {"F-Spa-LORA": 2, "F-Temp-LORA": 2, "F-Spa-DIR": 8}
+RANKS = {"F-Spa-LORA": 2, "F-Temp-LORA": 2, "F-Spa-DIR": 5}
 
 
 def eight_bits(unet: Mapping[str, Tensor]) -> dict[str, Tensor]:
