@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from bench import machine, performance_report, tiny
 from bench.performance import keep
+from scripts.bundle import TURBO_LORA  # by the recipe `tiny/turbo`
 from scripts.comfyui import comfyui_tree
 from tests.host.inside import import_pack
 from vc2.training.sources import world
@@ -29,7 +30,6 @@ from vc2.training.sources import world
 ROOT = Path(__file__).parent.parent
 STEPS, GUIDANCE, FRAMES, FPS, SIDE = 25, 4.0, 8, 8, 8
 FEWER, THRESHOLDS = (20, 10, 5, 4, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
-TURBO = "vc2-tiny-turbo.safetensors"  # a LoRA, by the recipe `tiny/turbo`, which these are of
 TURBO_STEPS, TURBO_GUIDANCE, TURBO_OF = (10, 4, 2, 1), 3.0, 20
 Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 4, h, w]`
 
@@ -68,7 +68,7 @@ class Host:
     def turbo(self) -> Any:
         from pack.nodes.host import loading
 
-        return loading.apply_lora(self.model, str(ROOT / "models" / TURBO), 1.0)
+        return loading.apply_lora(self.model, str(TURBO_LORA), 1.0)
 
     def sampled(self, model: Any, steps: int) -> Sampled:
         from pack.nodes.sample import VC2Sampler
@@ -125,11 +125,8 @@ def main() -> None:
     if not args.turbo:  # all steps first: errors are those against it
         ways |= {("DDIM", str(steps)): host.sampled(host.model, steps) for steps in (STEPS, *FEWER)}
         ways |= {("EasyCache", f"{t:g}"): host.sampled(host.cached(t), STEPS) for t in THRESHOLDS}
-    if (ROOT / "models" / TURBO).is_file():
-        turbo = host.turbo()
-        ways |= {("T2V-Turbo", str(steps)): host.sampled_by_turbo(turbo, steps) for steps in TURBO_STEPS}
-    else:
-        print(f"T2V-Turbo's is left out: models/{TURBO} is not there; train the recipe tiny/turbo")
+    turbo = host.turbo()
+    ways |= {("T2V-Turbo", str(steps)): host.sampled_by_turbo(turbo, steps) for steps in TURBO_STEPS}
     whole: list[Tensor] = []
     rows: list[dict[str, Any]] = []
     for (kind, label), sample in ways.items():

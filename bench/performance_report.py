@@ -25,12 +25,6 @@ GOALS = {
 }
 
 
-TURBO_THERE = """T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not
-be had), has no negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
-"""
-TURBO_MISSING = "T2V-Turbo's way, for which the recipe `tiny/turbo` distils the miniature: not measured."
-
-
 def _rows(folder: Path, name: str) -> list[Json]:
     path = folder / "performance" / f"{name}.json"
     return json.loads(path.read_text())["rows"] if path.is_file() else []
@@ -218,7 +212,8 @@ from the same noise, as a share of these. *Picture*: how far frames are from the
 prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of clips of which the rule-based judge sees
 colour, shape and direction as the prompt has them.
 
-{TURBO_THERE if any(row["kind"] == "T2V-Turbo" for row in found) else TURBO_MISSING}
+T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
+negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
 
 {few_steps(found)}
 

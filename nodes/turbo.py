@@ -21,15 +21,15 @@ class VC2TurboSampler(io.ComfyNode):
             category="VideoCrafter2/sampling",
             **search("vc2", "t2v-turbo", "text to video", "t2v", "fast video", "lcm", "few steps"),
             description=(
-                "A clip in 4 passes of the model instead of 100, without a negative prompt. Needs T2V-Turbo's LoRA or"
-                " its v2 model."
+                "A clip in 4 passes of the model instead of 100, without a negative prompt. Needs T2V-Turbo's LoRA, its"
+                " v2 model, or a LoRA or model that you distilled by the training recipe turbo."
             ),
             inputs=[
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "With T2V-Turbo's LoRA from Load VideoCrafter LoRA, or T2V-Turbo v2 from Load VideoCrafter"
-                        " Diffusion Model."
+                        "With T2V-Turbo's LoRA, or one of your own, from Load VideoCrafter LoRA; or T2V-Turbo v2 from"
+                        " Load VideoCrafter Diffusion Model."
                     ),
                 ),
                 io.Conditioning.Input(
@@ -60,7 +60,7 @@ class VC2TurboSampler(io.ComfyNode):
                     max=1000,
                     tooltip=(
                         "Steps of the model that this one was distilled from. Leave at 200; T2V-Turbo v1's released"
-                        " code has 50."
+                        " code has 50, a model of your own what its recipe calls consistency.timesteps."
                     ),
                     **ADVANCED,
                 ),
@@ -83,8 +83,8 @@ class VC2TurboSampler(io.ComfyNode):
         if not is_turbo(model):
             raise ValueError(
                 "VideoCrafter Turbo Sampler needs a model that was distilled for few steps: put Load VideoCrafter LoRA"
-                " with T2V-Turbo's unet_lora.pt before it, or load a T2V-Turbo UNet with Load VideoCrafter Diffusion"
-                " Model"
+                " with T2V-Turbo's unet_lora.pt, or a LoRA of the training recipe turbo, before it, or load a T2V-Turbo"
+                " UNet with Load VideoCrafter Diffusion Model"
             )
         method = sampler(
             sample_turbo, steps=steps, original=original_steps, guidance=guidance, motion_guidance=motion_guidance

@@ -12,6 +12,7 @@ TINY, OFFICIAL, TURBO, VADER = (
     "unet_lora.pt",
     "vader_videocrafter_pickscore.pt",
 )
+TINY_TURBO = "vc2-tiny-turbo.safetensors"  # TINY's, as TURBO is OFFICIAL's; `scripts.bundle` makes it
 # Of the paper in miniature, which `scripts.paper_models` makes.
 PAPER_BASE = "paper-F-base.safetensors"
 PAPER_MODELS = {name: f"paper-{name}.safetensors" for name in ("F-Spa-LORA", "F-Temp-LORA", "F-Spa-DIR")}

@@ -17,7 +17,7 @@ def translations(name: str, nodes: list[dict[str, Any]], groups: list[dict[str, 
     for path in sorted((ROOT / "locales").glob("*/workflows.json")):
         words = json.loads(path.read_text(encoding="utf-8"))
         note = words["notes"][name]
-        for phrase in ("{NEEDS_MODEL}", "{MODEL}"):  # the first holds the second
+        for phrase in ("{NEEDS_MODEL}", "{MODEL}", "{WITHOUT}"):  # the first holds the others
             note = note.replace(phrase, words[phrase])
         languages[path.parent.name] = {
             "note": note,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .graph import OFFICIAL, PROMPT_TITLE, TINY, Graph
+from .graph import OFFICIAL, PROMPT_TITLE, TINY, TINY_TURBO, TURBO, Graph
 
 SENTENCE = "a red circle moving right"
 SENTENCES = {
@@ -36,6 +36,8 @@ SETTINGS: dict[str, Any] = {
     "cfg": 4.0,
     "partitions": 2,
 }
+# What the miniature's own four-step LoRA was distilled with (training/recipes/tiny/turbo.yaml).
+TURBO_SETTINGS: dict[str, Any] = {"guidance": 3.0, "original_steps": 20}
 
 
 class Edit(NamedTuple):
@@ -59,6 +61,11 @@ def edits(name: str, graph: Graph) -> list[Edit]:
             settings["prompts"] = f"0: a blue circle moving right\n{last}: a red circle moving right"
         if node.kind == "VC2TurboSampler":
             del settings["steps"]
+            settings |= TURBO_SETTINGS
+        if node.inputs.get("lora_name") == TURBO:
+            settings["lora_name"] = TINY_TURBO
+        if node.kind == "VC2VideoConditioning":
+            settings["fps"] = 8.0
         changes += [
             Edit(key, widget, settings[widget], value)
             for widget, value in node.inputs.items()
@@ -68,6 +75,7 @@ def edits(name: str, graph: Graph) -> list[Edit]:
 
 
 def can_run(graph: Graph) -> bool:
-    """Whether the graph names no other weights than the official checkpoint, whose place the miniature takes."""
+    """Whether the graph names no other weights than those whose place the miniature and its LoRA take."""
     inputs = [(widget, value) for node in graph.nodes.values() for widget, value in node.inputs.items()]
-    return ("ckpt_name", OFFICIAL) in inputs and not {"lora_name", "unet_name"} & {widget for widget, _ in inputs}
+    others = [value for widget, value in inputs if widget in ("lora_name", "unet_name")]
+    return ("ckpt_name", OFFICIAL) in inputs and set(others) <= {TURBO}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vc2.evaluation.miniature.arms import BY_NAME, ENCODERS, ROOT, Place
-from vc2.files import checkpoint, lora
+from vc2.files import checkpoint
 from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import VideoUNet
@@ -24,9 +24,10 @@ from vc2.networks.unet import VideoUNet
 from .comfyui import ROOT as PACK
 from .graph import PAPER_BASE, PAPER_MODELS
 from .graphs import WEIGHTS
+from .low_rank import difference
 
 BUNDLE = 16_000_000  # bytes that may come along, the bundled miniature's included
-RANKS = {"F-Spa-LORA": 2, "F-Temp-LORA": 2, "F-Spa-DIR": 5}
+RANKS = {"F-Spa-LORA": 2, "F-Temp-LORA": 2, "F-Spa-DIR": 6}
 
 
 def eight_bits(unet: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,25 +35,9 @@ def eight_bits(unet: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.to(torch.float8_e4m3fn if t.ndim > 1 else torch.float16) for name, t in unet.items()}
 
 
-def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """What turns `before` into `after`, in `lora.load`'s layout: the best approximation of that rank to each matrix's
-    change (by its singular values), and whole what would not be smaller so.
-    """
-    out: dict[str, Tensor] = {}
-    for name, weight in before.items():
-        change = after[name].float() - weight.float()
-        if not change.any():
-            continue
-        layer, _, leaf = name.rpartition(".")
-        if change.ndim == 1 or rank * (len(change) + change[0].numel()) >= change.numel():
-            out[f"{lora.PREFIX}{layer}.{'diff' if leaf == 'weight' else 'diff_b'}"] = change.half()
-            continue
-        u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
-        root = s[:rank].sqrt()
-        ones = (1,) * (change.ndim - 2)
-        out[f"{lora.PREFIX}{layer}.{lora.UP}"] = (u[:, :rank] * root).reshape(len(change), rank, *ones).half()
-        out[f"{lora.PREFIX}{layer}.{lora.DOWN}"] = (root[:, None] * v[:rank]).reshape(rank, *change.shape[1:]).half()
-    return out
+def bundled() -> list[Path]:
+    """All weights that come along."""
+    return sorted((PACK / "models").glob("*.safetensors")) + sorted(WEIGHTS.rglob("*.safetensors"))
 
 
 def share_kept(before: Mapping[str, Tensor], after: Mapping[str, Tensor], shown: Mapping[str, Tensor]) -> float:
@@ -98,9 +83,9 @@ def write(place: Place, seed: int, folder: Path) -> list[str]:
         )
         tensors[folder / "loras" / PAPER_MODELS[name]] = change
     size = sum(len(safetensors.torch.save({n: t.contiguous() for n, t in some.items()})) for some in tensors.values())
-    size += sum(path.stat().st_size for path in (PACK / "models").glob("*.safetensors"))
+    size += sum(path.stat().st_size for path in bundled() if path not in tensors)
     if size > BUNDLE:
-        raise SystemExit(f"{size / 1e6:.1f} MB with the miniature, and {BUNDLE / 1e6:.0f} may come along; lower RANKS")
+        raise SystemExit(f"{size / 1e6:.2f} MB with all others, and {BUNDLE / 1e6:.0f} may come along; lower RANKS")
     for path, of_file in tensors.items():
         checkpoint.save_part(path, "", of_file)
         lines.append(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vc2.files.video import read_video
 from .client import Client
 from .comfyui import ROOT, Server
 from .demo import make_video
-from .graph import TINY, TURBO, VADER, Graph
+from .graph import TINY, VADER, Graph
 from .graphs import CLIP, FOLDER, QUICKSTART, WORKFLOWS, quickstart
 from .layout import to_ui
 from .miniature import SENTENCES, edits
@@ -66,8 +67,10 @@ def stand_ins(base: Path) -> None:
     config = checkpoint.load(ROOT / "models" / TINY).config
     generator = torch.Generator().manual_seed(0)
     shapes = [half for shape in lora.adapted_modules(config).values() for half in _pair(shape)]
-    torch.save([0.02 * torch.randn(*shape, generator=generator) for shape in shapes], loras / TURBO)
-    attention = {name: t for name, t in lora.load(loras / TURBO, config).items() if ".attn" in name}
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "lora.pt"
+        torch.save([0.02 * torch.randn(*shape, generator=generator) for shape in shapes], whole)
+        attention = {name: t.clone() for name, t in lora.load(whole, config).items() if ".attn" in name}
     torch.save(attention, loras / VADER)
     lora.save(loras / "f-spa-lora.safetensors", attention)
     shutil.copy(ROOT / "models" / TINY, unets / "f-spa-dir.safetensors")

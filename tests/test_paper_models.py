@@ -10,6 +10,7 @@ import torch
 from scripts import paper_models
 from scripts.graph import PAPER_BASE, PAPER_MODELS
 from scripts.graphs import strategy_comparison
+from scripts.low_rank import difference
 from vc2.evaluation.miniature.arms import BY_NAME, Place
 from vc2.files import checkpoint, lora
 from vc2.files.merge import merge
@@ -33,7 +34,7 @@ def test_a_change_of_low_rank_comes_back_whole():
         change = torch.randn(rows, 2, generator=generator) @ torch.randn(2, columns, generator=generator)
         after[name] = before[name] + 0.1 * change.reshape(before[name].shape)
     after["a.bias"] = before["a.bias"] + 1
-    change = paper_models.difference(before, after, 2)
+    change = difference(before, after, 2)
     assert {name.removeprefix(lora.PREFIX) for name in change} == {
         *(f"{layer}.{half}" for layer in "ab" for half in (lora.UP, lora.DOWN)),
         "a.diff_b",
@@ -45,13 +46,13 @@ def test_a_change_of_low_rank_comes_back_whole():
 def test_a_higher_rank_keeps_more_and_what_is_smaller_whole_stays_whole():
     before, after = weights(0), {name: t + weights(1, 0.1)[name] for name, t in weights(0).items()}
     kept = [
-        paper_models.share_kept(before, after, merge(before, paper_models.difference(before, after, rank)))
+        paper_models.share_kept(before, after, merge(before, difference(before, after, rank)))
         for rank in (2, 8, 24, 200)
     ]
     assert kept == sorted(kept)
     assert kept[0] < 0.5
     assert kept[-1] > 0.9999
-    assert f"{lora.PREFIX}c.diff" in paper_models.difference(before, after, 8)
+    assert f"{lora.PREFIX}c.diff" in difference(before, after, 8)
 
 
 def test_eight_bits_are_within_a_sixteenth():
@@ -109,3 +110,7 @@ def test_predictions_of_one_model_are_its_own(place):
     assert paper_models.distance(config, state, state) == 0
     double = {name: t * (2 if name.startswith("out.2") else 1) for name, t in state.items()}
     assert paper_models.distance(config, state, double) == pytest.approx(1, abs=1e-4)
+
+
+def test_no_more_comes_along_than_may():
+    assert sum(path.stat().st_size for path in paper_models.bundled()) <= paper_models.BUNDLE

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from scripts.bundle import bundle
+from scripts.bundle import TURBO_LORA, bundle
 from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE, GATES, fingerprints
-from vc2.files import checkpoint
+from vc2.files import checkpoint, lora
+from vc2.files.merge import merge
 
 
 @pytest.fixture
@@ -45,6 +46,33 @@ def test_another_text_tower_is_not_rounded(run, tmp_path):
     with pytest.raises(ValueError, match="another text tower"):
         bundle(run, tmp_path / "bundled.safetensors")
     assert not (tmp_path / "bundled.safetensors").exists()
+
+
+def test_of_a_model_of_few_steps_its_change_is_bundled(run, tmp_path):
+    base, torch_generator = checkpoint.load(run), torch.Generator().manual_seed(0)
+    made = dict(base.unet)
+    for name in (changed := [name for name, tensor in made.items() if tensor.ndim > 1][:3]):
+        rows, columns = len(made[name]), made[name][0].numel()
+        factors = (torch.randn(rows, 2, generator=torch_generator), torch.randn(2, columns, generator=torch_generator))
+        made[name] = (made[name].float() + 0.1 * (factors[0] @ factors[1]).view_as(made[name])).half()
+    new = "time_cond_proj.weight"
+    made[new] = torch.zeros(base.config.model_channels, 256).half()
+    made[new][3, 5] = 0.5
+    checkpoint.save(run, unet=made, vae=base.vae, text=base.text, schedule=base.schedule, metadata={"step": "7"})
+    bundle(run, target := tmp_path / "turbo.safetensors")
+    tensors = lora.load(target, base.config)
+    assert lora.by_layer(tensors).keys() == {name.removesuffix(".weight") for name in (*changed, new)}
+    before = {**{name: tensor.float() for name, tensor in base.unet.items()}, new: torch.zeros(made[new].shape)}
+    there = merge(before, tensors)
+    assert max(float((there[name] - made[name].float()).abs().max()) for name in made) < 2e-2
+    assert checkpoint.read_metadata(target)["step"] == "7"
+
+
+def test_the_four_step_lora_is_of_the_bundled_miniature():
+    config = checkpoint.load(BUNDLED).config
+    layers = lora.by_layer(lora.load(TURBO_LORA, config))
+    assert "time_cond_proj" in layers
+    assert len(layers) > 200
 
 
 def test_the_bundled_miniature_brings_what_the_gates_were_measured_with():
