@@ -67,8 +67,8 @@ def stand_ins(base: Path) -> None:
     config = checkpoint.load(ROOT / "models" / TINY).config
     generator = torch.Generator().manual_seed(0)
     shapes = [half for shape in lora.adapted_modules(config).values() for half in _pair(shape)]
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "lora.pt"
+    with tempfile.TemporaryDirectory() as temporary:
+        whole = Path(temporary) / "lora.pt"
         torch.save([0.02 * torch.randn(*shape, generator=generator) for shape in shapes], whole)
         attention = {name: t.clone() for name, t in lora.load(whole, config).items() if ".attn" in name}
     torch.save(attention, loras / VADER)
