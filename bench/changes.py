@@ -26,7 +26,8 @@ from vc2.networks.compiled import compile_layers
 from vc2.networks.unet import VideoUNet
 
 ROOT = Path(__file__).parent.parent
-Change = Callable[[VideoUNet], AbstractContextManager[object] | None]
+Within = AbstractContextManager[object]
+Change = Callable[[VideoUNet], Within | None]
 
 
 def plain(kind: type[nn.Module]) -> Change:
@@ -43,7 +44,7 @@ def plain(kind: type[nn.Module]) -> Change:
 def channels_last(unet: VideoUNet) -> None:
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def attention(backend: SDPBackend) -> Change:
@@ -103,7 +104,7 @@ def main() -> None:
     x, text, fps = networks.draw(*case.latents), networks.draw(1, 77, networks.config.context_dim, seed=1), None
     t = torch.full((1,), 500, device=device)
 
-    def forward(unet: VideoUNet, within: Callable[[], AbstractContextManager[object]]) -> Callable[[], Tensor]:
+    def forward(unet: VideoUNet, within: Callable[[], Within]) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with torch.no_grad(), within():
                 return unet(x, t, text, fps)
@@ -115,12 +116,13 @@ def main() -> None:
         changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
         changed.load_state_dict(networks.unet.state_dict(), assign=True)
         changed.use_attention("auto")
-        within = change(changed)
-        works = {
-            "ours": forward(networks.unet, nullcontext),
-            # A context manager serves once, so each pass makes its own.
-            "changed": forward(changed, (lambda: change(changed)) if within is not None else nullcontext),  # noqa: B023
-        }
+        anew = change(changed) is not None
+
+        def within(change: Change = change, unet: VideoUNet = changed, anew: bool = anew) -> Within:
+            """A context manager serves once, so each pass makes its own; who changed the network did so once."""
+            return (change(unet) if anew else None) or nullcontext()
+
+        works = {"ours": forward(networks.unet, nullcontext), "changed": forward(changed, within)}
         ours, theirs = (work().double() for work in works.values())
         difference = float((theirs - ours).pow(2).mean().sqrt() / ours.pow(2).mean().sqrt())
         times = machine.in_turns(works, device, args.rounds, warm_up=0)

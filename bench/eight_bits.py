@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import bitsandbytes
 from bitsandbytes.autograd import _functions
@@ -43,13 +45,13 @@ def as_on_a_gpu(a: Tensor, b: Tensor, out=None, state=None, threshold: float = 0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs") / "eight-bits", help="a folder that is not there yet")
-    folder, matmul = parser.parse_args().runs, bitsandbytes.matmul
+    folder = parser.parse_args().runs
     rows = []
     for k, (label, frozen, gpu) in enumerate(RUNS):
         recipe = load_recipe("tiny/F-Spa-LORA", [*RECIPE, f"name=run-{k}", f"compute.frozen={frozen}"])
         prepare(recipe, folder / "cache")
-        bitsandbytes.matmul = as_on_a_gpu if gpu else matmul
-        Trainer(recipe, folder / recipe.name, folder / "cache").run()
+        with mock.patch.object(bitsandbytes, "matmul", as_on_a_gpu) if gpu else nullcontext():
+            Trainer(recipe, folder / recipe.name, folder / "cache").run()
         lines = map(json.loads, (folder / recipe.name / "history.jsonl").read_text().splitlines())
         losses = [line["held_out"]["average"]["images"] for line in lines if "held_out" in line]
         rows.append(f"| {label} | " + " | ".join(f"{loss:.4f}" for loss in losses) + " |")

@@ -107,7 +107,8 @@ def picture_error(clip: np.ndarray, scene: world.Scene) -> float:
     positions = torch.tensor([[x, y] for x in reach for y in reach])
     ids = torch.ones(len(positions), dtype=torch.long)
     drawn = tiny.pixels(world.render(ids * scene.colour, ids * scene.shape, positions))
-    distances = torch.cdist(*(torch.from_numpy(some).flatten(1).double() for some in (clip, drawn)))
+    ours, theirs = (torch.from_numpy(some).flatten(1).double() for some in (clip, drawn))
+    distances = torch.cdist(ours, theirs)
     return float(distances.amin(1).mean() / clip[0].size ** 0.5)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,22 @@ import torch
 from tqdm import tqdm
 
 from bench.tiny import ROOT, ground_truth, pixels, scenes, score
-from vc2.evaluation.judge import object_mask
+from vc2.evaluation.judge import look_at
 from vc2.pipeline import Guided, TextToVideo
 from vc2.sampling import ddim, freeinit
-from vc2.training.data import procedural as world
+from vc2.training.sources import world
 
 BATCH, FRAMES, FPS, GUIDANCE = 8, 16, 16, 4.0
 SETTINGS = ((25, 1.0), (10, 0.0))  # steps and eta: as the miniature is used, and a draft
 ITERATIONS = (1, 2, 3)
+Fresh = Callable[..., torch.Tensor]
 
 
 def unsteadiness(clips: Sequence[np.ndarray]) -> list[float]:
     """Of uint8 clips `[T, H, W, 3]`, all in 0..255: change of the background, of the object's colour, of the motion."""
     background, colour, motion = [], [], []
     for clip in clips:
-        frames, masks = clip.astype(np.float32), np.stack([object_mask(frame) for frame in clip])
+        frames, masks = clip.astype(np.float32), look_at(clip).masks
         background.append(np.abs(np.diff(frames, axis=0)).mean(-1)[:, ~masks.any(0)].mean())
         means = np.stack([frame[mask].mean(0) for frame, mask in zip(frames, masks, strict=True) if mask.any()])
         colour.append(np.abs(np.diff(means, axis=0)).mean())
@@ -53,8 +54,12 @@ def sampled(model: TextToVideo, wanted: list[world.Scene], iterations: int, step
 
         cond, uncond = model.text([scene.caption for scene in batch]), model.text([""] * len(batch))
         guided = Guided(model.unet, cond, uncond, torch.full((len(batch),), float(FPS)), GUIDANCE)
+
+        def denoised(x: torch.Tensor, guided: Guided = guided, fresh: Fresh = fresh) -> torch.Tensor:
+            return ddim.sample(guided, x, model.schedule, steps, eta, fresh)
+
         x_0 = freeinit.sample(
-            lambda x, guided=guided, fresh=fresh: ddim.sample(guided, x, model.schedule, steps, eta, fresh),
+            denoised,
             fresh(),
             lambda x, noise: model.schedule.add_noise(x, noise, last),
             iterations,
@@ -77,10 +82,10 @@ def main() -> None:
             clips = sampled(model, wanted, iterations, steps, eta)
             rows.append((f"{steps} steps, eta {eta:g}", str(iterations), clips))
     lines = []
-    for name, iterations, clips in rows:
+    for name, count, clips in rows:
         background, colour, motion = unsteadiness(clips)
         right = score(clips, wanted)["joint"]
-        lines.append(f"| {name} | {iterations} | {background:.2f} | {colour:.2f} | {motion:.2f} | {right:.0f} % |")
+        lines.append(f"| {name} | {count} | {background:.2f} | {colour:.2f} | {motion:.2f} | {right:.0f} % |")
     table = "\n".join(lines)
     made = f"{platform.machine()}, torch {torch.__version__.split('+')[0]}"
     (args.out / "free_init.md").write_text(f"""# FreeInit on the miniature

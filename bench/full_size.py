@@ -47,13 +47,13 @@ def random_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def write_checkpoint(path: Path) -> None:
-    networks = {
-        "unet": VideoUNet(UNetConfig.vc2(), device="meta"),
-        "vae": AutoencoderKL(device="meta"),
-        "text": TextEncoder(device="meta"),
-    }
-    weights = {name: random_weights(network) for name, network in networks.items()}
-    checkpoint.save(path, **weights, schedule=NoiseSchedule())
+    checkpoint.save(
+        path,
+        unet=random_weights(VideoUNet(UNetConfig.vc2(), device="meta")),
+        vae=random_weights(AutoencoderKL(device="meta")),
+        text=random_weights(TextEncoder(device="meta")),
+        schedule=NoiseSchedule(),
+    )
 
 
 class Peak:

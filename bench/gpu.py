@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -140,8 +140,8 @@ class HostStep:
             with _DevicePeak(bench.device) as peak:
                 client.run(self._graph(bench, few, 0), timeout=300)  # loads
                 times = [
-                    _wall(lambda steps=s, seed=k: client.run(self._graph(bench, steps, seed), timeout=300))
-                    for k, s in enumerate((few, many), 1)
+                    _wall(partial(client.run, self._graph(bench, steps, seed), timeout=300))
+                    for seed, steps in enumerate((few, many), 1)
                 ]
         self.seconds, self.peak = (times[1] - times[0]) / (many - few), peak.bytes
 

@@ -55,24 +55,27 @@ def chosen(args: argparse.Namespace, device: torch.device) -> list[Case]:
         args.workloads or WORKLOADS,
         [args.network or "fifth"],
         args.frames or [16],
-        [tuple(map(int, size.split("x"))) for size in args.sizes or ["128x128"]],
+        [size.split("x") for size in args.sizes or ["128x128"]],
         args.precisions or ["fp32"],
         [args.compiled],
     )
     return [
-        Case(workload, network, frames, *size, precision, compiled, args.steps if "frames" in workload else 1)
-        for workload, network, frames, size, precision, compiled in every
+        Case(workload, network, frames, int(w), int(h), precision, compiled, args.steps if "frames" in workload else 1)
+        for workload, network, frames, (w, h), precision, compiled in every
     ]
 
 
 def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> list[Row]:
     """Every case, its networks held only as long as cases need them."""
-    rows, networks, held = [], None, None
+    rows: list[Row] = []
+    networks: Networks | None = None
+    held = None
     for case in tqdm(list(cases), desc="cases"):
         if held != case.network:
             networks = None
             gc.collect()
-            networks, held = Networks(case.network, device, official.given()), case.network
+            held = case.network
+        networks = networks or Networks(case.network, device, official.given())
         try:
             rows.append(measure(case, networks, rounds))
         except torch.OutOfMemoryError as error:  # the others may fit

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def scenes() -> list[world.Scene]:
     everything = list(product(*(range(len(names)) for names in (world.COLOURS, world.SHAPES, world.DIRECTIONS))))
     order = torch.randperm(len(everything), generator=generator)[:PROMPTS]
     offsets = torch.randint(-world.REACH, world.REACH + 1, (PROMPTS,), generator=generator)
-    return [world.Scene(*everything[i], int(offset)) for i, offset in zip(order, offsets, strict=True)]
+    return [
+        world.Scene(colour, shape, direction, int(offset))
+        for (colour, shape, direction), offset in zip((everything[i] for i in order), offsets, strict=True)
+    ]
 
 
 def ground_truth(scene: world.Scene, frames: int) -> torch.Tensor:
@@ -79,7 +83,7 @@ def main() -> None:
     model, wanted, reached = TextToVideo(args.checkpoint), scenes(), True
     lines = ["| clips | " + " | ".join(ATTRIBUTES) + " |", "| --- " * (len(ATTRIBUTES) + 1) + "|"]
 
-    def row(name: str, result: dict[str, float]) -> None:
+    def row(name: str, result: Mapping[str, float]) -> None:
         lines.append(f"| {name} | " + " | ".join(f"{result[a]:.0f} %" for a in ATTRIBUTES) + " |")
         print(lines[-1], flush=True)
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,10 +84,10 @@ def ours(folder: Path, changes: dict) -> dict[str, float]:
     trainer = Trainer(recipe, folder / "run", folder / "cache")
     batches, times = trainer.objective.batches(0, 0, 1), []
     for _ in range(STEPS):
-        start = time.process_time()
+        begun = time.process_time()
         batch = next(batches)
         trainer.train_step(batch)
-        times.append(time.process_time() - start)
+        times.append(time.process_time() - begun)
         expected, shape = (BATCH, FRAMES, 8, SIDE, SIDE), tuple(batch.frames.shape)
         if shape != expected:
             raise RuntimeError(f"the plain loop computes {expected} (clips, frames, moments), and the trainer {shape}")
@@ -102,7 +103,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, gradient checkpointing": {"compute": {"gradient_checkpointing": True}},
     "ours, spatial only": {"learn": {"part": "spatial"}},

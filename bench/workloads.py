@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from vc2.pipeline import Guided, to_pixels
 from vc2.sampling import ddim
 from vc2.sampling.schedule import NoiseSchedule
 
+N = TypeVar("N", bound=nn.Module)
 Works = dict[str, Callable[[], Tensor]]
 # "fifth": everything of VideoCrafter2 but its width, which a CPU computes in seconds.
 WIDTHS = {
@@ -81,7 +82,7 @@ class Row:
         return asdict(self) | {"seconds": rounded}
 
 
-def random_weights(module: nn.Module, device: torch.device, seed: int = 0) -> nn.Module:
+def random_weights(module: N, device: torch.device, seed: int = 0) -> N:
     """A module built on the meta device, with numbers of the size that trained ones have; ready to sample."""
     module.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(seed)

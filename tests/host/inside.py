@@ -35,6 +35,8 @@ def import_pack(comfyui: str, root: str) -> None:
 
     args.cpu = True
     spec = importlib.util.spec_from_file_location("pack", f"{root}/__init__.py", submodule_search_locations=[root])
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules["pack"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["pack"])
 

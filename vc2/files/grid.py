@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+
+class Clip(Protocol):
+    """Frames uint8 `[h, w, 3]`: a list of them, or an array with one more axis."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
 
 GROUND, INK = (14, 16, 22), (200, 204, 214)
 
@@ -23,7 +33,7 @@ def caption(text: str, width: int, height: int) -> np.ndarray:
 
 
 def side_by_side(
-    clips: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), columns: int = 0, gap: int = 4
+    clips: Sequence[Clip], labels: Sequence[str] = (), columns: int = 0, gap: int = 4
 ) -> Iterator[np.ndarray]:
     """Frames uint8 `[H, W, 3]` of a grid of clips, one at a time.
 
