@@ -24,6 +24,7 @@ MODELS = (
     "F-Spa-LORA",
     "F-Temp-LORA",
     "F-Spa-Temp-DIR",
+    "F-Spa-DIR-LAION",
     "P-base",
     "P-Spa-LORA",
     "P-Temp-LORA",
@@ -44,8 +45,9 @@ class Choice:
     random: list[int]
 
     @property
-    def captions(self) -> list[str]:
-        return [scenes()[index].caption for index in self.random]
+    def captions(self) -> dict[int, str]:
+        """Of the prompts that all models have, by their numbers."""
+        return {index: scenes()[index].caption for index in self.random}
 
     def tree(self) -> dict[str, Any]:
         return asdict(self)

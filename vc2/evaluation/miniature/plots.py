@@ -13,7 +13,9 @@ from .verdicts import Tested, Verdict
 STYLE = """
 svg { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; }
 .paper { fill: #ffffff; } .ink { fill: #1f2328; } .dim { fill: #59636e; } .small { font-size: 12px; }
-.bold { font-weight: 600; } .rule { stroke: #d1d9e0; } .zero { stroke: #818b98; stroke-dasharray: 3 3; }
+.tiny { font-size: 10px; }
+.bold { font-weight: 600; } .start { fill: none; stroke: #818b98; stroke-width: 2; }
+.rule { stroke: #d1d9e0; } .zero { stroke: #818b98; stroke-dasharray: 3 3; }
 .margin { fill: #818b98; opacity: 0.18; } .seed { fill: #0969da; opacity: 0.55; } .bar { stroke: #1f2328; }
 .mean { fill: #1f2328; } .way { fill: none; stroke-width: 2; } .halo { stroke: #ffffff; stroke-width: 4; }
 .confirmed { fill: #1a7f37; } .refuted { fill: #cf222e; } .untestable { fill: #9a6700; } .other { fill: #6e7781; }
@@ -57,9 +59,17 @@ def forest(verdicts: Sequence[Verdict]) -> str:
             y += ROW
         body.append(f'<line class="rule" x1="16" x2="{WIDTH - 16}" y1="{y:.1f}" y2="{y:.1f}"/>')
         y += 6
-    foot = "A dot is a training seed, the diamond their mean, the bar its 95 % interval; each line has its own scale."
-    body.append(text(16, y + 22, foot, "dim small"))
-    return document(WIDTH, y + 38, "Every part of every claim over the training seeds", STYLE, body)
+    body += [
+        text(16, y + 22, "To the right: as claimed; what is claimed to be equal has its margin shaded.", "dim small"),
+        text(
+            16,
+            y + 40,
+            "A dot is a training seed, the diamond their mean, the bar its 95 % interval. Every line has a scale of its"
+            " own, whose ends are written below it.",
+            "dim small",
+        ),
+    ]
+    return document(WIDTH, y + 56, "Every part of every claim over the training seeds", STYLE, body)
 
 
 def _pill(x: float, y: float, verdict: str) -> str:
@@ -87,6 +97,8 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
             f' height="{ROW - 12}"/>'
         )
     body.append(f'<line class="zero" x1="{centre}" x2="{centre}" y1="{y + 4:.1f}" y2="{y + ROW - 4:.1f}"/>')
+    body.append(text(LEFT, y + ROW - 2, signed(-reach), "dim tiny", "start"))
+    body.append(text(LEFT + PLOT, y + ROW - 2, signed(reach), "dim tiny", "end"))
     body += [f'<circle class="seed" cx="{at(value):.1f}" cy="{middle - 9:.1f}" r="4.5"/>' for value in part.values]
     body.append(
         f'<line class="bar" stroke-width="2.5" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{middle + 9:.1f}"'
@@ -104,9 +116,11 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
 
 
 def signed(value: float) -> str:
-    """With a sign, unless it rounds to nothing."""
+    """With a sign, and with a third digit where two would be nothing."""
     text = f"{value:+.2f}"
-    return "0.00" if text in ("-0.00", "+0.00") else text.replace("-", "\N{MINUS SIGN}")
+    if not float(text):
+        text = f"{value:+.3f}"
+    return "0.00" if not float(text) else text.replace("-", "\N{MINUS SIGN}")
 
 
 Way = Sequence[tuple[int, float, float]]  # step, defect, motion error
@@ -171,6 +185,9 @@ def _way(name: str, points: Sequence[tuple[float, float]]) -> list[str]:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     body = [f'<polyline class="way" stroke="{colour}" points="{line}"/>']
     body += [f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points[:-1]]
+    # Where all begin: the base.
+    x, y = points[0]
+    body.append(f'<circle class="start" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
     x, y = points[-1]
     return [*body, f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>']
 

@@ -10,16 +10,31 @@ from typing import Any
 
 import jinja2
 
-from ...training.sources.paper_world import world_hash
+from ...training.sources import paper_world
+from ..picture import DEFECTS
 from ..writing import replace_text, rounded
 from . import gallery, grids, plots, rates, rows
 from .arms import ROWS, SNAPSHOTS
-from .beside import Seen, dominating, look
+from .beside import dominating, look, undominated
 from .calibration import measured, trained_weights
+from .claims import LEAST_GAIN
+from .contrasts import Seen
 from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
 from .layouts import Layout
 from .score import scenes
-from .tables import MEASURES, TABLE_3, Preference, Spread, mean_trajectory, of_row, table_3, table_4
+from .tables import (
+    MEASURES,
+    STEPS,
+    TABLE_3,
+    Preference,
+    Table,
+    apart,
+    by_step,
+    mean_trajectory,
+    of_row,
+    table_3,
+    table_4,
+)
 from .verdicts import Verdict, in_a_sentence, verdicts
 
 log = logging.getLogger(__name__)
@@ -74,7 +89,15 @@ def regenerate(layout: Layout) -> dict[str, str]:
 def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> dict[str, str]:
     """Every file that follows from the rows, by name; the repository's front page has a sentence that does."""
     decided, seeds = verdicts(evidence), evidence.seeds
-    findings = Findings(table_3(seeds), table_4(seeds), look(seeds), dominating(seeds))
+    findings = Findings(
+        table_3(seeds),
+        apart(seeds),
+        by_step(seeds),
+        table_4(seeds),
+        look(seeds),
+        dominating(seeds),
+        undominated(seeds),
+    )
     written = {NUMBERS: json.dumps(numbers(evidence, decided, findings), indent=1) + "\n"}
     written[PAGE] = page(layout, evidence, decided, findings, known)
     if seeds:
@@ -91,10 +114,31 @@ def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> di
 class Findings:
     """What page and numbers both show."""
 
-    table_3: dict[str, dict[str, Spread]]
+    table_3: Table
+    apart: Table
+    by_step: dict[str, list[float | None]]
     table_4: list[Preference]
     beside: list[Seen]
     dominating: dict[str, list[int]]
+    undominated: dict[str, int]
+
+    @property
+    def quarter(self) -> float | None:
+        """Claim 3's quarter in defect: that of what the better one takes off the base."""
+        table = self.table_3
+        if not table:
+            return None
+        base, *both = (table[name]["defect"].mean for name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"))
+        return 0.25 * max(base - min(both), LEAST_GAIN)
+
+    @property
+    def as_equal(self) -> list[str]:
+        """Models whose mean defect would pass for equal to F-Spa-DIR's."""
+        if self.quarter is None:
+            return []
+        choice = self.table_3["F-Spa-DIR"]["defect"].mean
+        of_f = (name for name in self.table_3 if name.startswith("F-") and name not in ("F-Spa-DIR", "F-Spa-Temp-DIR"))
+        return [name for name in of_f if abs(self.table_3[name]["defect"].mean - choice) <= self.quarter]
 
 
 def page(
@@ -132,13 +176,18 @@ def page(
         calibration=calibration,
         frozen_is_worst=_frozen_is_worst(calibration),
         **vars(findings),
+        quarter=findings.quarter,
+        as_equal=findings.as_equal,
+        steps=STEPS,
+        defects=DEFECTS,
+        seen_share=[_seen_share(some) for some in (True, False)],
         grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
         choice=choice,
         rates=rates.table(rows.read(layout.rates)) if layout.rates.is_file() else [],
         votes=_votes(layout),
         world_gates=evidence.world_gates,
         seed_gates=_seed_gates(seeds),
-        world=world_hash(),
+        world=paper_world.world_hash(),
         encoders=evidence.encoders,
         commit=evidence.commit,
         torch=", ".join(sorted({row["torch"] for seed in seeds for row in seed.rows})),
@@ -165,6 +214,12 @@ def reading(seen: Seen) -> str:
         return "\N{EN DASH}"
     low, high = seen.interval
     return "yes" if low > 0 else "no, the other way" if high < 0 else "open"
+
+
+def _seen_share(some: bool) -> float:
+    """Of the prompts, some or all, those whose pair of colour and shape the videos show."""
+    chosen = scenes(some=some)
+    return sum(paper_world.seen(scene.colour, scene.shape) for scene in chosen) / len(chosen)
 
 
 def _count(weights: int) -> str:
@@ -200,7 +255,7 @@ def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> d
         "unfinished": {str(seed): list(names) for seed, names in evidence.unfinished.items()},
         "not counted": list(evidence.extra),
         "commit": evidence.commit,
-        "world": world_hash(),
+        "world": paper_world.world_hash(),
         "encoders": dict(evidence.encoders),
         "claims": [_claim(verdict) for verdict in decided],
         "beside": [
@@ -213,10 +268,9 @@ def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> d
             }
             for seen in findings.beside
         ],
-        "table 3": {
-            name: {measure: asdict(spread) for measure, spread in cells.items()}
-            for name, cells in findings.table_3.items()
-        },
+        "table 3": _tree(findings.table_3),
+        "apart": _tree(findings.apart),
+        "claims by step": {"steps": STEPS, **findings.by_step},
         "table 4, metric-judged": [asdict(preference) for preference in findings.table_4],
         "trajectories: step, defect, motion error": {arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS},
         "gates": {
@@ -225,9 +279,14 @@ def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> d
             if (gates := seed.gates())
         },
         "less defect and less motion error than F-Spa-DIR": findings.dominating,
+        "F variants than which none is better on both, and in how many seeds": findings.undominated,
         "clips": choice.tree() if choice else None,
     }
     return rounded(tree)
+
+
+def _tree(table: Table) -> dict[str, dict[str, Any]]:
+    return {name: {column: asdict(spread) for column, spread in cells.items()} for name, cells in table.items()}
 
 
 def _claim(verdict: Verdict) -> dict[str, Any]:
