@@ -59,16 +59,11 @@ def forest(verdicts: Sequence[Verdict]) -> str:
             y += ROW
         body.append(f'<line class="rule" x1="16" x2="{WIDTH - 16}" y1="{y:.1f}" y2="{y:.1f}"/>')
         y += 6
-    body += [
-        text(16, y + 22, "To the right: as claimed; what is claimed to be equal has its margin shaded.", "dim small"),
-        text(
-            16,
-            y + 40,
-            "A dot is a training seed, the diamond their mean, the bar its 95 % interval. Every line has a scale of its"
-            " own, whose ends are written below it.",
-            "dim small",
-        ),
-    ]
+    foot = (
+        "To the right: as claimed; what is claimed to be equal has its margin shaded. A dot is a training seed,",
+        "the diamond their mean, the bar its 95 % interval. Each line has a scale of its own, whose ends stand below it.",
+    )
+    body += [text(16, y + 22 + 18 * i, line, "dim small") for i, line in enumerate(foot)]
     return document(WIDTH, y + 56, "Every part of every claim over the training seeds", STYLE, body)
 
 
