@@ -61,7 +61,7 @@ def forest(verdicts: Sequence[Verdict]) -> str:
         y += 6
     foot = (
         "To the right: as claimed; what is claimed to be equal has its margin shaded. A dot is a training seed,",
-        "the diamond their mean, the bar its 95 % interval. Each line has a scale of its own, whose ends stand below it.",
+        "the diamond their mean, the bar its 95 % interval. Each line has its own scale, whose ends stand below it.",
     )
     body += [text(16, y + 22 + 18 * i, line, "dim small") for i, line in enumerate(foot)]
     return document(WIDTH, y + 56, "Every part of every claim over the training seeds", STYLE, body)
