@@ -49,8 +49,8 @@ class VC2TurboSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     tooltip=(
-                        "How closely the prompt is followed, at no extra time. Stay between 5 and 15; 7.5 behaves like"
-                        " 8.5 in VideoCrafter Sampler."
+                        "How closely the prompt is followed, at no extra time. Stay between 5 and 15, or for a model of"
+                        " your own within what it was trained with; 7.5 behaves like 8.5 in VideoCrafter Sampler."
                     ),
                 ),
                 io.Int.Input(

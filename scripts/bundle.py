@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vc2.command import exit_status
 from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE
 from vc2.files import checkpoint, lora
+from vc2.training.initialise import fingerprint_of
 
 from .graph import TINY_TURBO
 from .graphs import WEIGHTS
@@ -34,9 +37,10 @@ def bundle(run: Path, target: Path | None = None) -> None:
         raise ValueError(f"{run} is no whole model; name the model.safetensors of a finished run")
     if model.config.time_cond_proj_dim is not None:
         base = checkpoint.load(BUNDLED, torch.float16).unet
-        if base.keys() - model.unet.keys():
-            raise ValueError(f"{run} was distilled from another model than {BUNDLED}")
-        lora.save(target or TURBO_LORA, difference(base, model.unet, TURBO_RANK), model.metadata)
+        if not _starts_from(model.unet, base):
+            raise ValueError(f"{run} was not distilled from {BUNDLED}; bundle first what it was distilled from")
+        metadata = {**model.metadata, "of": fingerprint_of(base)}
+        lora.save(target or TURBO_LORA, difference(base, model.unet, TURBO_RANK), metadata)
         return
     embedding = model.text[EMBEDDING]
     small = embedding.to(EMBEDDING_DTYPE)
@@ -50,6 +54,12 @@ def bundle(run: Path, target: Path | None = None) -> None:
         schedule=model.schedule,
         metadata=model.metadata,
     )
+
+
+def _starts_from(made: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> bool:
+    """Whether what no LoRA reaches, biases and norms, is the same."""
+    vectors = [name for name, tensor in base.items() if tensor.ndim == 1]
+    return base.keys() <= made.keys() and all(torch.equal(made[name], base[name]) for name in vectors)
 
 
 def main() -> int:

@@ -16,8 +16,8 @@ WINDOWS: dict[str, Any] = {"mode": "FreeNoise", "length": 16, "overlap": 12}
 MODEL = f"""**Model**: [{OFFICIAL} of VideoCrafter2](https://huggingface.co/VideoCrafter/VideoCrafter2), 5.5 GB, in \
 **models/checkpoints**."""
 # The button is web/miniature.js.
-WITHOUT = """**Without it**, press **Miniature on / off** on *Load VideoCrafter Checkpoint*, then Run: the bundled \
-model makes a clip of coloured shapes in seconds. Press it again to come back."""
+WITHOUT = """**Without the model**, press **Miniature on / off** on *Load VideoCrafter Checkpoint*, then Run: the \
+bundled model makes a clip of coloured shapes in seconds. Press it again to come back."""
 NEEDS_MODEL = f"{MODEL}\n\n{WITHOUT}"
 
 
@@ -180,7 +180,8 @@ T2V-Turbo's LoRA makes a model of **four steps**, one pass each and without a ne
 
 **LoRA**: [{TURBO} of T2V-Turbo](https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2) in **models/loras**.
 
-{WITHOUT} It has a four-step LoRA of its own, made by **python -m vc2.training**.
+{WITHOUT} The miniature has a four-step LoRA of its own, which the button puts in place; **python -m vc2.training** \
+made it.
 
 The conditioning tells the model the **fps 16** that T2V-Turbo's was trained with.""",
         note_at=(1, 2, None),

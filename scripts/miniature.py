@@ -64,8 +64,6 @@ def edits(name: str, graph: Graph) -> list[Edit]:
             settings |= TURBO_SETTINGS
         if node.inputs.get("lora_name") == TURBO:
             settings["lora_name"] = TINY_TURBO
-        if node.kind == "VC2VideoConditioning":
-            settings["fps"] = 8.0
         changes += [
             Edit(key, widget, settings[widget], value)
             for widget, value in node.inputs.items()

@@ -11,6 +11,7 @@ from scripts.bundle import TURBO_LORA, bundle
 from vc2.evaluation.miniature.encoders import BUNDLED, EMBEDDING, EMBEDDING_DTYPE, GATES, fingerprints
 from vc2.files import checkpoint, lora
 from vc2.files.merge import merge
+from vc2.training.initialise import fingerprint_of
 
 
 @pytest.fixture
@@ -66,6 +67,12 @@ def test_of_a_model_of_few_steps_its_change_is_bundled(run, tmp_path):
     there = merge(before, tensors)
     assert max(float((there[name] - made[name].float()).abs().max()) for name in made) < 2e-2
     assert checkpoint.read_metadata(target)["step"] == "7"
+    bias = next(name for name, tensor in made.items() if tensor.ndim == 1)
+    checkpoint.save(
+        run, unet={**made, bias: made[bias] + 1}, vae=base.vae, text=base.text, schedule=base.schedule, metadata={}
+    )
+    with pytest.raises(ValueError, match="not distilled from"):
+        bundle(run, tmp_path / "other.safetensors")
 
 
 def test_the_four_step_lora_is_of_the_bundled_miniature():
@@ -73,6 +80,7 @@ def test_the_four_step_lora_is_of_the_bundled_miniature():
     layers = lora.by_layer(lora.load(TURBO_LORA, config))
     assert "time_cond_proj" in layers
     assert len(layers) > 200
+    assert checkpoint.read_metadata(TURBO_LORA)["of"] == fingerprint_of(checkpoint.load(BUNDLED, torch.float16).unet)
 
 
 def test_the_bundled_miniature_brings_what_the_gates_were_measured_with():

@@ -54,6 +54,8 @@ def test_defects_stand_by_themselves_and_are_not_cut(paper):
     held_out = [not paper_world.seen(scene.colour, scene.shape) for scene in scenes()]
     assert cells["all right, held-out"].mean == pytest.approx(sum(held_out[:48]) / sum(held_out))
     assert cells["spatial change"].mean == 0.25
+    row["defects"]["blur"] = [None] * 96  # no clip shows an object
+    assert "blur" not in tables.apart(seeds[:1])["F-Spa-DIR"]
 
 
 def test_what_the_claims_would_be_had_finetuning_ended_earlier(paper):
@@ -63,10 +65,19 @@ def test_what_the_claims_would_be_had_finetuning_ended_earlier(paper):
     (harm,) = (way for name, way in ways.items() if name.startswith("1a"))
     some = [claims_of_some(seed)["1a"] for seed in seeds]
     assert harm[-1] == pytest.approx(sum(some) / len(some))
-    assert len(harm) == len(tables.STEPS)
+    (early,) = (way for name, way in ways.items() if name.startswith("5b"))
+    at_50 = [defect_at(seed, "F-base", None) - defect_at(seed, "F-Spa-DIR", tables.STEPS[0]) for seed in seeds]
+    assert early[0] == pytest.approx(sum(at_50) / len(at_50))
+    assert early[0] != pytest.approx(early[-1])
     (distance,) = (way for name, way in ways.items() if name.startswith("5a"))
     assert distance == [None] * len(tables.STEPS)  # some prompts are too few for it
     assert set(tables.by_step(())["1a " + CLAIMS[0].parts[0].says]) == {None}
+
+
+def defect_at(seed: Seed, arm: str, step: int | None) -> float:
+    row = seed.row(arm, step)
+    assert row is not None
+    return Results({arm: on_some(row)}, seed.scale).defect(arm)
 
 
 def claims_of_some(seed: Seed) -> dict[str, float]:

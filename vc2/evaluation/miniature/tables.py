@@ -117,7 +117,8 @@ def apart(seeds: Sequence[Seed]) -> Table:
             for values in zip(*(row["defects"][name] for name in DEFECTS), strict=True)
         ]
         shares = [seed.scale.shares(clip) for clip in clips]
-        means = {name: float(np.nanmean([one[name] for one in shares])) for name in DEFECTS}
+        there = {name: [one[name] for one in shares if not np.isnan(one[name])] for name in DEFECTS}
+        means = {name: float(np.mean(values)) if values else None for name, values in there.items()}
         flags = zip(*(row["right"][name] for name in ("colour", "shape", "direction")), strict=True)
         together = {**row, "right": {"all": "".join(str(int(set(of_clip) == {"1"})) for of_clip in flags)}}
         change = {f"{part} change": value for part, value in row["change"].items()}
