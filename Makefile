@@ -75,7 +75,7 @@ miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, and 
 	$(RUN) -m vc2.training run training/recipes/tiny/turbo.yaml $(ARGS)
 	$(RUN) -m scripts.bundle runs/tiny-turbo/model.safetensors
 
-paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch. Resumes
+paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
 
