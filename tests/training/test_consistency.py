@@ -245,6 +245,7 @@ def test_losses_of_other_timesteps_do_not_compare(objective):
     assert objective().validation() != objective(consistency={"timesteps": 20, "guidance": [2, 5]}).validation()
 
 
+@pytest.mark.slow
 def test_the_teacher_s_memory_is_counted(distilled):
     beside, alone = distilled(), distilled(objective="diffusion", consistency={})
     assert estimate(beside).static - estimate(alone).static == 4 * (estimate(alone).learning + estimate(alone).frozen)
