@@ -219,6 +219,7 @@ def test_fifo_starts_from_noise_alone(client, checkpoint):
             graphs.run_for_latent(client, graph | {"sampler": fifo_node(latent=[latent, 0])})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "patch", [("VC2GuidanceRescale", {"multiplier": 0.7}), ("VC2TemporalGuidance", {"scale": 1.5})]
 )
@@ -252,6 +253,7 @@ def test_travel_from_a_prompt_to_itself_is_the_prompt(client, checkpoint, patch)
     assert relative_rms(travelling(client, checkpoint, same, patch=node), sampled(client, checkpoint, 6, node)) < SAME
 
 
+@pytest.mark.slow
 def test_travel_under_fifo(client, checkpoint):
     same = f"0: {graphs.PROMPT}\n5: {graphs.PROMPT}"
     plain = sampled(client, checkpoint, 6, sampler=fifo_node())

@@ -79,6 +79,7 @@ def test_check_names_all_that_is_wrong_at_once(recipe_file, folder, tmp_path, ca
         assert word in out
 
 
+@pytest.mark.slow
 def test_sizes_that_the_autoencoder_has_no_latents_of_are_named(recipe_file, folder, tmp_path, capsys):
     network = AutoencoderKL({"ch": 32, "ch_mult": (1, 1, 1, 1, 1), "num_res_blocks": 1})
     by_16 = tmp_path / "by-16.safetensors"

@@ -276,6 +276,7 @@ def test_a_batch_that_does_not_divide_is_refused(recipe, folder):
     together(2, work)
 
 
+@pytest.mark.slow
 def test_through_a_launcher_that_is_told_to_stop(recipe_file, folder):
     """torchrun, which accelerate launch is on several GPUs. It hands SIGTERM to all processes of a rank, readers
     included: all the same the run is saved.

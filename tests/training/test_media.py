@@ -323,6 +323,7 @@ def test_why_a_sample_is_broken_is_one_line_that_any_file_takes(tmp_path):
     assert reason == "caf\\udce9 .png is empty"
 
 
+@pytest.mark.slow
 def test_ten_thousand_damaged_files_are_read_or_named():
     """In a process of its own, which a decoder might take with it."""
     command = [sys.executable, "-m", "tests.fuzz.media", "--tries", "10000"]

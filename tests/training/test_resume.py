@@ -191,6 +191,7 @@ def test_whatever_learns_and_however_it_goes_on_to_the_same_bits(recipe, folder,
     go_on(recipe(**changes), folder)
 
 
+@pytest.mark.slow
 def test_8_bit_adam_goes_on_to_the_same_bits(recipe, folder):
     """bitsandbytes keeps its moments in bytes, its scales in tables, and its step as a plain number."""
     go_on(recipe(optimizer={"kind": "adamw8bit"}), folder)
