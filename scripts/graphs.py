@@ -180,8 +180,8 @@ T2V-Turbo's LoRA makes a model of **four steps**, one pass each and without a ne
 
 **LoRA**: [{TURBO} of T2V-Turbo](https://huggingface.co/jiachenli-ucsb/T2V-Turbo-VC2) in **models/loras**.
 
-{WITHOUT} The miniature has a four-step LoRA of its own, which the button puts in place; **python -m vc2.training** \
-made it.
+{WITHOUT} The miniature has a four-step LoRA of its own, which the button puts in place, with 8 steps; \
+**python -m vc2.training** made it.
 
 The conditioning tells the model the **fps 16** that T2V-Turbo's was trained with.""",
         note_at=(1, 2, None),
