@@ -301,17 +301,22 @@ for **models/diffusion_models**.
     spatial = g.patch("Trained weights", "lora", "VC2LoadLoRA", model=model, lora_name=lora, strength=1.0)
     with g.group("Trained weights", 1):
         direct = g.add("unet", "VC2LoadDiffusionModel", unet_name=unet, weight_dtype="default")
-    prompts = g.prompts(clip)
+    models = {"F-base": model, "F-Spa-LORA": spatial, "F-Spa-DIR": direct}
+    grid = _side_by_side(g, models, vae, latent=noise, **g.prompts(clip), **OFFICIAL_SETTINGS)
+    g.save(grid, 4, filename_prefix="video/vc2-strategies")
+    return g
+
+
+def _side_by_side(g: Graph, models: dict[str, Any], vae: Any, **sampled: Any) -> Any:
+    """A clip of each model, by name, all sampled alike, in a row."""
     clips: dict[str, Any] = {}
-    for i, (name, weights) in enumerate((("F-base", model), ("F-Spa-LORA", spatial), ("F-Spa-DIR", direct))):
+    for i, (name, model) in enumerate(models.items()):
         with g.group("4 Sample", 2, 140 if i == 0 else None):
-            z = g.add(f"sampler{i}", "VC2Sampler", name, model=weights, latent=noise, **prompts, **OFFICIAL_SETTINGS)
+            z = g.add(f"sampler{i}", "VC2Sampler", name, model=model, **sampled)
         with g.group("4 Sample", 3, 140 + 340 * i):
             clips[f"clip_{i + 1}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
     with g.group("5 Save", 4, 140):
-        side_by_side = g.add("compare", "VC2CompareVideos", **clips, labels="F-base\nF-Spa-LORA\nF-Spa-DIR", columns=3)
-    g.save(side_by_side, 4, filename_prefix="video/vc2-strategies")
-    return g
+        return g.add("compare", "VC2CompareVideos", **clips, labels="\n".join(models), columns=len(models))
 
 
 def strategy_comparison() -> Graph:
@@ -338,14 +343,7 @@ Whether the paper holds, over eight trainings: **docs/miniature/README.md**.""",
         g.add("conditions", "VC2VideoConditioning", **prompts, fps=8.0, frames_per_clip=0)
     conditions = {"positive": ("conditions", 0), "negative": ("conditions", 1)}
     settings = {**OFFICIAL_SETTINGS, "steps": 25, "guidance": 4.0}
-    clips: dict[str, Any] = {}
-    for i, (name, model) in enumerate(weights.items()):
-        with g.group("4 Sample", 2, 140 if i == 0 else None):
-            z = g.add(f"sampler{i}", "VC2Sampler", name, model=model, latent=noise, **conditions, **settings)
-        with g.group("4 Sample", 3, 140 + 340 * i):
-            clips[f"clip_{i + 1}"] = g.add(f"decode{i}", "VAEDecode", samples=z, vae=vae)
-    with g.group("5 Save", 4, 140):
-        grid = g.add("compare", "VC2CompareVideos", **clips, labels="\n".join(weights), columns=4)
+    grid = _side_by_side(g, weights, vae, latent=noise, **conditions, **settings)
     g.save(grid, 4, filename_prefix="video/vc2-paper", fps=8.0)
     return g
 

@@ -14,7 +14,7 @@ from ...training.sources import paper_world
 from ..picture import DEFECTS
 from ..writing import replace_text, rounded
 from . import gallery, grids, plots, rates, rows
-from .arms import ROWS, SNAPSHOTS
+from .arms import ROWS
 from .beside import dominating, look, undominated
 from .calibration import measured, trained_weights
 from .claims import LEAST_GAIN
@@ -168,7 +168,7 @@ def page(
         in_the_paper=IN_THE_PAPER,
         prompts=evidence.prompts,
         some=len(scenes(some=True)),
-        stops=", ".join(map(str, (0, *SNAPSHOTS))) + " and 1000",
+        stops=f"{', '.join(map(str, (0, *STEPS[:-1])))} and {STEPS[-1]}",
         reading=reading,
         measures=[measure.name for measure in MEASURES],
         trained={name: _count(weights) for name, weights in (trained_weights() if seeds else {}).items()},
@@ -176,6 +176,7 @@ def page(
         calibration=calibration,
         frozen_is_worst=_frozen_is_worst(calibration),
         **vars(findings),
+        by_part={part: way for part, way in findings.by_step.items() if way != [None] * len(STEPS)},
         quarter=findings.quarter,
         as_equal=findings.as_equal,
         steps=STEPS,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..picture import DEFECTS
 from .arms import BASES, BY_NAME, CONTROLS, ROWS, SNAPSHOTS
-from .claims import CLAIMS, Results
+from .claims import CLAIMS, Part, Results, _clips  # claims.py is fixed, names included
 from .evidence import Seed, direction, on_some, speed, without_object
 from .gates import share_right
 from .rows import Row
@@ -112,11 +112,7 @@ def apart(seeds: Sequence[Seed]) -> Table:
     """
 
     def read(row: Row, seed: Seed) -> Cells:
-        clips = [
-            {name: np.nan if value is None else value for name, value in zip(DEFECTS, values, strict=True)}
-            for values in zip(*(row["defects"][name] for name in DEFECTS), strict=True)
-        ]
-        shares = [seed.scale.shares(clip) for clip in clips]
+        shares = [seed.scale.shares(clip) for clip in _clips(row)]
         there = {name: [one[name] for one in shares if not np.isnan(one[name])] for name in DEFECTS}
         means = {name: float(np.mean(values)) if values else None for name, values in there.items()}
         flags = zip(*(row["right"][name] for name in ("colour", "shape", "direction")), strict=True)
@@ -136,17 +132,19 @@ def by_step(seeds: Sequence[Seed]) -> dict[str, list[float | None]]:
         rows = {arm.name: seed.row(arm.name) if arm in BASES else seed.row(arm.name, step) for arm in (*BASES, *ROWS)}
         return Results({name: on_some(row) for name, row in rows.items() if row}, seed.scale)
 
-    ways: dict[str, list[float | None]] = {}
-    for claim in CLAIMS:
-        for letter, part in zip("ab", claim.parts, strict=False):
-            way: list[float | None] = []
-            for step in STEPS:
-                try:
-                    way.append(float(np.mean([part.of(results(seed, step)) for seed in seeds])) if seeds else None)
-                except KeyError:  # no such snapshot, or a distance, which some prompts are too few for
-                    way.append(None)
-            ways[f"{claim.number}{letter} {part.says}"] = way
-    return ways
+    stops = [[results(seed, step) for seed in seeds] for step in STEPS]
+
+    def mean(part: Part, stop: list[Results]) -> float | None:
+        try:
+            return float(np.mean([part.of(one) for one in stop])) if stop else None
+        except KeyError:  # no such snapshot, or a distance, which some prompts are too few for
+            return None
+
+    return {
+        f"{claim.number}{letter} {part.says}": [mean(part, stop) for stop in stops]
+        for claim in CLAIMS
+        for letter, part in zip("ab", claim.parts, strict=False)
+    }
 
 
 @dataclass(frozen=True)
