@@ -2,6 +2,7 @@
 way, with the miniature. Writes docs/performance/few_steps.json and docs/performance.md.
 
     python -m bench.few_steps
+    python -m bench.few_steps --turbo --frames 16
 
 In this process, with ComfyUI's own modules: its EasyCache node, its sampling, its VAE. The error is that of the latents
 against those of all steps from the same noise, without added noise; T2V-Turbo adds noise of its own, so that it has
@@ -24,20 +25,24 @@ from bench import machine, performance_report, tiny
 from bench.performance import keep
 from scripts.bundle import TURBO_LORA  # by the recipe `tiny/turbo`
 from scripts.comfyui import comfyui_tree
+from scripts.miniature import TURBO_SETTINGS
 from tests.host.inside import import_pack
 from vc2.training.sources import world
 
 ROOT = Path(__file__).parent.parent
-STEPS, GUIDANCE, FRAMES, FPS, SIDE = 25, 4.0, 8, 8, 8
+STEPS, GUIDANCE, SIDE, FRAMES = 25, 4.0, 8, 8
 FEWER, THRESHOLDS = (20, 10, 5, 4, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
-TURBO_STEPS, TURBO_GUIDANCE, TURBO_OF = (10, 4, 2, 1), 3.0, 20
+TURBO_STEPS = (8, 4, 2, 1)
 Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 4, h, w]`
 
 
 class Host:
-    """The miniature in ComfyUI, and how often its network has run (prompt and negative prompt together count once)."""
+    """The miniature in ComfyUI, and how often its network has run (prompt and negative prompt together count once).
+    A clip lasts a second.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int = FRAMES) -> None:
+        self.length = frames
         import_pack(str(comfyui_tree()), str(ROOT))
         from pack.nodes.host import loading, model
         from pack.vc2.files import checkpoint
@@ -51,14 +56,14 @@ class Host:
         self.passes, forward = 0.0, model.HostUNet._forward
 
         def counted(network: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            self.passes += len(x) / (2 * FRAMES)
+            self.passes += len(x) / (2 * frames)
             return forward(network, x, *args, **kwargs)
 
         model.HostUNet._forward = counted
 
     def text(self, prompt: str) -> list:
         encoded = self.clip.encode_from_tokens(self.clip.tokenize(prompt))
-        return [[encoded, {"fps": FPS, "frames_per_clip": FRAMES}]]
+        return [[encoded, {"fps": self.length, "frames_per_clip": self.length}]]
 
     def cached(self, threshold: float) -> Any:
         from comfy_extras.nodes_easycache import EasyCacheNode
@@ -76,7 +81,7 @@ class Host:
         def sample(prompt: str, seed: int) -> Tensor:
             conditions = (self.text(prompt), self.text(""))
             settings = {"seed": seed, "steps": steps, "guidance": GUIDANCE, "eta": 0.0, "denoise": 1.0}
-            return VC2Sampler.execute(model, *conditions, _empty(), **settings).result[0]["samples"]
+            return VC2Sampler.execute(model, *conditions, self.empty(), **settings).result[0]["samples"]
 
         return sample
 
@@ -84,19 +89,18 @@ class Host:
         from pack.nodes.turbo import VC2TurboSampler
 
         def sample(prompt: str, seed: int) -> Tensor:
-            settings = {"seed": seed, "steps": steps, "guidance": TURBO_GUIDANCE, "original_steps": TURBO_OF}
-            given = (model, self.text(prompt), _empty())
+            settings = {**TURBO_SETTINGS, "seed": seed, "steps": steps}
+            given = (model, self.text(prompt), self.empty())
             return VC2TurboSampler.execute(*given, **settings, motion_guidance=0.0).result[0]["samples"]
 
         return sample
 
+    def empty(self) -> dict[str, Tensor]:
+        return {"samples": torch.zeros(self.length, 4, SIDE, SIDE)}
+
     def frames(self, latents: Tensor) -> Any:
         """uint8 `[T, H, W, 3]`."""
         return (self.vae.decode(latents) * 255).round().byte().cpu().numpy()
-
-
-def _empty() -> dict[str, Tensor]:
-    return {"samples": torch.zeros(FRAMES, 4, SIDE, SIDE)}
 
 
 def picture_error(clip: np.ndarray, scene: world.Scene) -> float:
@@ -118,10 +122,11 @@ def main() -> None:
     parser.add_argument(
         "--turbo", action="store_true", help="measure T2V-Turbo's alone, which is compared with no other"
     )
+    parser.add_argument("--frames", type=int, default=FRAMES, choices=(8, 16))
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    host, wanted = Host(), tiny.scenes()[: args.clips]
+    host, wanted = Host(args.frames), tiny.scenes()[: args.clips]
     ways: dict[tuple[str, str], Sampled] = {}
     if not args.turbo:  # all steps first: errors are those against it
         ways |= {("DDIM", str(steps)): host.sampled(host.model, steps) for steps in (STEPS, *FEWER)}
@@ -139,13 +144,13 @@ def main() -> None:
         ]
         clips = [host.frames(z) for z in latents]
         pictures = [picture_error(clip, scene) for clip, scene in zip(clips, wanted, strict=True)]
+        how = f"threshold {label}, {STEPS} steps" if kind == "EasyCache" else f"{label} step{'s' * (label != '1')}"
         rows.append(
             {
                 "kind": kind,
                 "label": label,
-                "what": f"{kind}, threshold {label}, {STEPS} steps"
-                if kind == "EasyCache"
-                else f"{kind}, {label} steps",
+                "what": f"{kind}, {how}" + ("" if args.frames == FRAMES else f", {args.frames} frames"),
+                "frames": args.frames,
                 "cost": host.passes / len(wanted),
                 "error": None if kind == "T2V-Turbo" else sum(errors) / len(errors),
                 "picture": sum(pictures) / len(pictures),

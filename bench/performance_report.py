@@ -206,11 +206,11 @@ by some 5 %, so that 0.03 more or less is nothing.
     if found := _rows(out, "few_steps"):
         parts.append(f"""## Fewer passes
 
-By `python -m bench.few_steps`, with the miniature's clips of 8 frames: EasyCache of ComfyUI, and fewer DDIM steps.
-*Passes*: how often the UNet ran for a clip (prompt and negative prompt count as one). *Error*: RMS of the latents
-against those of all steps from the same noise, as a share of these. *Picture*: how far frames are from the nearest that
-could be drawn with the prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of clips of which the
-rule-based judge sees colour, shape and direction as the prompt has them.
+By `python -m bench.few_steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache of ComfyUI,
+and fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt count as one). *Error*:
+RMS of the latents against those of all steps from the same noise, as a share of these. *Picture*: how far frames are
+from the nearest that could be drawn with the prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of
+clips of which the rule-based judge sees colour, shape and direction as the prompt has them.
 
 T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
 negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
@@ -221,9 +221,10 @@ negative prompt, so that its passes count half, and draws noise at every step, s
 
 {_machines(found)}
 """)
+        short = [row for row in found if row["frames"] == 8]
         lines = {
-            kind: [(row["cost"], row["picture"], row["label"]) for row in found if row["kind"] == kind]
-            for kind in dict.fromkeys(row["kind"] for row in found)
+            kind: [(row["cost"], row["picture"], row["label"]) for row in short if row["kind"] == kind]
+            for kind in dict.fromkeys(row["kind"] for row in short)
         }
         title = "What fewer passes cost: how far frames are from what could be drawn"
         (out / "performance" / "few_steps.svg").write_text(plots.curves(title, "passes", "levels of 255", lines))

@@ -36,8 +36,8 @@ SETTINGS: dict[str, Any] = {
     "cfg": 4.0,
     "partitions": 2,
 }
-# What the miniature's own four-step LoRA was distilled with (training/recipes/tiny/turbo.yaml). Of clips as long as the
-# graph's, 16 frames, four steps have 84 % right and eight all.
+# What the miniature's own four-step LoRA was distilled with (training/recipes/tiny/turbo.yaml). Eight steps, because in
+# four a shape is bent now and then, though as many clips are right (`python -m bench.few_steps --turbo --frames 16`).
 TURBO_SETTINGS: dict[str, Any] = {"steps": 8, "guidance": 3.0, "original_steps": 20}
 
 
