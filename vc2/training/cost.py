@@ -79,7 +79,7 @@ def taught_flops(recipe: Recipe, config: UNetConfig, frames: int) -> float:
     """Of a consistency sample: the teacher with the caption and without, and the target, three forward passes; which is
     what training the whole network takes, whose backward pass is two.
     """
-    if recipe.objective != "consistency":
+    if not recipe.distils:
         return 0.0
     whole = recipe.model_copy(update={"objective": "diffusion", "learn": Learn()})
     return sample_flops(whole, config, frames, again=False)
@@ -90,7 +90,7 @@ def holds_teacher(recipe: Recipe) -> bool:
     quantised or sharded.
     """
     shared = recipe.learn.how == "lora" and recipe.compute.frozen == "float" and recipe.compute.sharding == "none"
-    return recipe.objective == "consistency" and not shared
+    return recipe.distils and not shared
 
 
 def checkpointed(recipe: Recipe, levels: int) -> tuple[int, ...]:

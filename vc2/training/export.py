@@ -95,7 +95,7 @@ def write_full(
         unet=with_trained(weights["unet"], trained, recipe),
         vae=weights["autoencoder"],
         text=weights["text"],
-        schedule=PLAIN if recipe.objective == "consistency" else NoiseSchedule(recipe.diffusion.scale_end),
+        schedule=PLAIN if recipe.distils else NoiseSchedule(recipe.diffusion.scale_end),
         dtype=dtype,
         metadata={**_origin(recipe, step), "sampling": json.dumps(sampling_of(recipe))},
     )

@@ -52,7 +52,7 @@ def start_unet(recipe: Recipe) -> VideoUNet:
             for name, tensor in loaded.unet.items()
         }
         config = loaded.config
-        if recipe.objective == "consistency":
+        if recipe.distils:
             # Zeros: until it has learned, it is the model that it is made of.
             config = replace(config, time_cond_proj_dim=GUIDANCE_WIDTH)
             weights[f"{GUIDANCE_LAYER}.weight"] = torch.zeros(config.model_channels, GUIDANCE_WIDTH)
@@ -177,7 +177,7 @@ def sampling_of(recipe: Recipe) -> dict[str, Any]:
         own = recommended(checkpoint.read_metadata(recipe.init.unet)) if recipe.init.unet else {}
     except ValueError as error:
         raise CheckpointError(f"{recipe.init.unet}: {error}") from error
-    if recipe.objective == "consistency":
+    if recipe.distils:
         low, high = recipe.consistency.guidance
         guidance = min(max(float(DISTILLED["guidance"]), low), high)
         own |= {"steps": DISTILLED["steps"], "guidance": guidance, "original_steps": recipe.consistency.timesteps}

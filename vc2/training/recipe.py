@@ -104,7 +104,7 @@ class Recipe(Section):
         return self
 
     def _check_consistency(self) -> None:
-        if self.objective != "consistency":
+        if not self.distils:
             if self.consistency != Consistency():
                 raise ValueError(
                     f"consistency is of objective consistency, and this one is {self.objective}; leave it out"
@@ -127,6 +127,11 @@ class Recipe(Section):
     def of_the_unet(self) -> bool:
         """Whether it is a UNet that learns, and not one of the miniature's other networks."""
         return self.objective in ("diffusion", "consistency")
+
+    @property
+    def distils(self) -> bool:
+        """Whether what learns is a model of few steps, from a model of many."""
+        return self.objective == "consistency"
 
     @property
     def image_only(self) -> bool:

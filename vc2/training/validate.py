@@ -124,7 +124,7 @@ def sample_clips(
         context = encoders.context([prompts[index], settings.negative])
         fps = torch.tensor([float(settings.fps)], device=accelerator.device)
         with autocast(recipe, accelerator):
-            if recipe.objective == "consistency":
+            if recipe.distils:
 
                 def denoise(x: Tensor, t: Tensor, context=context, fps=fps) -> Tensor:
                     return model(x, t, context[:1], fps, guidance=settings.guidance).float()
