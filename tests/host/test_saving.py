@@ -13,7 +13,7 @@ from tests import standin
 from tests.fixtures import relative_rms
 from tests.host.graphs import SAME, Graph, base, ksampler, node, run_for_latent, vc2_sampler
 from tests.host.test_turbo import turbo_node
-from tests.vc2.test_lora import turbo_list
+from tests.vc2.loras import turbo_list
 from vc2.files import checkpoint
 from vc2.sampling.schedule import NoiseSchedule
 

@@ -12,7 +12,7 @@ from tests import standin
 from tests.fixtures import fill_module, relative_rms
 from tests.host import graphs
 from tests.host.graphs import SAME
-from tests.vc2.test_lora import turbo_list
+from tests.vc2.loras import turbo_list
 from vc2.files import checkpoint, lora
 from vc2.files.merge import merge
 from vc2.networks.unet import VideoUNet

@@ -28,7 +28,7 @@ from scripts.layout import TITLE, to_ui
 from scripts.wires import Box, crosses, curve
 from scripts.workflow import set_widget, typed_widgets, ui_to_api, widget_slots
 from tests import standin
-from tests.vc2.test_lora import turbo_list
+from tests.vc2.loras import turbo_list
 from vc2.files import lora
 from vc2.files.video import read_video
 

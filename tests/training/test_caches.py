@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.training.pictures import BUCKETS, images, photos
-from tests.training.test_data import broken_folder
+from tests.training.sources import broken_folder
 from vc2.training.data.prepared import Prepared, cache_folder, folder_of
 from vc2.training.data.stream import Stream
 from vc2.training.initialise import load_autoencoder

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.training.runs import quiet_logs, say  # noqa: F401 (the former is a fixture of this module, too)
-from tests.training.test_data import broken_folder
+from tests.training.sources import broken_folder
 from vc2.files.checkpoint import VAE
 from vc2.networks.autoencoder import AutoencoderKL
 

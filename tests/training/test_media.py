@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tests import ffmpeg_pipe
-from tests.training.test_data import picture, recipe, write_tar
+from tests.training.sources import picture, recipe, write_tar
 from vc2.training.data.stream import Stream
 from vc2.training.rng import numpy_generator
 from vc2.training.sources import clips, media

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_data import broken_folder, picture
+from tests.training.sources import broken_folder, picture
 from tests.training.test_distributed import together
 from vc2.files.video import write_video
 from vc2.training import prepare as preparing

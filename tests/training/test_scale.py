@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.training.processes import all_ended, ended, fork
-from tests.training.test_data import laion, picture, write_tar
+from tests.training.sources import laion, picture, write_tar
 from vc2.training.data.order import FIRST, LARGE, NEWEST, ROUNDS, ComputedOrder, Order, mix, order_of, permuted
 from vc2.training.sources import once, tar_index
 from vc2.training.sources.folder import FolderListing

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_recipes import TABLE, TINY
+from tests.training.recipes import TABLE, TINY
 from vc2.files.checkpoint import UNET
 from vc2.networks.config import UNetConfig, as_config
 from vc2.networks.unet import VideoUNet

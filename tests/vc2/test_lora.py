@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from tests.fixtures import fill_module, relative_rms
-from tests.standin import unet_config
-from vc2 import lora as command
-from vc2.files import checkpoint, lora
+from tests.vc2.loras import CONFIG, LAYER, pair, turbo_list
+from vc2.files import lora
 from vc2.files.checkpoint import CheckpointError
-from vc2.files.merge import merge
 from vc2.networks.config import UNetConfig
-from vc2.networks.unet import VideoUNet
-from vc2.pipeline import Settings
-
-CONFIG = unet_config("vc2_tiny")
-LAYER = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
-
-
-def pair(shape, rank, generator):
-    """(up, down) of a layer's weight shape."""
-    up = torch.randn(shape[0], rank, *(1,) * (len(shape) - 2), generator=generator)
-    return up, torch.randn(rank, *shape[1:], generator=generator)
-
-
-def turbo_list(config, rank=4):
-    g = torch.Generator().manual_seed(0)
-    return [t for shape in lora.adapted_modules(config).values() for t in pair(shape, rank, g)]
 
 
 def layer_state(layer=LAYER, down_name="lora_A.weight", **changes):
@@ -66,17 +42,6 @@ def test_turbos_list(tmp_path):
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
-def test_merge_adds_the_product():
-    unet = fill_module(VideoUNet(CONFIG)).state_dict()
-    g = torch.Generator().manual_seed(1)
-    up, down = pair(tuple(unet[f"{LAYER}.weight"].shape), 4, g)
-    name = f"diffusion_model.{LAYER}"
-    tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.alpha": torch.tensor(8.0)}
-    merged = merge(unet, tensors, 0.5)
-    assert relative_rms(merged[f"{LAYER}.weight"], unet[f"{LAYER}.weight"] + 0.5 * 2 * up @ down) < 1e-6
-    assert all(torch.equal(merged[n], unet[n]) for n in unet if n != f"{LAYER}.weight")
-
-
 @pytest.mark.parametrize(
     ("prefix", "ends", "alpha"),
     [
@@ -97,75 +62,6 @@ def test_dotted_layouts(tmp_path, prefix, ends, alpha):
     assert torch.equal(tensors[f"diffusion_model.{LAYER}.lora_A.weight"], down)
     found = tensors.get(f"diffusion_model.{LAYER}.alpha")
     assert (None if found is None else float(found)) == alpha
-
-
-def test_peft_alpha_from_its_configuration(tmp_path):
-    up, down = pair(lora.adapted_modules(CONFIG)[LAYER], 4, torch.Generator().manual_seed(0))
-    save_file(
-        {f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up},
-        tmp_path / "adapter_model.safetensors",
-    )
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 32}))
-    assert float(lora.load(tmp_path / "adapter_model.safetensors", CONFIG)[f"diffusion_model.{LAYER}.alpha"]) == 32
-
-
-@pytest.fixture
-def adapter(tmp_path):
-    """Reads a PEFT adapter of two layers, of rank 16 and 4, by a configuration: their scales alpha / rank."""
-    layers = {LAYER: 16, LAYER.replace("attn1.to_q", "attn2.to_v"): 4}
-    shapes, state = lora.adapted_modules(CONFIG), {}
-    for layer, rank in layers.items():
-        up, down = pair(shapes[layer], rank, torch.Generator().manual_seed(0))
-        prefix = f"base_model.model.model.diffusion_model.{layer}"
-        state |= {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
-    save_file(state, tmp_path / "adapter_model.safetensors")
-
-    def read(config):
-        (tmp_path / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-        tensors = lora.load(tmp_path / "adapter_model.safetensors", CONFIG)
-        return [float(tensors[f"diffusion_model.{layer}.alpha"]) / rank for layer, rank in layers.items()]
-
-    return read
-
-
-@pytest.mark.parametrize(
-    ("config", "scales"),
-    [
-        ({}, [0.5, 2]),
-        ({"lora_alpha": 16}, [1, 4]),
-        ({"lora_alpha": 16, "use_rslora": True}, [4, 8]),
-        ({"lora_alpha": 16, "use_rslora": False, "alpha_pattern": None, "peft_type": "LORA"}, [1, 4]),
-        ({"lora_alpha": 16, "init_lora_weights": True}, [1, 4]),
-        ({"lora_alpha": 16, "alpha_pattern": {"to_q": 32}}, [2, 4]),
-        ({"lora_alpha": 16, "alpha_pattern": {"attn2.to_v": 2, "o_q": 99}}, [1, 0.5]),
-        ({"alpha_pattern": {f"^model.diffusion_model.{LAYER}": 4, "^to_v": 99}, "use_rslora": True}, [1, 4]),
-        ({"lora_alpha": 8, "rank_pattern": {"to_q": 16}, "r": 4}, [0.5, 2]),
-    ],
-)
-def test_pefts_scales(adapter, config, scales):
-    assert adapter(config) == scales
-
-
-@pytest.mark.parametrize(
-    ("config", "complaint"),
-    [
-        ("{", "is not a PEFT adapter configuration"),
-        ("[" * 100_000, "is not a PEFT adapter configuration"),
-        ("[1]", "it holds no JSON object"),
-        ({"lora_alpha": float("nan")}, "alpha must be a finite number, found nan"),
-        ({"lora_alpha": "16"}, "alpha must be a finite number, found '16'"),
-        ({"alpha_pattern": {"to_q": True}}, "alpha must be a finite number, found True"),
-        ({"alpha_pattern": [1]}, r"alpha_pattern must be a JSON object, found \[1\]"),
-        ({"alpha_pattern": {"(a+)+$": 1}}, "alpha_pattern has the regular expression"),
-        ({"use_dora": True}, "use_dora is True; only plain LoRA is supported"),
-        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
-        ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
-        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
-    ],
-)
-def test_peft_configurations_that_cannot_be_honoured(adapter, config, complaint):
-    with pytest.raises(CheckpointError, match=rf"adapter_config\.json.*{complaint}"):
-        adapter(config)
 
 
 def test_alphas_of_other_types(tmp_path):
@@ -261,144 +157,3 @@ def test_a_list_of_another_length(tmp_path):
     torch.save(turbo_list(CONFIG)[:-2], tmp_path / "unet_lora.pt")
     with pytest.raises(CheckpointError, match="is a list of"):
         lora.load(tmp_path / "unet_lora.pt", CONFIG)
-
-
-def test_merge_adds_plain_changes():
-    """`.diff` to the weight, `.diff_b` to the bias, both times the strength; what the model lacks counts as zero."""
-    unet = fill_module(VideoUNet(CONFIG)).state_dict()
-    layer = "input_blocks.1.0.in_layers.2"
-    weight, bias = torch.randn_like(unet[f"{layer}.weight"]), torch.randn_like(unet[f"{layer}.bias"])
-    new = torch.randn(64, 256)
-    changes = {f"{layer}.diff": weight, f"{layer}.diff_b": bias, "time_cond_proj.diff": new}
-    merged = merge(unet, {f"diffusion_model.{name}": change for name, change in changes.items()}, 0.5)
-    assert torch.allclose(merged[f"{layer}.weight"], unet[f"{layer}.weight"] + 0.5 * weight)
-    assert torch.allclose(merged[f"{layer}.bias"], unet[f"{layer}.bias"] + 0.5 * bias)
-    assert torch.allclose(merged["time_cond_proj.weight"], 0.5 * new)
-    assert all(torch.equal(merged[n], unet[n]) for n in unet if not n.startswith(layer))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """`model.safetensors` and a LoRA for it, `unet_lora.pt`."""
-    sampling = {"width": 64, "fps": 8, "steps": 25, "guidance": 4.0, "of_another_version": True}
-    unet = fill_module(VideoUNet(CONFIG)).state_dict()
-    checkpoint.save(tmp_path / "model.safetensors", unet=unet, metadata={"sampling": json.dumps(sampling)})
-    torch.save(turbo_list(CONFIG), tmp_path / "unet_lora.pt")
-    return tmp_path
-
-
-def run(folder, *arguments):
-    """The command's exit status; arguments that name files are files in the folder."""
-    return command.main([str(folder / a) if a.endswith((".pt", ".safetensors")) else a for a in arguments])
-
-
-def test_the_command_converts_and_merges(folder):
-    model = ("--model", "model.safetensors")
-    assert run(folder, "unet_lora.pt", "out.safetensors", *model) == 0
-    assert len(load_file(folder / "out.safetensors")) == 2 * len(lora.adapted_modules(CONFIG))
-    assert run(folder, "unet_lora.pt", "merged.safetensors", *model, "--merge") == 0
-    merged = checkpoint.load(folder / "merged.safetensors")
-    assert merged.config.time_cond_proj_dim == 256
-    assert merged.config.family == "T2V-Turbo"
-    assert not merged.schedule.rescaled
-    assert Settings.of(merged.metadata, distilled=True) == Settings(
-        width=64, fps=8, steps=4, guidance=7.5
-    )  # not the undistilled model's steps
-    assert json.loads(merged.metadata["sampling"]) == {"width": 64, "fps": 8, "of_another_version": True}
-    assert run(folder, "unet_lora.pt", "out.pt") == 2
-    assert run(folder, "none.pt", "o.safetensors") == 2
-
-
-@pytest.mark.parametrize("strength", [None, 0.5])
-def test_the_command_merges_at_a_strength(folder, strength):
-    options = [] if strength is None else ["--strength", str(strength)]
-    assert run(folder, "unet_lora.pt", "m.safetensors", "--model", "model.safetensors", "--merge", *options) == 0
-    base = checkpoint.load(folder / "model.safetensors").unet
-    expected = merge(base, lora.load(folder / "unet_lora.pt", CONFIG), strength or 1.0)
-    found = checkpoint.load(folder / "m.safetensors").unet
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["out.safetensors", "--strength", "0.5"], "--strength needs --merge"),
-        (["out.safetensors", "--merge"], "--merge needs --model"),
-        (
-            ["out.safetensors", "--model", "model.safetensors", "--merge", "--strength", "nan"],
-            "finite number, found nan",
-        ),
-        (
-            ["out.safetensors", "--model", "model.safetensors", "--merge", "--strength", "inf"],
-            "finite number, found inf",
-        ),
-        (["model.safetensors", "--model", "model.safetensors", "--merge"], "model.safetensors exists already"),
-        (["unet_lora.pt/x.safetensors", "--model", "model.safetensors"], "unet_lora.pt is not a folder"),
-        (["out.safetensors"], "For a LoRA of another model, give its checkpoint with --model"),
-    ],
-)
-def test_the_command_refuses(folder, monkeypatch, capsys, caplog, arguments, complaint):
-    """In one plain line, before the model is read, and everything is left as it was."""
-    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("it read the model"))
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert run(folder, "unet_lora.pt", *arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert complaint in error
-    assert error.count("\n") == 1
-    assert not caplog.records
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-def test_the_hint_at_the_model_is_for_those_who_gave_none(folder, capsys):
-    torch.save(turbo_list(CONFIG)[:-2], folder / "short.pt")
-    assert run(folder, "short.pt", "out.safetensors", "--model", "model.safetensors") == 2
-    assert "--model" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "complaint"),
-    [
-        ("model.safetensors", None, "holds the weights of a model (a VideoCrafter checkpoint), not a LoRA"),
-        ("page.safetensors", "<!doctype html>", "it is a web page; download the file"),
-        ("notes.pt", "Für später: das LoRA", "is a text file, not weights (it starts with 'Für später: das LoRA')"),
-        ("pointer.safetensors", "version https://git-lfs.github.com/spec/v1", "`git lfs pull` fetches"),
-        ("adapter.safetensors", {"transformer.blocks.0.to_q.lora_A.weight": torch.zeros(4, 8)}, "for another network"),
-    ],
-)
-def test_what_is_no_lora_is_said_to_be_none(folder, capsys, name, content, complaint):
-    """In one line that names the file; a checkpoint of another size would not help."""
-    if isinstance(content, str):
-        (folder / name).write_text(content, encoding="utf-8")
-    elif content:
-        save_file(content, folder / name)
-    assert run(folder, name, "out.safetensors") == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {folder / name} ")
-    assert complaint in error
-    assert error.count("\n") == 1
-    assert "--model" not in error
-    assert not (folder / "out.safetensors").exists()
-
-
-def test_a_folder_is_no_lora_file(folder, capsys):
-    (folder / "adapter.pt").mkdir()
-    assert run(folder, "adapter.pt", "out.safetensors") == 2
-    assert "adapter.pt is a folder; name the file in it" in capsys.readouterr().err
-
-
-def test_a_model_is_replaced_where_that_is_asked_for(folder):
-    arguments = ["unet_lora.pt", "model.safetensors", "--model", "model.safetensors", "--merge", "--overwrite"]
-    assert run(folder, *arguments) == 0
-    assert checkpoint.load(folder / "model.safetensors").config.family == "T2V-Turbo"
-
-
-def test_an_interrupt_while_torch_is_imported_is_no_traceback(tmp_path):
-    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
-    process = subprocess.run(
-        [sys.executable, "-m", "vc2.lora", "unet_lora.pt", str(tmp_path / "out.safetensors")],
-        cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert (process.returncode, process.stderr) == (130, "interrupted; nothing half-written is left\n")

@@ -1,0 +1,145 @@
+"""The runs of the paper in miniature: what is written down, and what goes on after it was stopped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vc2.evaluation.miniature import __main__ as command
+from vc2.evaluation.miniature import rows, runner
+from vc2.evaluation.miniature.arms import ARMS, Place
+from vc2.training.errors import RecipeError
+from vc2.training.sources.paper_world import world_hash
+
+
+def test_a_row_that_was_cut_off_is_written_again(tmp_path):
+    rows.append(rows.path_of(tmp_path, 3), {"arm": "a", "step": 1, "weights": "ema", "fps": 8})
+    with open(rows.path_of(tmp_path, 3), "a") as file:
+        file.write('{"arm": "b", "st')
+    assert [row["arm"] for row in rows.read(rows.path_of(tmp_path, 3))] == ["a"]
+    rows.append(rows.path_of(tmp_path, 3), {"arm": "b", "step": 1, "weights": "ema", "fps": 8})
+    assert [json.loads(line)["arm"] for line in rows.path_of(tmp_path, 3).read_text().splitlines()] == ["a", "b"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def fake_runner(tmp_path, monkeypatch):
+    """A runner whose training and scoring leave the files that the real ones leave, and nothing else. `events` is what
+    was done; once it has `deaths[0]` entries, the process dies.
+    """
+    events: list[tuple] = []
+    deaths: list[int] = []
+
+    def happen(*event):
+        if deaths and len(events) >= deaths[0]:
+            deaths.pop(0)
+            raise Killed
+        events.append(event)
+
+    class Trainer:
+        def __init__(self, recipe, folder, cache):
+            self.recipe, self.folder = recipe, folder
+
+        def run(self):
+            happen("train", self.folder.name, self.recipe.steps)
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            return True
+
+    class Runner(runner.Runner):
+        fingerprints = {"autoencoder": "x", "text": "y"}
+
+        def prepare(self):
+            pass
+
+        def score(self, name, seed, scoring, weights, trained):
+            happen("score", name, scoring)
+            about = {"world": world_hash(), "recipe": self.identity(name), "commit": self.commit}
+            key = {"arm": name, "step": scoring.step, "weights": scoring.weights, "fps": scoring.fps}
+            rows.append(rows.path_of(self.folder, seed), {**key, **about, "encoders": self.fingerprints})
+
+        def score_random(self, seed):
+            [scoring] = self.scorings(runner.RANDOM, seed)
+            self.score(runner.RANDOM, seed, scoring, None, 0.0)
+
+    monkeypatch.setattr(runner, "Trainer", Trainer)
+    monkeypatch.setattr(runner, "export", lambda *_, **__: None)
+    monkeypatch.setattr(runner.encoders, "make", lambda _: True)
+    monkeypatch.setattr(runner.encoders, "GATES", tmp_path / "gates.json")
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": Runner.fingerprints}))
+    place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
+
+    def make(commit="abc"):
+        return Runner(place, tmp_path / "rows", (2,), True, commit)
+
+    make.events, make.deaths, make.rows = events, deaths, tmp_path / "rows"
+    return make
+
+
+def test_what_is_killed_anywhere_goes_on_and_scores_everything_once(fake_runner):
+    fake_runner.deaths += [1, 4, 9, 30, 31, 60]
+    for _ in range(len(fake_runner.deaths)):
+        with pytest.raises(Killed):
+            fake_runner().run()
+    fake_runner().run()
+    written = [rows.key_of(row) for row in rows.read(rows.path_of(fake_runner.rows, 2))]
+    one = fake_runner()
+    wanted = [
+        (name, s.step, s.weights, s.fps)
+        for name in (*(arm.name for arm in ARMS), runner.RANDOM)
+        for s in one.scorings(name, 2)
+    ]
+    assert sorted(written) == sorted(wanted)
+    done = len(fake_runner.events)
+    one.run()
+    assert len(fake_runner.events) == done
+
+
+def test_finetunes_are_scored_on_their_way_before_they_train_on(fake_runner):
+    fake_runner().run()
+    mine = [
+        (kind, what if kind == "train" else what.step) for kind, name, what in fake_runner.events if name == "F-Spa-DIR"
+    ]
+    steps = (50, 100, 200, 400, 1000)
+    assert mine == [pair for step in steps for pair in (("train", step), ("score", step))] + [("score", 1000)]
+
+
+def test_a_job_that_another_process_holds_is_left_to_it(fake_runner):
+    one, other = fake_runner(), fake_runner()
+    with runner.FileLock(one._lock("2-SD")):
+        assert not other.attempt("SD", 2)
+    assert other.attempt("SD", 2)
+    assert not other.attempt("SD", 2)
+
+
+def test_rows_of_other_code_are_refused(fake_runner):
+    fake_runner().run()
+    with pytest.raises(RecipeError, match=r"seed-2\.jsonl: F-base has another commit, abc"):
+        fake_runner("def").run()
+    text = rows.path_of(fake_runner.rows, 2).read_text()
+    rows.path_of(fake_runner.rows, 2).write_text(text.replace(world_hash(), "0" * 16))
+    with pytest.raises(RecipeError, match="another world"):
+        fake_runner().run()
+
+
+def test_seeds_that_count_need_gates_of_their_own_encoders(fake_runner, tmp_path):
+    (tmp_path / "gates.json").write_text(json.dumps({"encoders": {"autoencoder": "z", "text": "y"}}))
+    with pytest.raises(RecipeError, match=r"gates\.json is of encoders .*'z'.* before the seeds that count"):
+        fake_runner().run()
+    assert fake_runner.events == []
+
+
+def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for commit in ("", "abc-dirty"):
+        monkeypatch.setattr(rows, "commit", lambda commit=commit: commit)
+        assert command.main(["run", "--seeds", "1"]) == 2
+        assert "from a commit without changes" in capsys.readouterr().err
+    monkeypatch.setattr(rows, "commit", lambda: "abc")
+    (tmp_path / "docs" / "miniature").mkdir(parents=True)
+    (tmp_path / "docs" / "miniature" / "expectations.md").write_text("Status: draft.")
+    assert command.main(["run", "--seeds", "1"]) == 2
+    assert "is a draft" in capsys.readouterr().err
