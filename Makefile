@@ -67,17 +67,17 @@ clean:  ## what make can make again; your videos (output/) and your saved workfl
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 #### Train the miniature
-miniature: $(INSTALLED)  ## train models/vc2-tiny.safetensors from nothing, and its four-step LoRA, in about four hours; the same command resumes it
-	$(RUN) -m vc2.evaluation.miniature gates
+miniature: $(INSTALLED)  ## train the UNet of models/vc2-tiny.safetensors from nothing, and its four-step LoRA, in about four hours; resumes
+	$(RUN) -m vc2.evaluation.miniature encoders
 	$(RUN) -m vc2.training prepare training/recipes/tiny/base.yaml
 	for part in base motion polish; do $(RUN) -m vc2.training run training/recipes/tiny/$$part.yaml $(ARGS) || exit; done
 	$(RUN) -m scripts.bundle runs/tiny-polish/model.safetensors
 	$(RUN) -m vc2.training run training/recipes/tiny/turbo.yaml $(ARGS)
 	$(RUN) -m scripts.bundle runs/tiny-turbo/model.safetensors
 
-paper: $(INSTALLED)  ## does the paper hold, in miniature? SEEDS=8 takes a night; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
-	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick)
-	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick)
+paper: $(INSTALLED)  ## does the paper hold, in miniature? again, from nothing: SEEDS=8 takes most of a day on two cores; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
+	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick,--repeat)
+	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick,--repeat)
 
 #### Benches: they measure the numbers in docs/
 bench: $(INSTALLED)  ## how fast: with VIDEOCRAFTER_PATH beside the official code; writes docs/performance.md

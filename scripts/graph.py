@@ -16,6 +16,8 @@ TINY_TURBO = "vc2-tiny-turbo.safetensors"  # TINY's, as TURBO is OFFICIAL's; `sc
 # Of the paper in miniature, which `scripts.paper_models` makes.
 PAPER_BASE = "paper-F-base.safetensors"
 PAPER_MODELS = {name: f"paper-{name}.safetensors" for name in ("F-Spa-LORA", "F-Temp-LORA", "F-Spa-DIR")}
+# What a user's own training of the paper's rows made, by the names that the graph asks to copy it to.
+TRAINED_BASE, TRAINED_LORA, TRAINED_DIRECT = (f"{name}.safetensors" for name in ("f-base", "f-spa-lora", "f-spa-dir"))
 HUB = "https://huggingface.co"
 # Where the front end offers to fetch weights that are missing: folder of `models/`, address.
 DOWNLOADS = {

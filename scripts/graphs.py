@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from .comfyui import ROOT
-from .graph import OFFICIAL, OFFICIAL_SETTINGS, PAPER_BASE, PAPER_MODELS, TINY, TURBO, VADER, Graph
+from .graph import (
+    OFFICIAL,
+    OFFICIAL_SETTINGS,
+    PAPER_BASE,
+    PAPER_MODELS,
+    TINY,
+    TRAINED_BASE,
+    TRAINED_DIRECT,
+    TRAINED_LORA,
+    TURBO,
+    VADER,
+    Graph,
+)
 
 FOLDER = ROOT / "workflows"
 WEIGHTS = FOLDER / "weights"  # that only a graph of ours names
@@ -289,18 +301,18 @@ def strategies() -> Graph:
         f"""## Training strategies side by side
 
 The paper's comparison: the base model, its spatial layers adapted by LoRA, and the same layers finetuned directly, \
-with one prompt and one seed. **python -m vc2.training** writes the two files: the LoRA for **models/loras**, the UNet \
-for **models/diffusion_models**.
+with one prompt and one seed. The weights are your own, from **python -m vc2.training**.
 
-{MODEL}""",
+- **runs/F-base/model.safetensors** goes to **models/checkpoints/{TRAINED_BASE}**
+- **runs/F-Spa-LORA/lora.safetensors** goes to **models/loras/{TRAINED_LORA}**
+- **runs/F-Spa-DIR/model.safetensors** goes to **models/diffusion_models/{TRAINED_DIRECT}**""",
         note_at=(0, 0, None),
     )
-    model, clip, vae = g.checkpoint()
+    model, clip, vae = g.checkpoint(TRAINED_BASE)
     noise = g.latent()
-    lora, unet = "f-spa-lora.safetensors", "f-spa-dir.safetensors"
-    spatial = g.patch("Trained weights", "lora", "VC2LoadLoRA", model=model, lora_name=lora, strength=1.0)
+    spatial = g.patch("Trained weights", "lora", "VC2LoadLoRA", model=model, lora_name=TRAINED_LORA, strength=1.0)
     with g.group("Trained weights", 1):
-        direct = g.add("unet", "VC2LoadDiffusionModel", unet_name=unet, weight_dtype="default")
+        direct = g.add("unet", "VC2LoadDiffusionModel", unet_name=TRAINED_DIRECT, weight_dtype="default")
     models = {"F-base": model, "F-Spa-LORA": spatial, "F-Spa-DIR": direct}
     grid = _side_by_side(g, models, vae, latent=noise, **g.prompts(clip), **OFFICIAL_SETTINGS)
     g.save(grid, 4, filename_prefix="video/vc2-strategies")

@@ -23,7 +23,7 @@ from vc2.files.video import read_video
 from .client import Client
 from .comfyui import ROOT, Server
 from .demo import make_video
-from .graph import TINY, VADER, Graph
+from .graph import TINY, TRAINED_DIRECT, TRAINED_LORA, VADER, Graph
 from .graphs import CLIP, FOLDER, QUICKSTART, WORKFLOWS, quickstart
 from .layout import to_ui
 from .miniature import SENTENCES, edits
@@ -72,8 +72,8 @@ def stand_ins(base: Path) -> None:
         torch.save([0.02 * torch.randn(*shape, generator=generator) for shape in shapes], whole)
         attention = {name: t.clone() for name, t in lora.load(whole, config).items() if ".attn" in name}
     torch.save(attention, loras / VADER)
-    lora.save(loras / "f-spa-lora.safetensors", attention)
-    shutil.copy(ROOT / "models" / TINY, unets / "f-spa-dir.safetensors")
+    lora.save(loras / TRAINED_LORA, attention)
+    shutil.copy(ROOT / "models" / TINY, unets / TRAINED_DIRECT)
     shutil.copy(FOLDER / CLIP, base / "input" / CLIP)
 
 

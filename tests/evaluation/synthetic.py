@@ -95,7 +95,7 @@ def of_a_seed(seed: int, table: Table, quick: bool = False) -> Iterator[rows.Row
     finetune has come as far as the square root of its steps.
     """
     place = Place(PLACE.root, PLACE.encoders, quick)
-    runner = Runner(place, Path("rows"), (seed,), counted=False, commit=COMMIT)
+    runner = Runner(place, Path("rows"), (seed,), decides=False, commit=COMMIT)
     table = {**OTHERS, **table}
     for name in (*(arm.name for arm in ARMS if arm.name != "SD"), "random"):
         arm = BY_NAME.get(name)

@@ -104,6 +104,18 @@ def test_a_finetune_on_its_way_is_not_finished(tmp_path, kind):
     report.write(Layout(folder, folder / "rows", folder / "gates.json", place, kind))
 
 
+def test_a_repetition_decides_by_itself_and_its_rows_are_of_one_commit(tmp_path):
+    folder = synthetic.write(tmp_path / "repeat")
+    report.write(layout(folder, "repeat"))
+    text = (folder / "README.md").read_text()
+    assert text.count("**confirmed**") == 5
+    assert f"**A repetition**, from nothing, by commit `{synthetic.COMMIT}`: 8 of 8 seeds" in text
+    path = rows.path_of(folder / "rows", 5)
+    path.write_text(path.read_text().replace(synthetic.COMMIT, "d" * 40))
+    with pytest.raises(RecipeError, match=r"seed-5\.jsonl: F-base has another commit"):
+        gathered(folder, "repeat")
+
+
 def test_fewer_than_eight_seeds_are_said_plainly_and_confirm_nothing(tmp_path):
     folder = synthetic.write(tmp_path / "docs", seeds=(2, 3))
     report.write(layout(folder))

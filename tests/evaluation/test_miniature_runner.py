@@ -8,7 +8,7 @@ import pytest
 
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import rows, runner
-from vc2.evaluation.miniature.arms import ARMS, Place
+from vc2.evaluation.miniature.arms import ARMS, REPEAT_ROOT, Place
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
 
@@ -130,6 +130,18 @@ def test_seeds_that_count_need_gates_of_their_own_encoders(fake_runner, tmp_path
     with pytest.raises(RecipeError, match=r"gates\.json is of encoders .*'z'.* before the seeds that count"):
         fake_runner().run()
     assert fake_runner.events == []
+
+
+def test_anyone_can_repeat_it_beside_the_rows_that_count(tmp_path, monkeypatch):
+    """From any commit, into a folder of its own, held to one commit as those that count are."""
+    made = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rows, "commit", lambda: "abc-dirty")
+    monkeypatch.setattr(runner.Runner, "run", lambda self: made.append(self))
+    assert command.main(["run", "--seeds", "3", "--repeat"]) == 0
+    (one,) = made
+    assert (one.folder, one.place.root) == (REPEAT_ROOT / "rows", REPEAT_ROOT)
+    assert (one.seeds, one.decides, one.place.quick) == ((2, 3, 4), True, False)
 
 
 def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, monkeypatch, capsys):

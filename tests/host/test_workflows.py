@@ -22,7 +22,7 @@ from scripts.catalogue import FILE as CATALOGUE
 from scripts.catalogue import catalogue
 from scripts.client import Client
 from scripts.comfyui import COMFYUI_VERSION, PACK_NAME
-from scripts.graph import DOWNLOADS, OFFICIAL, TURBO, VADER
+from scripts.graph import DOWNLOADS, OFFICIAL, TRAINED_BASE, TRAINED_DIRECT, TRAINED_LORA, TURBO, VADER
 from scripts.graphs import FOLDER, WORKFLOWS
 from scripts.layout import TITLE, to_ui
 from scripts.wires import Box, crosses, curve
@@ -45,18 +45,20 @@ def files(server):
         (models / folder).mkdir(parents=True, exist_ok=True)
     whole = load_file(standin.write(models / "checkpoints" / "standin_workflows.safetensors"))
     torch.save({"state_dict": whole}, models / "checkpoints" / OFFICIAL)
+    save_file(whole, models / "checkpoints" / TRAINED_BASE)
     save_file(
         {n: t for n, t in whole.items() if n.startswith("model.diffusion_model.")},
-        models / "diffusion_models" / "f-spa-dir.safetensors",
+        models / "diffusion_models" / TRAINED_DIRECT,
     )
     config = standin.unet_config("vc2_tiny")
     torch.save([0.05 * t for t in turbo_list(config)], models / "loras" / TURBO)
     tensors = lora.load(models / "loras" / TURBO, config)
     attention = {n: t for n, t in tensors.items() if ".attn" in n}
     torch.save(attention, models / "loras" / VADER)
-    lora.save(models / "loras" / "f-spa-lora.safetensors", attention)
+    lora.save(models / "loras" / TRAINED_LORA, attention)
     yield
-    (models / "checkpoints" / OFFICIAL).unlink()
+    for name in (OFFICIAL, TRAINED_BASE):
+        (models / "checkpoints" / name).unlink()
 
 
 @pytest.fixture(scope="module")

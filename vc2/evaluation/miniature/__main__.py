@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation.miniature`: plan, gates, rates, run, report, clips."""
+"""`python -m vc2.evaluation.miniature`: plan, encoders, gates, rates, run, report, clips."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import sys
 from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
 from ..writing import replace_text
-from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, QUICK_ROOT, RATES, ROOT, Place
+from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, RATES, ROOT, Place
 
+KINDS = {"pilot": "pilot", "repeat": "repeat", "quick": "sketch"}  # by option
 REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
 
 
@@ -22,22 +23,38 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vc2.evaluation.miniature", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("plan", help="the models of a seed, and how many steps each trains")
+    commands.add_parser("encoders", help="the autoencoder and the text tower that all models share")
     commands.add_parser("gates", help="can this world show the claims? writes docs/miniature/gates.json")
     commands.add_parser("rates", help="learning rates of the finetunes, compared on the pilot's first seed")
     run = commands.add_parser("run", help="train, sample and score; the same command goes on where it stopped")
     run.add_argument("--seeds", type=int, default=8, help="how many (default: 8)")
-    run.add_argument("--pilot", action="store_true", help="the two seeds that do not count, instead")
-    run.add_argument("--quick", action="store_true", help="a sketch: few steps, few prompts, in a folder of its own")
+    _which(
+        run,
+        pilot="the two seeds that do not count, instead",
+        repeat="from nothing, by this commit, in a folder of its own",
+        quick="a sketch: few steps, few prompts, in a folder of its own",
+    )
     run.add_argument("--workers", type=int, default=1, help="processes of one thread each (default: 1, this one)")
     report = commands.add_parser("report", help="what came out: docs/miniature/README.md, report.json and pictures")
-    which = report.add_mutually_exclusive_group()
-    which.add_argument("--pilot", action="store_true", help="of the pilot's seeds, in runs/paper/pilot")
-    which.add_argument("--quick", action="store_true", help="of the sketch, in runs/paper-quick/report")
+    _which(
+        report,
+        pilot="of the pilot's seeds, in runs/paper/pilot",
+        repeat="of the repetition, in runs/paper-repeat/report",
+        quick="of the sketch, in runs/paper-quick/report",
+    )
     clips = commands.add_parser("clips", help="a finished seed's clips as sets of mp4, for people to rate")
     clips.add_argument("--seed", type=int, required=True)
     clips.add_argument("--arms", nargs="+", metavar="ARM", help="default: those of the pairs that docs/rating.md fixes")
-    clips.add_argument("--quick", action="store_true", help="of the sketch")
+    _which(clips, repeat="of the repetition", quick="of the sketch")
     return parser.parse_args(argv)
+
+
+def _which(parser: argparse.ArgumentParser, **kinds: str) -> None:
+    """Options for kinds of seeds other than those that count; at most one may be given."""
+    options = parser.add_mutually_exclusive_group()
+    for kind, meaning in kinds.items():
+        options.add_argument(f"--{kind}", dest="kind", action="store_const", const=KINDS[kind], help=meaning)
+    parser.set_defaults(kind="counted")
 
 
 def plan() -> list[str]:
@@ -52,13 +69,20 @@ def plan() -> list[str]:
     return lines
 
 
+def make_encoders() -> None:
+    """Raises KeyboardInterrupt where their training was stopped."""
+    from . import encoders
+
+    if not encoders.make(ENCODERS):
+        raise KeyboardInterrupt
+
+
 def gates() -> bool:
     from ...training.initialise import load_autoencoder
     from . import encoders, rows
     from .gates import TABLE, of_a_seed, of_the_world, report
 
-    if not encoders.make(ENCODERS):
-        raise KeyboardInterrupt
+    make_encoders()
     measured, scale = of_the_world(load_autoencoder(ENCODERS))
     DOCS.mkdir(parents=True, exist_ok=True)
     replace_text(GATES, json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
@@ -79,19 +103,19 @@ def rates() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises KeyboardInterrupt where a run was stopped, RecipeError and what training raises."""
-    from . import rows
+    from . import layouts, rows
+    from .evidence import OF_ONE_COMMIT
     from .runner import Runner
 
-    seeds = PILOT_SEEDS if args.pilot else tuple(range(len(PILOT_SEEDS), len(PILOT_SEEDS) + args.seeds))
-    counted = not args.pilot and not args.quick
-    if counted:
+    seeds = PILOT_SEEDS if args.kind == "pilot" else tuple(range(len(PILOT_SEEDS), len(PILOT_SEEDS) + args.seeds))
+    if args.kind == "counted":
         commit = rows.commit()
         if not commit or commit.endswith("-dirty"):
             raise RecipeError(f"seeds that count run from a commit without changes, found {commit or 'no checkout'}")
         if REGISTERED not in (DOCS / "expectations.md").read_text(encoding="utf-8"):
             raise RecipeError(f"{DOCS / 'expectations.md'} is a draft; seeds that count run after it is fixed")
-    place = Place(QUICK_ROOT if args.quick else ROOT, ENCODERS, args.quick)
-    Runner(place, QUICK_ROOT / "rows" if args.quick else DOCS / "rows", seeds, counted).run()
+    layout = layouts.of_kind(args.kind)
+    Runner(layout.place, layout.rows, seeds, args.kind in OF_ONE_COMMIT).run()
 
 
 def report(args: argparse.Namespace) -> None:
@@ -99,8 +123,7 @@ def report(args: argparse.Namespace) -> None:
     from . import layouts
     from .report import PAGE, write
 
-    kind = "sketch" if args.quick else "pilot" if args.pilot else "counted"
-    layout = layouts.of_kind(kind)
+    layout = layouts.of_kind(args.kind)
     evidence = write(layout)
     print(f"{len(evidence.seeds)} finished seeds: {layout.folder / PAGE}")
 
@@ -111,7 +134,7 @@ def clips(args: argparse.Namespace) -> None:
     from .clips import RATED, export, rating
     from .evidence import gather
 
-    layout = layouts.of_kind("sketch" if args.quick else "pilot" if args.seed in PILOT_SEEDS else "counted")
+    layout = layouts.of_kind("pilot" if args.kind == "counted" and args.seed in PILOT_SEEDS else args.kind)
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
     folders = export(evidence, layout.place, args.seed, args.arms or RATED)
     print("\n".join([*map(str, folders), "", "To have them rated, blind:", rating(folders)]))
@@ -145,7 +168,9 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         if args.command == "gates":
             return 0 if gates() else 1
-        if args.command == "rates":
+        if args.command == "encoders":
+            make_encoders()
+        elif args.command == "rates":
             rates()
         elif args.command == "report":
             report(args)

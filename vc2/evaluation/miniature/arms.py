@@ -12,7 +12,7 @@ from ...training.sources.files import fingerprint
 from ...training.sources.paper_world import world_hash
 from .machine import PRECISION
 
-ROOT, QUICK_ROOT = Path("runs/paper"), Path("runs/paper-quick")
+ROOT, QUICK_ROOT, REPEAT_ROOT = Path("runs/paper"), Path("runs/paper-quick"), Path("runs/paper-repeat")
 ENCODERS = ROOT / "encoders.safetensors"
 DOCS = Path("docs/miniature")
 GATES, RATES = DOCS / "gates.json", DOCS / "rates.jsonl"
@@ -74,7 +74,7 @@ BY_NAME = {arm.name: arm for arm in ARMS}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a seed's runs are: `runs/paper` for those that count, another folder for a sketch."""
+    """Where a seed's runs are: `runs/paper` for those that count, other folders for a repetition and a sketch."""
 
     root: Path
     encoders: Path  # the autoencoder and the text tower, in one file

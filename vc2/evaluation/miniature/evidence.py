@@ -36,6 +36,7 @@ FIXED = (
     "vc2/evaluation/picture.py",
     "vc2/evaluation/statistics.py",
 )
+OF_ONE_COMMIT = ("counted", "repeat")  # kinds whose rows decide
 PER_CLIP = ("motion_error", "speed", "tremble")
 
 
@@ -115,7 +116,7 @@ def without_object(row: Row) -> float:
 @dataclass(frozen=True)
 class Evidence:
     """`seeds` are those that the claims are decided on, `unfinished` what others lack, `extra` seeds beyond the
-    registered number. `kind`: "counted", "pilot" or "sketch".
+    registered number. `kind`: "counted", "repeat", "pilot" or "sketch".
     """
 
     kind: str
@@ -178,7 +179,7 @@ def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[
             wanted: dict[str, Any] = {"world": world_hash(), "encoders": encoders}
             # What the pilot was for is to choose the recipes.
             wanted |= {"recipe": identities.get(row["arm"])} if kind != "pilot" else {}
-            wanted |= {"commit": first} if kind == "counted" else {}
+            wanted |= {"commit": first} if kind in OF_ONE_COMMIT else {}
             for name, value in wanted.items():
                 if row[name] != value:
                     raise RecipeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arms import DOCS, ENCODERS, GATES, QUICK_ROOT, RATES, ROOT, Place
+from .arms import DOCS, ENCODERS, GATES, QUICK_ROOT, RATES, REPEAT_ROOT, ROOT, Place
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Layout:
 
 
 def of_kind(kind: str) -> Layout:
-    """Of the seeds that count (docs/miniature), of the pilot's, or of a sketch."""
-    if kind == "sketch":
-        place = Place(QUICK_ROOT, ENCODERS, quick=True)
-        return Layout(QUICK_ROOT / "report", QUICK_ROOT / "rows", GATES, place, kind)
+    """Of the seeds that count (docs/miniature), of the pilot's, of a repetition, or of a sketch."""
+    if kind in ("repeat", "sketch"):
+        place = Place(QUICK_ROOT, ENCODERS, quick=True) if kind == "sketch" else Place(REPEAT_ROOT, ENCODERS)
+        return Layout(place.root / "report", place.root / "rows", GATES, place, kind)
     folder = ROOT / "pilot" if kind == "pilot" else DOCS
     return Layout(folder, DOCS / "rows", GATES, Place(ROOT, ENCODERS), kind)
 

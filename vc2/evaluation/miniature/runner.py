@@ -55,12 +55,14 @@ class Scoring:
 
 @dataclass
 class Runner:
-    """All seeds' jobs in `place`, rows in `folder`. `counted`: rows must all be of one commit without changes."""
+    """All seeds' jobs in `place`, rows in `folder`. `decides`: rows must all be of this commit, and of the
+    encoders that the gates were measured with.
+    """
 
     place: Place
     folder: Path
     seeds: tuple[int, ...]
-    counted: bool
+    decides: bool
     commit: str = field(default_factory=rows.commit)
 
     def run(self) -> None:
@@ -79,7 +81,7 @@ class Runner:
 
     def check(self) -> None:
         """Raises RecipeError where the gates are of other encoders, or rows that are there not of this code."""
-        if self.counted:
+        if self.decides:
             gates = encoders.GATES
             measured = json.loads(gates.read_text(encoding="utf-8"))["encoders"] if gates.is_file() else "none"
             if measured != self.fingerprints:
@@ -90,12 +92,13 @@ class Runner:
         for seed in self.seeds:
             for row in rows.read(rows.path_of(self.folder, seed)):
                 wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}
-                wanted |= {"commit": self.commit} if self.counted else {}
+                wanted |= {"commit": self.commit} if self.decides else {}
                 for name, value in wanted.items():
                     if row[name] != value:
                         raise RecipeError(
                             f"{rows.path_of(self.folder, seed)}: {row['arm']} has another {name}, {row[name]}, and here"
-                            f" it is {value}; check out what the rows were made by, or move the file away"
+                            f" it is {value}; check out what the rows were made by, move the file away, or repeat it all in a"
+                            " folder of its own (run --repeat)"
                         )
 
     def identity(self, name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import statistics
 from .claims import CLAIMS, Claim, Part, decide
-from .evidence import REGISTERED_SEEDS, Evidence
+from .evidence import OF_ONE_COMMIT, REGISTERED_SEEDS, Evidence
 from .gates import NEEDS, TOLERATED
 
 OPEN = "not run yet"
@@ -86,7 +86,7 @@ def verdicts(evidence: Evidence) -> list[Verdict]:
 
 def _verdict(evidence: Evidence, failed: Mapping[str, list[int]], number: int, tested: str) -> tuple[str, str]:
     """The verdict, and why it is not the tests' one ("" where it is)."""
-    if evidence.kind != "counted":
+    if evidence.kind not in OF_ONE_COMMIT:
         return SKETCH, "a sketch decides nothing" if evidence.kind == "sketch" else "pilot seeds do not count"
     if closed := [gate["name"] for gate in evidence.world_gates if not gate["passed"]]:
         return UNTESTABLE, f"gate of the world failed: {', '.join(closed)}"
