@@ -104,7 +104,7 @@ bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.comp
 bench-scale: $(INSTALLED)  ## data sets of 60,000 tars, simulated: index, start-up, memory; writes docs/scale.md
 	$(RUN) -m bench.scale $(ARGS)
 
-bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over the official code; writes docs/training.md
+bench-training: $(INSTALLED)  ## the trainer's step against a plain loop over the official code (VIDEOCRAFTER_PATH); writes docs/training.md
 	$(RUN) -m bench.training $(ARGS)
 
 bench-training-compile: $(INSTALLED)  ## compute.compile on the miniature's recipes; writes its section of docs/training.md

@@ -61,8 +61,9 @@ def table() -> str:
 def text() -> str:
     peaks = [f"{PEAK * HALF * 2 * 16 * w // 8 * h // 8 / 2**20:.0f} MiB at {w}x{h}" for w, h in SIZES]
     return f"""Counted, not measured: no GPU was at hand. By `python -m bench.cards`, from the weights of the UNet
-({weights() / 1e9:.1f} GB in half precision), the peak of a pass over 16 frames, prompt and negative prompt in one batch
-({" and ".join(peaks)}), and the rules of ComfyUI, which sets a quarter more aside. The text
+({weights() / 1e9:.1f} GB in half precision), the bound of a pass over 16 frames that ComfyUI is told, prompt and
+negative prompt in one batch ({" and ".join(peaks)}; [counted](docs/performance.md#counted), its peak is
+less), and the rules of ComfyUI, which sets a quarter more aside. The text
 encoder (0.7 GB) and the autoencoder are on the card only while they run.
 
 {table()}

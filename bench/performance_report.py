@@ -144,7 +144,8 @@ def write(out: Path) -> None:
     parts = [
         """# How fast, and how much memory
 
-Written by `make bench` from docs/performance/*.json, which it measures; what was not measured says so.
+Written by `make bench` from docs/performance/*.json, which it and the commands below
+measure; what was not measured says so.
 """,
     ]
     if found := _rows(out, "counted"):

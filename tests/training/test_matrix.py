@@ -19,7 +19,8 @@ def test_the_matrix_has_a_line_a_recipe(tmp_path):
     for name in ("F-Spa-LORA", "text"):
         (tmp_path / f"{name}.yaml").write_text(f"base: {TINY / name}.yaml\n")
     lines = matrix(tmp_path)
-    assert [line.split()[0] for line in lines[2:]] == ["tiny-F-Spa-LORA", "tiny-text"]
+    assert [line.split()[0] for line in lines[2:]] == [str(tmp_path / "F-Spa-LORA.yaml"), str(tmp_path / "text.yaml")]
+    assert lines[3].split()[1:5] == ["nothing", "text", "direct", "captions"]
     assert lines[2].split()[1:5] == ["runs/tiny-F-base/model.safetensors", "spatial", "lora", "16"]
 
 
@@ -47,8 +48,10 @@ def test_recipes_that_come_with_the_package_need_no_path(tmp_path, monkeypatch):
     assert load_recipe("F-base") == load_recipe(RECIPES / "F-base.yaml")
     assert load_recipe("tiny/F-base", ["seed=3"]) == load_recipe(TINY / "F-base.yaml", ["seed=3"])
     assert matrix(Path("tiny")) == matrix(TINY)
-    with pytest.raises(RecipeError, match="G-base: no such recipe"):
-        load_recipe("G-base")
+    with pytest.raises(RecipeError, match=r"tiny-F-base: no such recipe; did you mean tiny/F-base\?"):
+        load_recipe("tiny-F-base")
+    with pytest.raises(RecipeError, match=r"no-such: no such recipe$"):
+        load_recipe("no-such")
     (tmp_path / "F-base").write_text("name: mine\nsteps: 1\nbatch: 1\ndata: {clips: {kind: procedural}}\n")
     assert load_recipe("F-base").name == "mine"
 
@@ -67,7 +70,7 @@ def test_a_wheel_lists_its_recipes_without_torch(tmp_path):
         "import sys; from vc2.training import __main__ as main; assert main.run_command(sys.argv[1:]) == 0;"
         " assert 'torch' not in sys.modules, 'torch is slow to import'; print(main.__file__)"
     )
-    for folder, names in ((RECIPES, ["F-base", "your-images"]), (TINY, ["tiny-F-base", "tiny-text"])):
+    for folder, names in ((RECIPES, ["F-base", "your-images"]), (TINY, ["tiny/F-base", "tiny/text"])):
         command = [sys.executable, "-c", code, "recipes", *(["tiny"] if folder == TINY else [])]
         *lines, file = subprocess.check_output(command, cwd=tmp_path / "installed", text=True).splitlines()
         assert Path(file).is_relative_to(tmp_path / "installed")

@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twins")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # recipes name one another's files from here
-        for name in ("text", "world-autoencoder", "SD", *ROWS):
+        for name in ("text", "autoencoder", "SD", *ROWS):
             changes = ["steps=2", "validation.every=0", "trackers=[]", "optimizer.warmup=0"]
             recipe = load_recipe(TINY / f"{name}.yaml", changes)
             few = [

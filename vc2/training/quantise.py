@@ -1,6 +1,6 @@
 """The frozen Linears of a UNet in eight bits (bitsandbytes' LLM.int8), for a LoRA where memory is short.
 
-A byte a weight and a scale a row take the place of two bytes (bf16) or four; VideoCrafter2 has 581 M of its 1412 M
+A byte a weight and a scale a row take the place of two bytes (bf16) or four; VideoCrafter2 has 581 M of its 1413 M
 parameters in Linears, the rest are convolutions, which stay as they are. Files are exported from the weights that a
 run starts from, never from these.
 """

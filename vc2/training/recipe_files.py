@@ -6,6 +6,7 @@ nearest right one.
 
 from __future__ import annotations
 
+import difflib
 import re
 import types
 from collections.abc import Iterator
@@ -35,6 +36,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     path = Path(path)
     if not path.is_file() and (bundled := BUNDLED / f"{path}.yaml").is_file():
         path = bundled
+    if not path.exists():
+        names = [called(file) for file in BUNDLED.rglob("*.yaml") if not file.stem.startswith("_")]
+        near = difflib.get_close_matches(str(path).removesuffix(".yaml"), names, 1)
+        raise RecipeError(f"{path}: no such recipe" + (f"; did you mean {near[0]}?" if near else ""))
     tree = _read(path)
     for item in overrides or []:
         _override(tree, item)
@@ -42,6 +47,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def called(path: Path) -> str:
+    """What a recipe's file is called on the command line: one that comes with this package, by its name."""
+    return path.relative_to(BUNDLED).with_suffix("").as_posix() if path.is_relative_to(BUNDLED) else str(path)
 
 
 class Loader(yaml.SafeLoader):

@@ -190,8 +190,10 @@ def _ascending(value: Range, example: str) -> Range:
 
 
 class Diffusion(Section):
-    """The noise-prediction objective. `image_share` is the share of steps on images (None: 1 / frames where there are
-    both, so that clips and images are about one to one in count; an image step takes batch x frames images).
+    """The noise-prediction objective. `scale_end` is what the scale of latents falls to at the noisiest timesteps (the
+    dynamic rescale; null: none), and must be that of the checkpoint that a run starts from. `image_share` is the share
+    of steps on images (None: 1 / frames where there are both, so that clips and images are about one to one in count;
+    an image step takes batch x frames images).
 
     `image_temporal` is how an image passes the temporal layers. identity: as one frame, which attends only to itself,
     and convolutions are skipped; full: as one frame through all of them; bypass: past all of them.

@@ -97,8 +97,8 @@ class Runner:
                     if row[name] != value:
                         raise RecipeError(
                             f"{rows.path_of(self.folder, seed)}: {row['arm']} has another {name}, {row[name]}, and here"
-                            f" it is {value}; check out what the rows were made by, move the file away, or repeat it all in a"
-                            " folder of its own (run --repeat)"
+                            f" it is {value}; check out what the rows were made by, move the file away, or repeat"
+                            " it all in a folder of its own (run --repeat)"
                         )
 
     def identity(self, name: str) -> str:

@@ -41,7 +41,6 @@ MEASURES = (
     Measure("speed", _of_row(speed), None),
     Measure("no object", _of_row(without_object), "lower"),
 )
-BY_MEASURE = {measure.name: measure for measure in MEASURES}
 
 # What the paper's Table 3 prints: DOVER's aesthetic and technical score, of 100.
 TABLE_3 = {
