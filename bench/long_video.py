@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder to write into (default: docs)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="(default: all)")
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="frames (default: 64 128)")
-    parser.add_argument("--prompts", type=int, default=2, choices=range(1, len(PROMPTS) + 1), help="(default: 2)")
+    parser.add_argument("--prompts", type=int, default=3, choices=range(1, len(PROMPTS) + 1), help="(default: 3)")
     parser.add_argument("--again", action="store_true", help="measure what an interrupted bench has measured, too")
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT)
