@@ -1,18 +1,19 @@
-"""What fewer passes of the network cost: ComfyUI's EasyCache at several thresholds, fewer DDIM steps, and T2V-Turbo's
-way, with the miniature. Writes docs/performance/few_steps.json and docs/performance.md.
+"""What fewer passes of the network cost: ComfyUI's EasyCache and LazyCache at several thresholds, fewer DDIM steps, and
+T2V-Turbo's way, with the miniature. Writes docs/performance/few_steps.json and docs/performance.md.
 
     python -m bench.few_steps
+    python -m bench.few_steps --only LazyCache
     python -m bench.few_steps --turbo --frames 16
 
-In this process, with ComfyUI's own modules: its EasyCache node, its sampling, its VAE. The error is that of the latents
-against those of all steps from the same noise, without added noise; T2V-Turbo adds noise of its own, so that it has
-none. The judge's verdict is `make bench-tiny`'s.
+In this process, with ComfyUI's own modules: its nodes of both caches, its sampling, its VAE. The error is that of the
+latents against those of all steps from the same noise, without added noise; T2V-Turbo adds noise of its own, so that it
+has none. The judge's verdict is `make bench-tiny`'s.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parent.parent
 STEPS, GUIDANCE, SIDE, FRAMES = 25, 4.0, 8, 8
 FEWER, THRESHOLDS = (20, 10, 5, 4, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
 TURBO_STEPS = (8, 4, 2, 1)
+CACHES, TURBO = ("EasyCache", "LazyCache"), "T2V-Turbo"
+KINDS = ("DDIM", *CACHES, TURBO)
 Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 4, h, w]`
 
 
@@ -65,10 +68,11 @@ class Host:
         encoded = self.clip.encode_from_tokens(self.clip.tokenize(prompt))
         return [[encoded, {"fps": self.length, "frames_per_clip": self.length}]]
 
-    def cached(self, threshold: float) -> Any:
-        from comfy_extras.nodes_easycache import EasyCacheNode
+    def cached(self, kind: str, threshold: float) -> Any:
+        from comfy_extras import nodes_easycache
 
-        return EasyCacheNode.execute(self.model, threshold, 0.15, 0.95, False).result[0]
+        node = getattr(nodes_easycache, f"{kind}Node")
+        return node.execute(self.model, threshold, 0.15, 0.95, False).result[0]
 
     def turbo(self) -> Any:
         from pack.nodes.host import loading
@@ -103,6 +107,24 @@ class Host:
         return (self.vae.decode(latents) * 255).round().byte().cpu().numpy()
 
 
+def ways(host: Host, kinds: Collection[str]) -> dict[tuple[str, str], Sampled]:
+    """By kind and label. All steps come first, whatever the kinds, since errors are those against them; only T2V-Turbo,
+    which has no error, does without.
+    """
+    found: dict[tuple[str, str], Sampled] = {}
+    if set(kinds) != {TURBO}:
+        found["DDIM", str(STEPS)] = host.sampled(host.model, STEPS)
+    if "DDIM" in kinds:
+        found |= {("DDIM", str(steps)): host.sampled(host.model, steps) for steps in FEWER}
+    for kind in CACHES:
+        if kind in kinds:
+            found |= {(kind, f"{t:g}"): host.sampled(host.cached(kind, t), STEPS) for t in THRESHOLDS}
+    if TURBO in kinds:
+        turbo = host.turbo()
+        found |= {(TURBO, str(steps)): host.sampled_by_turbo(turbo, steps) for steps in TURBO_STEPS}
+    return found
+
+
 def picture_error(clip: np.ndarray, scene: world.Scene) -> float:
     """How far frames, uint8 `[T, H, W, 3]`, are from the nearest picture that the world has of the scene's colour and
     shape, wherever its object is: root mean square, in levels of 0..255, the mean over the frames.
@@ -120,22 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.few_steps", description=__doc__)
     parser.add_argument("--clips", type=int, default=32, choices=range(1, tiny.PROMPTS + 1), metavar="1..64")
     parser.add_argument(
-        "--turbo", action="store_true", help="measure T2V-Turbo's alone, which is compared with no other"
+        "--only", nargs="+", choices=KINDS, default=KINDS, help="measure these; rows of others stay as they are"
     )
+    parser.add_argument("--turbo", action="store_const", dest="only", const=[TURBO], help=f"as --only {TURBO}")
     parser.add_argument("--frames", type=int, default=FRAMES, choices=(8, 16))
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
     torch.set_num_threads(1)
     host, wanted = Host(args.frames), tiny.scenes()[: args.clips]
-    ways: dict[tuple[str, str], Sampled] = {}
-    if not args.turbo:  # all steps first: errors are those against it
-        ways |= {("DDIM", str(steps)): host.sampled(host.model, steps) for steps in (STEPS, *FEWER)}
-        ways |= {("EasyCache", f"{t:g}"): host.sampled(host.cached(t), STEPS) for t in THRESHOLDS}
-    turbo = host.turbo()
-    ways |= {("T2V-Turbo", str(steps)): host.sampled_by_turbo(turbo, steps) for steps in TURBO_STEPS}
     whole: list[Tensor] = []
     rows: list[dict[str, Any]] = []
-    for (kind, label), sample in ways.items():
+    for (kind, label), sample in ways(host, args.only).items():
         host.passes = 0.0
         latents = [sample(scene.caption, k) for k, scene in enumerate(tqdm(wanted, desc=f"{kind} {label}"))]
         whole = whole or latents
@@ -144,7 +161,7 @@ def main() -> None:
         ]
         clips = [host.frames(z) for z in latents]
         pictures = [picture_error(clip, scene) for clip, scene in zip(clips, wanted, strict=True)]
-        how = f"threshold {label}, {STEPS} steps" if kind == "EasyCache" else f"{label} step{'s' * (label != '1')}"
+        how = f"threshold {label}, {STEPS} steps" if kind in CACHES else f"{label} step{'s' * (label != '1')}"
         rows.append(
             {
                 "kind": kind,
@@ -152,13 +169,14 @@ def main() -> None:
                 "what": f"{kind}, {how}" + ("" if args.frames == FRAMES else f", {args.frames} frames"),
                 "frames": args.frames,
                 "cost": host.passes / len(wanted),
-                "error": None if kind == "T2V-Turbo" else sum(errors) / len(errors),
+                "error": None if kind == TURBO else sum(errors) / len(errors),
                 "picture": sum(pictures) / len(pictures),
                 "right": tiny.score(clips, wanted)["joint"] / 100,
                 "count": len(wanted),
             }
         )
         print(rows[-1], flush=True)
+    rows = [row for row in rows if row["kind"] in args.only]
     keep(args.out / "performance" / "few_steps.json", rows, machine.facts(torch.device("cpu")), key="what")
     performance_report.write(args.out)
 
