@@ -1,7 +1,7 @@
 """Sampling of the demo's clip, here and in an older checkout, in turns: the miniature on one thread, decoding left out.
 Writes docs/performance/against.json and docs/performance.md.
 
-    git worktree add /tmp/older 0.2.0
+    git worktree add --detach /tmp/older c0b9ca1    # 0.2.0
     python -m bench.against /tmp/older --version 0.2.0
 """
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import machine, performance_report
+from bench.counted import Step
 from bench.performance import keep
 from bench.workloads import WIDTHS, Case, Networks
-from vc2.networks import layers
+from vc2.networks import layers, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
 from vc2.networks.unet import VideoUNet
@@ -53,11 +56,33 @@ def attention(backend: SDPBackend) -> Change:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    was, layers.SLICE = layers.SLICE, 2**60
+    was, slices.SLICE = slices.SLICE, 2**60
     try:
         yield
     finally:
-        layers.SLICE = was
+        slices.SLICE = was
+
+
+def both(*changes: Within) -> ExitStack:
+    stack = ExitStack()
+    for change in changes:
+        stack.enter_context(change)
+    return stack
+
+
+@contextmanager
+def in_memory_of_its_own() -> Iterator[None]:
+    """GEGLU's product, which else goes where a factor was."""
+
+    def forward(self: layers.GEGLU, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, -1)
+        return x * F.gelu(gate)
+
+    was, layers.GEGLU.forward = layers.GEGLU.forward, forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        layers.GEGLU.forward = was  # type: ignore[method-assign]
 
 
 def by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -75,16 +100,32 @@ def temporal_products(unet: VideoUNet) -> None:
                     module.backend = by_products
 
 
-CHANGES: dict[str, tuple[Change, str]] = {
-    "temporal convolutions as conv3d": (plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
-    "init_attn's projections as conv1d": (plain(nn.Conv1d), "a Linear is used"),
-    # No other at small sizes, where one slice is all of it.
-    "the feed-forward at once": (lambda unet: at_once(), "slices of 128 MiB are used, for their memory"),
-    "attention over time by products": (temporal_products, "torch's fused kernel is used"),
-    "attention without a fused kernel": (attention(SDPBackend.MATH), "torch's fused kernel is used"),
-    "convolutions channels-last": (channels_last, "not used"),
-    "layers compiled": (compile_layers, "`--compile`; norm, activation and sums in one kernel"),
+class Way(NamedTuple):
+    change: Change
+    note: str
+    counts: bool = False  # whether operations or memory, counted, are others
+
+
+CHANGES = {
+    "temporal convolutions as conv3d": Way(plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
+    "init_attn's projections as conv1d": Way(plain(nn.Conv1d), "a Linear is used"),
+    "GEGLU in memory of its own": Way(lambda unet: in_memory_of_its_own(), "its product takes a factor's place", True),
+    "the feed-forward at once": Way(
+        lambda unet: at_once(), "slices of 128 MiB are used, for memory; at the size that is timed one is all", True
+    ),
+    "both of these": Way(lambda unet: both(at_once(), in_memory_of_its_own()), "as 0.2.0 did", True),
+    "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
+    "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used"),
+    "convolutions channels-last": Way(channels_last, "not used"),
+    "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel"),
 }
+
+
+def counted(way: Way) -> dict[str, int] | None:
+    if not way.counts:
+        return None
+    found = Step().count(way.change)
+    return {"peak": found.peak // 2**20, "operations": sum(found.operations.values())}
 
 
 def main() -> None:
@@ -112,7 +153,7 @@ def main() -> None:
         return run
 
     for what in args.only or CHANGES:
-        change, note = CHANGES[what]
+        change = CHANGES[what].change
         changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
         changed.load_state_dict(networks.unet.state_dict(), assign=True)
         changed.use_attention("auto")
@@ -131,7 +172,8 @@ def main() -> None:
             "case": vars(case),
             "seconds": times,
             "difference": difference,
-            "note": note,
+            "counted": counted(CHANGES[what]),
+            "note": CHANGES[what].note,
         }
         print(what, machine.ratio(times, "changed", "ours"), difference, flush=True)
         keep(args.out / "performance" / "changes.json", [row], machine.facts(device), key="what")

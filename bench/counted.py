@@ -1,9 +1,9 @@
 """What a computation takes, counted operation by operation: on torch's meta device nothing is computed, so the full
 size fits anywhere, and the numbers are the same on every machine.
 
-`python -m bench.counted` counts a guided step at full size, and writes it into docs/performance/counted.json beside
-what is there of other versions. To count an older one, run this file with that one's checkout first on PYTHONPATH and
-`--version`.
+`python -m bench.counted` counts steps at full size, and writes them into docs/performance/counted.json beside what is
+there of other versions. To count an older one, run this file with that one's checkout first on PYTHONPATH and
+`--version` (0.2.0 is commit c0b9ca1).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,35 +81,72 @@ def count(work: Callable[[], object]) -> Counts:
     return mode.counts
 
 
-SIZES = ((512, 320), (1024, 576))
-
-
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """One kernel, as a GPU has it; without a device torch would choose one that keeps all weights."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
 
 
-def guided_step(width: int, height: int, frames: int = 16) -> Counts:
-    """Of the UNet at full size in bf16, prompt and negative prompt in one batch."""
+@dataclass(frozen=True)
+class Step:
+    """A step of the UNet at full size in bf16: `prompts` clips in one batch, forward; and where it is `training`,
+    backward too, with gradients of all weights.
+    """
+
+    width: int = 512
+    height: int = 320
+    frames: int = 16
+    prompts: int = 2
+    window: tuple[int, int] | None = None  # FreeNoise's length and stride
+    training: bool = False
+
+    @property
+    def latent(self) -> int:
+        """Bytes of one channel of what goes in, which `PEAK` is for."""
+        return 2 * self.prompts * self.frames * (self.height // 8) * (self.width // 8)
+
+    def count(self, change: Callable[[Any], AbstractContextManager[object] | None] = lambda unet: None) -> Counts:
+        """What it takes, the network changed first, or within what the change returns. Attention is one kernel,
+        whatever the machine.
+        """
+        unet = _network().requires_grad_(self.training)
+        within = change(unet) or nullcontext()
+        options = {"window": self.window} if self.window else {}
+        with torch.set_grad_enabled(self.training), torch.device("meta"):
+            x = torch.zeros(self.prompts, 4, self.frames, self.height // 8, self.width // 8, dtype=torch.bfloat16)
+            context = torch.zeros(self.prompts, 77, 1024, dtype=torch.bfloat16)
+            t = torch.zeros(self.prompts)
+
+            def work() -> None:
+                out = unet(x, t, context, t, **options)
+                if self.training:
+                    out.sum().backward()
+
+            with within:
+                return count(work)
+
+
+def _network() -> Any:
+    """Of VideoCrafter2, in bf16, without weights."""
     try:  # as 0.2.0 had it: no folders
-        unet_module, attention, config = (
-            importlib.import_module(f"vc2.{name}") for name in ("unet", "attention", "config")
-        )
+        unet, attention, config = (importlib.import_module(f"vc2.{name}") for name in ("unet", "attention", "config"))
     except ModuleNotFoundError:
-        unet_module, attention, config = (
+        unet, attention, config = (
             importlib.import_module(f"vc2.networks.{name}") for name in ("unet", "attention", "config")
         )
-    unet = (
-        unet_module.VideoUNet(config.UNetConfig.vc2(), device="meta", dtype=torch.bfloat16).eval().requires_grad_(False)
-    )
-    for module in unet.modules():
+    network = unet.VideoUNet(config.UNetConfig.vc2(), device="meta", dtype=torch.bfloat16).eval()
+    for module in network.modules():
         if isinstance(module, attention.Attention):
             module.backend = _fused_attention
-    with torch.no_grad(), torch.device("meta"):
-        x = torch.zeros(2, 4, frames, height // 8, width // 8, dtype=torch.bfloat16)
-        context, t = torch.zeros(2, 77, 1024, dtype=torch.bfloat16), torch.zeros(2)
-        return count(lambda: unet(x, t, context, t))
+    return network
+
+
+STEPS = {
+    "guided step, 512x320": Step(),
+    "guided step, 1024x576": Step(1024, 576),
+    "guided step, FreeNoise, 64 frames of 512x320": Step(frames=64, window=(16, 4)),
+    "training step, one clip of 512x320": Step(prompts=1, training=True),
+}
 
 
 def main() -> None:
@@ -119,9 +157,8 @@ def main() -> None:
     path = args.out / "performance" / "counted.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [row for row in rows if row["version"] != args.version]
-    for width, height in SIZES:
-        counts = guided_step(width, height)
-        rows.append({"version": args.version, "size": f"{width}x{height}", **vars(counts)})
+    for what, step in STEPS.items():
+        rows.append({"version": args.version, "what": what, **vars(step.count())})
         print(rows[-1])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")

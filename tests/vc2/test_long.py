@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures import fill_module, relative_rms
 from tests.standin import unet_config
+from vc2.networks import slices
 from vc2.networks.clips import Clips
 from vc2.networks.unet import VideoUNet
 from vc2.sampling import ddim, fifo, windows
@@ -76,8 +77,10 @@ def test_a_window_as_long_as_the_clip_changes_nothing(unet):
 @pytest.mark.parametrize(
     ("frames", "length", "stride"), [(7, 6, 2), (9, 6, 2), (12, 6, 2), (25, 6, 4), (24, 4, 4), (13, 5, 1), (40, 8, 3)]
 )
-def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, length, stride):
-    """Against windows one by one; it runs those that do not overlap together, in no more memory than x takes."""
+@pytest.mark.parametrize("sliced", [False, True], ids=["at once", "in halves"])
+def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, length, stride, sliced, monkeypatch):
+    """Against windows one by one; it runs those that do not overlap together, and of a large batch half at a time."""
+    monkeypatch.setattr(slices, "SLICE", 1 if sliced else slices.SLICE)
     layer = next(m for m in unet.modules() if type(m).__name__ == "TemporalTransformer").transformer_blocks[0].attn1
     x = torch.randn(3, frames, layer.to_q.in_features, generator=torch.Generator().manual_seed(1))
     sizes = []
@@ -94,8 +97,8 @@ def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, leng
         hits = [(weight[f - s], part[:, f - s]) for s, part in parts if s <= f < s + length]
         mean = sum(w * p for w, p in hits) / sum(w for w, _ in hits)
         assert relative_rms(found[:, f], mean) < 1e-5
-    assert len(sizes) <= -(-length // stride) + 1
-    assert max(sizes) <= x.numel()
+    assert len(sizes) <= (2 if sliced else 1) * (-(-length // stride) + 1)
+    assert max(sizes) <= (x[:2] if sliced else x).numel()
 
 
 @pytest.mark.parametrize("stride", [0, 5])

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from bench.counted import guided_step
+from bench.counted import STEPS, Step
+from vc2.networks.slices import SLICE
 from vc2.networks.unet import PEAK
 
 MIB = 2**20
 
 
-@pytest.mark.parametrize(("width", "height", "most"), [(512, 320, 760 * MIB), (1024, 576, 3072 * MIB)])
-def test_peak_of_a_guided_step(width, height, most):
+@pytest.mark.parametrize(("step", "most"), [(Step(512, 320), 760 * MIB), (Step(1024, 576), 3072 * MIB)])
+def test_peak_of_a_guided_step(step, most):
     """Of 16 frames, prompt and negative prompt in one batch."""
-    peak = guided_step(width, height).peak
-    one_channel = 2 * 16 * (height // 8) * (width // 8) * 2
+    peak = step.count().peak
     assert peak <= most
-    assert 0.9 < peak / (PEAK * one_channel) <= 1
+    assert 0.9 < peak / (PEAK * step.latent) <= 1
+
+
+def test_freenoise_takes_no_more_than_all_frames_at_once_do():
+    """Its windows are copies."""
+    windows = STEPS["guided step, FreeNoise, 64 frames of 512x320"]
+    assert windows.window
+    assert windows.frames == 64
+    assert 0.7 < windows.count().peak / (PEAK * windows.latent) <= 1
+
+
+@pytest.mark.parametrize("step", [Step(512, 320, prompts=1), Step(256, 256, prompts=1), Step(256, 256, frames=1)])
+def test_small_inputs_take_up_to_a_slice_more(step):
+    assert step.count().peak <= PEAK * step.latent + SLICE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fixtures import fill_module, manifest, noise, relative_rms
 from tests.standin import unet_config
 from vc2.files.checkpoint import TEXT, UNET, VAE
-from vc2.networks import layers
+from vc2.networks import slices
 from vc2.networks.autoencoder import AutoencoderKL
 from vc2.networks.config import AutoencoderConfig, TextConfig, UNetConfig, UnsupportedCheckpointError
 from vc2.networks.hooks import Hooks
@@ -65,7 +65,7 @@ def test_it_compiles_to_one_graph(checkpointing):
 def test_the_feed_forward_compiles_for_sizes_that_are_not_known(monkeypatch):
     """As torch.compile takes them from the second size on; in slices here, as at full size."""
     block = CACHED.init_attn[0].transformer_blocks[0]
-    monkeypatch.setattr(layers, "SLICE", 8 * 4 * block.norm3.normalized_shape[0] * 4 * 3)  # three rows of four tokens
+    monkeypatch.setattr(slices, "SLICE", 8 * 4 * block.norm3.normalized_shape[0] * 4 * 3)  # three rows of four tokens
     compiled = torch.compile(block._feed_forward, backend="eager", dynamic=True, fullgraph=True)
     for rows in (7, 5):
         x = noise("tokens", (rows, 4, block.norm3.normalized_shape[0]))

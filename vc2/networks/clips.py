@@ -10,6 +10,7 @@ from torch import Tensor
 from ..sampling import windows
 from .attention import Attention
 from .hooks import Hooks
+from .slices import rows_of_a_slice
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,24 @@ class Clips:
     def attend(self, attention: Attention, x: Tensor) -> Tensor:
         """Self-attention among frames: x `[N, T, dim]` -> the same shape.
 
-        Windows that do not overlap go in one batch, which takes no more memory than all frames do.
+        Windows that do not overlap go in one batch. They are copies, which for all rows at once would take more memory
+        than all frames' attention does; hence, without gradients, half of the rows at a time.
         """
         if self.window is None or self.frames <= self.window[0]:
             return attention(x)
         length, stride = self.window
         weight = windows.weights(length).to(x)[:, None]
         out, total = torch.zeros_like(x), x.new_zeros(1, self.frames, 1)
+        rows = len(x) if torch.is_grad_enabled() else max(rows_of_a_slice(x, 8), -(-len(x) // 2))
         for starts in windows.disjoint(self.frames, length, stride):
 
             def unfolded(t: Tensor, starts: range = starts) -> Tensor:
                 """The windows in t `[N, T, dim]`, as a view `[N, len(starts), length, dim]`."""
                 return t[:, starts[0] : starts[-1] + length].unfold(1, length, starts.step).transpose(-1, -2)
 
-            attended = attention(unfolded(x).flatten(0, 1))
-            unfolded(out).addcmul_(attended.unflatten(0, (len(x), -1)), weight)
+            for part, into in zip(x.split(rows), out.split(rows), strict=True):
+                attended = attention(unfolded(part).flatten(0, 1))
+                unfolded(into).addcmul_(attended.unflatten(0, (len(part), -1)), weight)
             unfolded(total).add_(weight)
         return out.div_(total)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .attention import Attention
 from .clips import Pass
 from .convolutions import of_size_one, over_time
+from .slices import rows_of_a_slice
 
 GROUPS = 32
 
@@ -68,10 +69,6 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
-# Of the feed-forward's activations, eight times as wide as its tokens; one slice keeps a GPU busy.
-SLICE = 2**27  # bytes
-
-
 class TransformerBlock(nn.Module):
     """What the spatial and the temporal block share: two attentions and a feed-forward, each behind a norm."""
 
@@ -90,8 +87,7 @@ class TransformerBlock(nn.Module):
         """
         if torch.is_grad_enabled():
             return x + self.ff(self.norm3(x))
-        row = x.shape[1] * x.shape[2] * x.element_size()  # nbytes is not to be had while sizes are compiled as unknowns
-        for tokens in x.split(max(1, SLICE // (8 * row))):
+        for tokens in x.split(rows_of_a_slice(x, 8)):
             tokens += self.ff(self.norm3(tokens))
         return x
 

@@ -38,7 +38,8 @@ TEMPORAL = {
 
 
 # Bytes of activations at their most, without gradients and with a fused attention, for each byte of the input of one
-# channel: counted on the full network (tests/vc2/test_memory.py).
+# channel: counted on the full network (tests/vc2/test_memory.py). Small inputs take up to a SLICE more, since a slice
+# is as large for them.
 PEAK = 5260
 
 
