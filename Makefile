@@ -17,7 +17,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-slow test-host test-kernels lint verify workflows miniature paper clean
-.PHONY: bench bench-gpu bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
+.PHONY: bench bench-gpu bench-changes bench-against bench-few-steps bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
 .PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
@@ -86,6 +86,16 @@ bench: $(INSTALLED)  ## how fast: with VIDEOCRAFTER_PATH beside the official cod
 
 bench-gpu: $(INSTALLED)  ## the goals for one GPU, in under eight minutes; writes docs/performance.md
 	$(RUN) -m bench.gpu $(ARGS)
+
+bench-changes: $(INSTALLED)  ## what each way of computing gives, one at a time; writes its section of docs/performance.md
+	$(RUN) -m bench.changes $(ARGS)
+
+bench-against: $(INSTALLED)  ## the demo's clip in turns with 0.2.0's code; writes its section of docs/performance.md
+	test -d .cache/0.2.0 || git worktree add --detach .cache/0.2.0 c0b9ca1
+	$(RUN) -m bench.against .cache/0.2.0 --version 0.2.0 $(ARGS)
+
+bench-few-steps: $(INSTALLED)  ## what fewer passes cost: caches, fewer steps; writes its section of docs/performance.md
+	$(RUN) -m bench.few_steps $(ARGS)
 
 bench-all: bench bench-tiny bench-long bench-full-size bench-host  ## those that need neither a GPU nor other files than ours
 

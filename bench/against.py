@@ -1,8 +1,8 @@
 """Sampling of the demo's clip, here and in an older checkout, in turns: the miniature on one thread, decoding left out.
 Writes docs/performance/against.json and docs/performance.md.
 
-    git worktree add --detach /tmp/older c0b9ca1    # 0.2.0
-    python -m bench.against /tmp/older --version 0.2.0
+    git worktree add --detach .cache/0.2.0 c0b9ca1
+    python -m bench.against .cache/0.2.0 --version 0.2.0
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ python -m bench.cards
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from bench import sections
@@ -75,6 +76,7 @@ measured is in [docs/performance.md](docs/performance.md)."""
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m bench.cards", description=__doc__).parse_args()
     sections.replace(ROOT / "README.md", "Which card", text())
 
 

@@ -81,7 +81,7 @@ def count(work: Callable[[], object]) -> Counts:
     return mode.counts
 
 
-def _fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """One kernel, as a GPU has it; without a device torch would choose one that keeps all weights."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0].transpose(1, 2).flatten(2)
@@ -137,7 +137,7 @@ def _network() -> Any:
     network = unet.VideoUNet(config.UNetConfig.vc2(), device="meta", dtype=torch.bfloat16).eval()
     for module in network.modules():
         if isinstance(module, attention.Attention):
-            module.backend = _fused_attention
+            module.backend = fused_attention
     return network
 
 

@@ -8,16 +8,44 @@ from types import SimpleNamespace
 
 import comfy.context_windows as stock
 import comfy.controlnet
+import comfy.ops
 import comfy.sampler_helpers
 import folder_paths
 import torch
+from pack.nodes.host import model as host_model
 from pack.nodes.host.loading import load_model
 from pack.nodes.host.windows import ContextWindows
 from pack.nodes.long import VC2ContextWindows, VC2FIFOSampler
 from pack.nodes.sample import VC2Sampler
 from pack.nodes.video import VC2SaveVideo
 from pack.vc2.files import checkpoint
+from pack.vc2.networks.config import UNetConfig
+from pack.vc2.networks.layers import SpatialTransformer, TemporalTransformer
 from pack.vc2.sampling.windows import cover
+
+from bench.counted import count, fused_attention
+
+
+def attention(unet) -> dict[str, list[str]]:
+    """What computes it among pixels and to the text, and among frames."""
+    kinds = {"spatial": SpatialTransformer, "temporal": TemporalTransformer}
+    return {
+        name: sorted({layer.backend.__name__ for transformer in unet.modules() if isinstance(transformer, kind)
+                      for layer in transformer.modules() if hasattr(layer, "backend")})
+        for name, kind in kinds.items()
+    }  # fmt: skip
+
+
+def peak() -> int:
+    """Bytes of activations of a guided step at 512x320 and full width, as the host asks for it."""
+    unet = host_model.HostUNet(
+        UNetConfig.vc2(), dtype=torch.bfloat16, device="meta", operations=comfy.ops.disable_weight_init
+    )
+    unet.use_attention(fused_attention, fused_attention)
+    with torch.no_grad(), torch.device("meta"):
+        x, t = torch.zeros(32, 4, 40, 64, dtype=torch.bfloat16), torch.zeros(32)
+        context = torch.zeros(32, 77, 1024, dtype=torch.bfloat16)
+        return count(lambda: unet(x, t, context, fps=t, num_video_frames=16, shared_context=True)).peak
 
 
 def observe(path: Path) -> dict:
@@ -31,6 +59,8 @@ def observe(path: Path) -> dict:
 
     comfy.sampler_helpers.estimate_memory = spy
     model = load_model(checkpoint.load(path))
+    observed["attention"] = attention(model.model.diffusion_model)
+    observed["peak"] = peak()
 
     def cond(**values):
         return [[torch.zeros(1, 77, 64), values]]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bench.counted import Step
 from tests import standin
 from tests.host.inside import observed_inside
+from vc2.networks.unet import PEAK
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,16 @@ def observed(tmp_path_factory) -> dict:
 )
 def test_memory_is_reserved_for_what_the_model_sees(observed, how, frames):
     assert observed[how] == frames
+
+
+def test_the_host_chooses_attention_among_pixels_and_not_among_frames(observed):
+    """Whatever its flags say: their kernels are made for longer sequences than a clip's frames."""
+    assert observed["attention"] == {"spatial": ["_attention"], "temporal": ["torch_attention"]}
+
+
+def test_the_peak_that_the_host_is_told_is_its_own_too(observed):
+    step = Step(512, 320)
+    assert 0.9 < observed["peak"] / (PEAK * step.latent) <= 1
 
 
 def test_a_window_of_both_conditions_is_one_batch(observed):
