@@ -158,8 +158,10 @@ else the machine does.
 
 Where loading goes: every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's
 own, which the system hands out page by page. The second any loader does that outlives its file: one that is overwritten
-must not change a model that is loaded. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights
-stay in the file until they are used.
+must not change a model that is loaded. A profile in a process of ComfyUI's (not by this bench) had 0.6 s for the
+numbers, 0.5 s for the names and shapes of three networks, 0.1 s to decode, and the copies for the rest: nothing was
+found that could be left out. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in
+the file until they are used.
 """
     (args.out / "full_size.md").write_text(text)
     print(text)
