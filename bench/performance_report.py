@@ -211,7 +211,8 @@ Ours beside the official code, in turns in one process on the same weights and i
 {min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
 VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
 matrices, which is about as fast as this machine gets (convolutions can be faster). *Apart* is the relative RMS of the
-two results. The official code runs as it does without xformers, which CPUs lack.
+two results; frames are compared as bytes, of which one now and then rounds to its neighbour. The official code runs as
+it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
@@ -252,6 +253,10 @@ where the rounds lie on both sides of 1, nothing is shown. *Peak* and *operation
 512x320 and full width: {now["peak"] // 2**20:,} MiB and {sum(now["operations"].values()):,} as it is; empty: as many.
 
 {changes(found)}
+
+Not in this table: prompt and negative prompt go through the text encoder in one pass, which is half as many operations,
+and small frames are decoded many at a time (*decode* above), in the checkpoint's precision. Both are meant for GPUs,
+where they were not measured.
 
 {_machines(found)}
 """)
