@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from bench import cards, machine, performance, performance_report
+from bench import cards, few_steps, machine, performance, performance_report, plots
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,3 +48,56 @@ def test_a_case_that_is_measured_again_takes_the_place_of_its_row(tmp_path):
 def test_a_machine_that_slows_down_slows_both():
     times = {"ours": [1.0, 2.0, 4.0], "official": [2.0, 4.0, 8.0]}
     assert machine.ratio(times, "ours", "official") == 0.5
+
+
+def test_of_few_steps_the_cheapest_that_is_good_enough_is_named():
+    def row(what, cost, picture, right, error=0.1):
+        return {"kind": what.split(",")[0], "what": what, "cost": cost, "picture": picture, "right": right} | {
+            "error": error,
+            "count": 20,
+        }
+
+    rows = [
+        row("DDIM, 25 steps", 25.0, 10.0, 0.9, error=0.0),
+        row("DDIM, 10 steps", 10.0, 10.9, 0.9),
+        row("DDIM, 5 steps", 5.0, 12.4, 0.95),
+        row("DDIM, 4 steps", 4.0, 12.4, 0.85),
+        row("EasyCache, threshold 0.2, 25 steps", 9.0, 12.6, 1.0),
+        row("LazyCache, threshold 0.2, 25 steps", 8.0, 11.1, 1.0),
+    ]
+    said = " ".join(performance_report.few_steps_choice(rows).split())
+    assert said.startswith("For a draft choose **DDIM, 5 steps** (5.0 passes): ")
+    assert "The other ways take for that: LazyCache, threshold 0.2 (8.0). " in said
+    assert "at most a tenth further off: DDIM, 10 steps (10.0). " in said
+    assert said.endswith("one clip being 5%, with: DDIM, 4 steps (85%).")
+    turbo = row("T2V-Turbo, 4 steps", 2.0, 12.0, 0.9, error=None)
+    said = performance_report.few_steps_choice([*rows, turbo]).replace("\n", " ")
+    assert "choose **T2V-Turbo, 4 steps** (2.0 passes) or, without its LoRA, **DDIM, 5 steps** (5.0 passes)" in said
+    assert performance_report.few_steps_choice([turbo]) == ""
+
+
+@pytest.mark.parametrize("kinds", [["LazyCache"], ["T2V-Turbo"], ["DDIM", "EasyCache"]])
+def test_what_is_measured_of_few_steps_begins_with_that_which_errors_are_against(kinds):
+    class Host:
+        model = None
+
+        def __getattr__(self, name):
+            return lambda *args: name
+
+    found = [kind for kind, _ in few_steps.ways(Host(), kinds)]
+    assert list(dict.fromkeys(found)) == (kinds if kinds[0] != "LazyCache" else ["DDIM", "LazyCache"])
+    assert found.count("DDIM") == {"LazyCache": 1, "T2V-Turbo": 0, "DDIM": 1 + len(few_steps.FEWER)}[kinds[0]]
+
+
+def test_a_name_has_one_colour_in_all_panels_and_labels_keep_apart():
+    near = [(1.0, 10.0, "first"), (1.0, 10.0, "second"), (9.0, 100.0, "third")]
+    panels = [plots.Panel("a", {"x": near, "y": near}, log=True), plots.Panel("b", {"y": near}), plots.Panel("c", {})]
+    root = ElementTree.fromstring(plots.panels("title", "passes", panels))
+    svg = "{http://www.w3.org/2000/svg}"
+    of_x, *of_y = (line.get("stroke") for line in root.iter(f"{svg}polyline"))
+    assert of_x != of_y[0]
+    assert len(set(of_y)) == 1
+    assert len(of_y) == 2
+    places = [(float(t.get("x")), float(t.get("y"))) for t in root.iter(f"{svg}text") if t.get("class") == "among"]
+    assert len(places) > 6
+    assert all(abs(x - a) > 8 or abs(y - b) > 8 for (x, y), (a, b) in combinations(places, 2))
