@@ -224,6 +224,7 @@ def few_steps_choice(rows: list[Json]) -> str:
         f" {listed(cheapest(0.1))}. The judge sees fewer right, one clip being {1 / every['count']:.0%}, with:"
         f" {listed([row for row in rows if row not in as_right], 'right', '.0%')}.",
         width=120,
+        break_on_hyphens=False,
     )
 
 
