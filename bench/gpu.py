@@ -4,30 +4,38 @@ docs/performance.md.
     make bench-gpu
 
 Weights are random, of the official size and layout. What does not fit into the time that is left is left out, and says
-so; so does what fails. `--tiny` tries the bench itself on any machine, with small networks; it writes what it finds
-beside nothing, in a folder that `--out` names.
+so; so does what fails, and what is stopped because it takes too long. Each result is on disk as soon as it is there:
+Ctrl-C leaves those. `--tiny` tries the bench itself on any machine, with small networks; it writes what it finds beside
+nothing, in a folder that `--out` names.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import faulthandler
+import gc
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import psutil
 import torch
 
 from bench import machine, performance_report, training_gpu
 from bench.full_size import write_checkpoint
 from bench.performance import keep
+from bench.stages import Found, Stage, stages
 from bench.workloads import Case, Networks, Row, measure
 from scripts.client import Client
 from scripts.comfyui import Server
@@ -38,8 +46,8 @@ from vc2.networks.unet import PEAK
 from vc2.pipeline import Settings, TextToVideo, override
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 460  # seconds
-Found = tuple[str, str]  # what, and a note
+LIMIT = 460  # seconds, from the process's start
+GRACE = 15  # seconds after which a call that hangs in spite of all is over, too
 
 
 @dataclass
@@ -57,6 +65,8 @@ class Bench:
     def checkpoint(self) -> Path:
         path = self.folder / "models" / "checkpoints" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():  # written whole, by a process that was ended since
+            return path
         if self.tiny:
             standin.write(path)
         else:
@@ -80,6 +90,12 @@ class Bench:
         if not self.tiny:
             compile_layers(model.unet)
         return model
+
+    def leave_device(self) -> None:
+        """What another process measures shall have all of it."""
+        self.__dict__.pop("model", None)
+        gc.collect()
+        torch.cuda.empty_cache()
 
     @property
     def settings(self) -> Settings:
@@ -106,7 +122,8 @@ def milliseconds(row: Row) -> str:
 def clip(bench: Bench) -> Found:
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    return f"{bench.clip_seconds(steps=2 if bench.tiny else 50):.2f} s", "text encoder included"
+    seconds = bench.clip_seconds(steps=2 if bench.tiny else 50)
+    return f"{seconds:.2f} s", f"{bench.case.precision}, text encoder included"
 
 
 def four_steps(bench: Bench) -> Found:
@@ -135,12 +152,13 @@ class HostStep:
     def __init__(self, bench: Bench, *arguments: str):
         few, many = (1, 3) if bench.tiny else (2, 12)
         bench.checkpoint  # noqa: B018 (written before the server looks)
+        bench.leave_device()
         with Server(base=bench.folder, extra_args=arguments, cpu=True if bench.tiny else None) as server:
             client = Client(server.url)
             with _DevicePeak(bench.device) as peak:
-                client.run(self._graph(bench, few, 0), timeout=300)  # loads
+                client.run(self._graph(bench, few, 0))  # loads
                 times = [
-                    _wall(partial(client.run, self._graph(bench, steps, seed), timeout=300))
+                    _wall(partial(client.run, self._graph(bench, steps, seed)))
                     for seed, steps in enumerate((few, many), 1)
                 ]
         self.seconds, self.peak = (times[1] - times[0]) / (many - few), peak.bytes
@@ -189,7 +207,7 @@ class _DevicePeak:
 
 
 def overhead(bench: Bench) -> Found:
-    host, own = HostStep(bench).seconds, min(bench.step.seconds["ours"])
+    own, host = min(bench.step.seconds["ours"]), HostStep(bench).seconds
     return f"{host / own - 1:.1%}", f"{1000 * host:.0f} ms a step, all told"
 
 
@@ -200,53 +218,40 @@ def low_vram(bench: Bench) -> Found:
     return f"{step.peak / 1e9:.2f} GB", f"{1000 * step.seconds:.0f} ms a step"
 
 
-def mfu(recipe: str) -> Callable[[Bench], Found]:
-    def found(bench: Bench) -> Found:
-        data = bench.folder / "training"
-        if not data.is_dir():
-            training_gpu.write_data(data, bench.tiny, clips=8, pictures=32)
-            (data / "model.safetensors").symlink_to(bench.checkpoint)
-        command = [sys.executable, "-m", "bench.training_gpu", "--only", recipe, "--folder", str(data)]
-        command += ["--miniature"] * bench.tiny + ([] if bench.tiny else ["--set", "steps=12"])
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=150)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        result = training_gpu.Result(**json.loads(done.stdout.splitlines()[-1]))
-        note = f"{result.step:.2f} s a step, {result.peak:.1f} GB (estimated {result.estimated:.1f})"
-        return f"{result.mfu:.1%}" if result.mfu else "unknown peak of this device", note
+def mfu(recipe: str, bench: Bench) -> Found:
+    data = bench.folder / "training"
+    weights = data / "model.safetensors"  # the last of what is written there
+    bench.leave_device()
+    if not weights.exists():
+        shutil.rmtree(data, ignore_errors=True)
+        training_gpu.write_data(data, bench.tiny, clips=8, pictures=32)
+        weights.symlink_to(bench.checkpoint)
+    command = [sys.executable, "-m", "bench.training_gpu", "--only", recipe, "--folder", str(data)]
+    command += ["--miniature"] * bench.tiny + ([] if bench.tiny else ["--set", "steps=12"])
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    result = training_gpu.Result(**json.loads(done.stdout.splitlines()[-1]))
+    note = f"{result.step:.2f} s a step, {result.peak:.1f} GB (estimated {result.estimated:.1f})"
+    return f"{result.mfu:.1%}" if result.mfu else "unknown peak of this device", note
 
-    return found
 
-
-# By what it takes on an H100, about, in seconds, most wanted first.
-STAGES: dict[str, tuple[int, Callable[[Bench], Found]]] = {
-    "guided step, bf16": (20, guided_step),
-    "guided step, bf16, compiled": (60, compiled_step),
+# By what it takes on an H100, about, in seconds: estimated, until it has run on one. Most wanted first, and what uses
+# another's networks next to it. Compiling is 29 graphs of some two seconds each for a batch of two, prompt and negative
+# prompt, and as many again for the batch of one of a pass without guidance.
+STAGES: dict[str, tuple[float, Stage]] = {
+    "guided step, bf16": (15, guided_step),
     "peak of a guided step against PEAK": (1, estimate),
+    "guided step, bf16, compiled": (75, compiled_step),
     "prompt to frames, 50 steps, compiled": (60, clip),
-    "four passes to frames, compiled": (5, four_steps),
     "peak of prompt to frames, weights included": (5, clip_peak),
-    "ComfyUI's overhead for a step": (60, overhead),
-    "MFU of F-base": (60, mfu("F-base")),
-    "MFU of F-Spa-LORA": (40, mfu("F-Spa-LORA")),
-    "MFU of F-Spa-DIR": (40, mfu("F-Spa-DIR")),
-    "peak in ComfyUI with --lowvram": (60, low_vram),
+    "four passes to frames, compiled": (65, four_steps),
+    "ComfyUI's overhead for a step": (45, overhead),
+    "MFU of F-base": (55, partial(mfu, "F-base")),
+    "MFU of F-Spa-LORA": (40, partial(mfu, "F-Spa-LORA")),
+    "MFU of F-Spa-DIR": (40, partial(mfu, "F-Spa-DIR")),
+    "peak in ComfyUI with --lowvram": (45, low_vram),
 }
-
-
-def stages(bench: Bench, limit: float) -> Iterator[dict[str, str]]:
-    """What was found, stage by stage. One that fails says so and leaves the others theirs."""
-    start = time.monotonic()
-    for what, (need, stage) in STAGES.items():
-        left = limit - (time.monotonic() - start)
-        if left < need:
-            yield {"what": what, "found": "not measured", "note": f"{left:.0f} s were left of {limit:.0f}"}
-            continue
-        try:
-            found, note = stage(bench)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the next stage is another matter)
-            found, note = "not measured", f"{type(error).__name__}: {str(error)[:200]}"
-        yield {"what": what, "found": found, "note": note}
 
 
 def main() -> None:
@@ -259,14 +264,26 @@ def main() -> None:
         sys.exit("there is no CUDA device here; --tiny --out FOLDER tries the bench on a CPU")
     if args.tiny and not args.out:
         sys.exit("--tiny is no measurement: give it a folder of its own with --out")
+    age = max(0.0, time.time() - psutil.Process().create_time())  # imports take long on some machines
+    left = args.limit - age
+    end = time.monotonic() + left
+    faulthandler.dump_traceback_later(max(0.0, left) + GRACE, exit=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` means the same as Ctrl-C here
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(os.cpu_count()))
     out, device = args.out or ROOT / "docs", torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = machine.facts(device)
-    with tempfile.TemporaryDirectory(prefix="vc2-bench-") as folder:
-        for row in stages(Bench(Path(folder), device, args.tiny), args.limit):
-            print(row, flush=True)
-            keep(out / "performance" / "goals.json", [row], facts, key="what")  # a call that is cut off has these
-    performance_report.write(out)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="vc2-bench-", ignore_cleanup_errors=True) as folder,
+            contextlib.closing(stages(STAGES, Bench(Path(folder), device, args.tiny), end)) as rows,
+        ):
+            for row in rows:
+                keep(out / "performance" / "goals.json", [row], facts, key="what")
+                print(row, flush=True)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; what was measured is in {out / 'performance'}")
+    finally:
+        performance_report.write(out)
 
 
 if __name__ == "__main__":
