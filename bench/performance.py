@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from bench import machine, official, performance_report
 from bench.workloads import DTYPES, WIDTHS, Case, Networks, Row, measure
+from vc2.evaluation.writing import replace_text
 
 ROOT = Path(__file__).parent.parent
 WORKLOADS = ("UNet forward", "guided step", "prompt to frames", "decode", "training step")
@@ -91,7 +92,7 @@ def keep(path: Path, rows: Iterable[dict[str, Any]], facts: dict[str, Any], key:
     rows = [row | {"facts": facts} for row in json.loads(json.dumps(list(rows)))]
     kept = [row for row in kept if row[key] not in [new[key] for new in rows]] + rows
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"rows": kept}, indent=1) + "\n")
+    replace_text(path, json.dumps({"rows": kept}, indent=1) + "\n")
 
 
 def main() -> None:
