@@ -264,8 +264,9 @@ Ours beside the official code, in turns in one process on the same weights and i
 {min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
 VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
 matrices, which is about as fast as this machine gets (convolutions can be faster). *Apart* is the relative RMS of the
-two results; frames are compared as bytes, of which one now and then rounds to its neighbour. The official code runs as
-it does without xformers, which CPUs lack.
+two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the two
+passes' difference, roundings included, 12 times. In bf16 the official code runs under autocast, ours has bf16 weights.
+The official code runs as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
@@ -275,7 +276,7 @@ it does without xformers, which CPUs lack.
 ![ours as a share of the official code's time](performance/cpu.svg)
 """)
         shares = {
-            f"{_case(row['case'])}, {row['case']['width']}x{row['case']['height']}": ratio
+            f"{_case(row['case'])}, {row['case']['network']} width, {row['case']['precision']}": ratio
             for row in cpu
             if (ratio := _ratio(row))
         }
