@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from bench import machine, performance_report
+from bench import machine, performance_report, workloads
 from bench.performance import keep
+from vc2.pipeline import TextToVideo
 
 ROOT = Path(__file__).parent.parent
 # Runs in either checkout, so it uses only what both have. The first clip warms up.
@@ -46,6 +48,16 @@ def sampled(tree: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def products(rounds: int) -> list[float]:
+    """Seconds of as many floating-point operations as the clip takes, as plain products of matrices."""
+    model = TextToVideo(ROOT / "models" / "vc2-tiny.safetensors")
+    model.decode = lambda z: z  # type: ignore[assignment,method-assign,return-value]
+    with FlopCounterMode(display=False, custom_mapping=workloads.ON_A_CPU) as counted:
+        model(["a red circle moving right"], [0])
+    work = workloads.products(counted.get_total_flops(), torch.float32, torch.device("cpu"))
+    return machine.in_turns({"products": work}, torch.device("cpu"), rounds, warm_up=1)["products"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
     parser.add_argument("tree", type=Path, help="the older checkout")
@@ -57,7 +69,8 @@ def main() -> None:
     rounds = [{"older": sampled(args.tree.resolve()), "now": sampled(ROOT)} for _ in range(args.rounds)]
     row = {
         "version": args.version,
-        "seconds": {name: [found[name]["seconds"] for found in rounds] for name in ("older", "now")},
+        "seconds": {name: [found[name]["seconds"] for found in rounds] for name in ("older", "now")}
+        | {"products": products(args.rounds)},
         "difference": abs(rounds[0]["now"]["norm"] / rounds[0]["older"]["norm"] - 1),
     }
     print(row)

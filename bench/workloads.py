@@ -258,7 +258,7 @@ def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, g
     return step
 
 
-def _products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
+def products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
     """As many operations as products of square matrices, which torch computes as fast as anything."""
     side = 8192 if device.type == "cuda" else 1024
     while flops < 16 * side**3:  # fewer than eight of them would round off too much
@@ -295,7 +295,7 @@ def measure(case: Case, networks: Networks, rounds: int) -> Row:
     if not case.compiled:  # a compiled network hides its operations from the count
         with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counted:
             todo["ours"]()
-        todo["products"] = _products(counted.get_total_flops(), DTYPES[case.precision], device)
+        todo["products"] = products(counted.get_total_flops(), DTYPES[case.precision], device)
     row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, peak)
     todo.clear()
     gc.collect()
