@@ -113,9 +113,10 @@ class Step:
         within = change(unet) or nullcontext()
         options = {"window": self.window} if self.window else {}
         with torch.set_grad_enabled(self.training), torch.device("meta"):
-            x = torch.zeros(self.prompts, 4, self.frames, self.height // 8, self.width // 8, dtype=torch.bfloat16)
-            context = torch.zeros(self.prompts, 77, 1024, dtype=torch.bfloat16)
-            t = torch.zeros(self.prompts)
+            # 0.2.0 knew one prompt a clip.
+            clips = 1 if hasattr(importlib.import_module(unet.__module__), "for_each_prompt") else self.prompts
+            x = torch.zeros(clips, 4, self.frames, self.height // 8, self.width // 8, dtype=torch.bfloat16)
+            context, t = torch.zeros(self.prompts, 77, 1024, dtype=torch.bfloat16), torch.zeros(clips)
 
             def work() -> None:
                 out = unet(x, t, context, t, **options)

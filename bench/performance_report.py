@@ -250,6 +250,9 @@ gradients included.
 {longer(found)}
 ComfyUI is told a bound (`PEAK`), with a quarter more; 0.2.0 told it a guess of 1.6 times as much.
 
+Prompt and negative prompt share what no text has touched: the first layers up to the first attention to the text, where
+nothing that is plugged into ComfyUI could tell them apart and both have one frame rate.
+
 What rose: without gradients the feed-forward goes a slice of the batch after the other, and FreeNoise's attention in
 halves, each with norms, products and sums of its own; that is where the peak went, and a slice is meant to keep a
 GPU busy (not measured). What did not fall: residual sums. Each adds what a layer of the host computed, behind whatever

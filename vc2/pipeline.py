@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from .files import checkpoint
@@ -240,12 +240,7 @@ class Guided:
             return self._eps(x, t, self.cond, self.fps)
         if self.one_batch:
             try:
-                both = self._eps(
-                    repeat(x, "b ... -> (2 b) ..."),
-                    repeat(t, "b ... -> (2 b) ..."),
-                    torch.cat([self.cond, self.uncond]),
-                    repeat(self.fps, "b -> (2 b)"),
-                )
+                both = self._eps(x, t, torch.cat([self.cond, self.uncond]), self.fps)
             except torch.cuda.OutOfMemoryError:
                 log.warning("not enough memory for guidance in one batch; running two passes a step")
                 self.one_batch = False

@@ -26,6 +26,11 @@ class HostHooks(Hooks):
         self.options |= {"transformer_index": 0, "original_shape": list(inputs["x"].shape)}
 
     @property
+    def change_nothing(self) -> bool:
+        """Whether nothing is plugged in anywhere."""
+        return not (self.control or any(self.patches.values()) or any(self.replacements.values()))
+
+    @property
     def patches_text(self) -> bool:
         """Whether anything is plugged into the attention to the text."""
         return bool(

@@ -87,6 +87,8 @@ class HostUNet(VideoUNet):
             context = context[::frames]
         else:
             context = rearrange(context, "(b t) s d -> b t s d", t=frames)
+        if hooks.change_nothing and (chunks := len(options.get("cond_or_uncond", ()))) > 1:
+            x, timesteps, fps = _once(chunks, x, timesteps, fps)
         self._options = options
         try:
             out = super().forward(
@@ -102,6 +104,19 @@ class HostUNet(VideoUNet):
         finally:
             self._options = {}  # every clone of the model shares this network, and a run's options hold its tensors
         return rearrange(out, "b c t h w -> (b t) c h w")
+
+
+def _once(chunks: int, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The first chunk of each, where all are the same: one clip and several prompts, of which the UNet then computes
+    once what no text has touched. So the host has it, unless prompts have areas or frame rates of their own.
+    """
+    tensors = [t for t in inputs if t is not None]
+    # Whether numbers are equal cannot be asked while the network is compiled.
+    if torch.compiler.is_compiling() or any(len(t) % chunks for t in tensors):
+        return inputs
+    if not all(torch.equal(part, t.chunk(chunks)[0]) for t in tensors for part in t.chunk(chunks)[1:]):
+        return inputs
+    return tuple(None if t is None else t.chunk(chunks)[0] for t in inputs)
 
 
 class HostModel(comfy.model_base.BaseModel):

@@ -65,6 +65,13 @@ def observe(path: Path) -> dict:
     def cond(**values):
         return [[torch.zeros(1, 77, 64), values]]
 
+    class Control(comfy.controlnet.ControlBase):
+        seen = []
+
+        def get_control(self, x, *rest):
+            self.seen.append(len(x))
+            return {"middle": [None]}
+
     def run(name, model, frames=12, clips=1, fifo=False, **values):
         latent = {"samples": torch.zeros(clips * frames, 4, 4, 4)}
         values |= {"frames_per_clip": frames}
@@ -72,6 +79,16 @@ def observe(path: Path) -> dict:
         sampler = VC2FIFOSampler if fifo else VC2Sampler
         sampler.execute(model, cond(**values), cond(**values), latent, seed=0, guidance=2.0, eta=0.0, **how)
         observed[name] = reserved.pop()
+
+    def frames_before_text(model, fps=(8.0, 8.0), **values):
+        """Of how many the UNet computes what comes before the text, in a step with prompt and negative prompt."""
+        seen, layer = [], model.model.diffusion_model.init_attn
+        watch = layer.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        conds = [host_model.with_video_conditions(cond(**values), one, 4) for one in fps]
+        latent = {"samples": torch.zeros(4, 4, 4, 4)}
+        VC2Sampler.execute(model, *conds, latent, seed=0, guidance=2.0, eta=0.0, steps=1, denoise=1.0)
+        watch.remove()
+        return seen
 
     def windows(mode):
         return VC2ContextWindows.execute(model, mode, 4, 2).result[0]
@@ -92,14 +109,17 @@ def observe(path: Path) -> dict:
     run("stock windows of two clips", patched, clips=2)
     run("FIFO", model, fifo=True)
     run("FIFO of less than a window", model, frames=3, fifo=True)
+    patched = model.clone()
+    patched.set_model_attn1_patch(lambda q, k, v, _: (q, k, v))
+    hint = Control().set_cond_hint(torch.zeros(4, 3, 32, 32))
+    observed["frames before text"] = {
+        "plain": frames_before_text(model),
+        "patched": frames_before_text(patched),
+        "frame rates": frames_before_text(model, (8.0, 24.0)),
+        "controlled": frames_before_text(model, control=hint),
+    }
     observed["left on the network"] = list(model.model.diffusion_model._options)
     observed["left on the model"] = "context_handler" in model.model_options
-
-    class Control(comfy.controlnet.ControlBase):
-        seen = []
-
-        def get_control(self, x, *rest):
-            self.seen.append(len(x))
 
     one, other = Control().set_cond_hint(torch.zeros(12, 3, 32, 32)), Control().set_cond_hint(torch.zeros(1, 3, 32, 32))
     run("controlled", windows("overlap"), control=one.set_previous_controlnet(other))

@@ -16,7 +16,7 @@ def test_peak_of_a_guided_step(step, most):
     """Of 16 frames, prompt and negative prompt in one batch."""
     peak = step.count().peak
     assert peak <= most
-    assert 0.9 < peak / (PEAK * step.latent) <= 1
+    assert 0.85 < peak / (PEAK * step.latent) <= 1
 
 
 def test_freenoise_takes_no_more_than_all_frames_at_once_do():

@@ -127,10 +127,10 @@ def test_one_pass_or_two(checkpoint):
     x, t, fps = torch.randn(2, 4, 2, 4, 4), torch.tensor([500, 20]), torch.tensor([28.0, 8.0])
 
     class Small(torch.nn.Module):
-        def forward(self, x, *rest):
-            if len(x) > 2:
+        def forward(self, x, t, context, fps):
+            if len(context) > 2:
                 raise torch.cuda.OutOfMemoryError("out of memory")
-            return model.unet(x, *rest)
+            return model.unet(x, t, context, fps)
 
     with torch.no_grad():
         whole = Guided(model.unet, cond, uncond, fps, 12.0)(x, t)

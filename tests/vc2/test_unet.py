@@ -87,6 +87,24 @@ def test_conditions_for_each_frame(unet):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("each_frame", [False, True])
+def test_several_prompts_for_each_clip(unet, each_frame):
+    """As every clip with every prompt by itself; what comes before the text is computed once."""
+    x, steps, _, fps = inputs(2, 3, 5, 6)
+    context = noise("prompts", (6, 3, 7, 64) if each_frame else (6, 7, 64))
+    if each_frame:
+        steps = steps[:, None] + torch.arange(3)
+    seen = []
+    watch = unet.input_blocks[1][0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    found = unet(x, steps, context, fps)
+    watch.remove()
+    expected = unet(x.repeat(3, 1, 1, 1, 1), steps.repeat(3, *(1,) * (steps.ndim - 1)), context, fps.repeat(3))
+    assert relative_rms(found, expected) < 1e-5
+    assert relative_rms(found[:2], found[2:4]) > 1e-3
+    assert seen == [2 * 3]
+
+
+@torch.no_grad()
 def test_time_has_a_direction_and_fps_matters():
     """A clip played backwards is another clip to VideoCrafter2; another fps gives another answer."""
     x, steps, context, fps = inputs(1, 6, 4, 4)
@@ -201,6 +219,8 @@ def test_wrong_inputs_are_named():
         CACHED(x[0], steps, context, fps)
     with pytest.raises(ValueError, match="32 wide but this model takes 64"):
         CACHED(x, steps, context[..., :32], fps)
+    with pytest.raises(ValueError, match="one context for each of the 2 clips, or several for each, found 3"):
+        CACHED(*inputs(2, 2, 4, 4)[:2], noise("three", (3, 77, 64)))
     with pytest.raises(ValueError, match="GroupNorm"):
         UNetConfig(model_channels=48)
     with pytest.raises(ValueError, match=r"UNetConfig\.channel_mult must name at least one level"):

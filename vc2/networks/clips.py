@@ -52,9 +52,17 @@ class Clips:
         return out.div_(total)
 
 
+def for_each_prompt(x: Tensor, rows: int) -> Tensor:
+    """x, which is the same for all prompts of a clip, as often as makes `rows` of its batch."""
+    return x if len(x) == rows else x.repeat(rows // len(x), *(1,) * (x.ndim - 1))
+
+
 @dataclass(frozen=True)
 class Pass:
     """`embedding` of timestep and fps `[B, E]`, or one a frame `[B*T, E]`; text `context` `[B, S, D]` or `[B*T, S, D]`.
+
+    There may be several prompts for each clip, one after the other along the context's batch. Activations have `frames`
+    rows from where they first meet the text; what comes before is the same for all prompts and computed once.
 
     `skip_size`: height and width of the skip that comes next, which an Upsample must reach.
     """
@@ -63,4 +71,10 @@ class Pass:
     context: Tensor
     clips: Clips
     hooks: Hooks
+    frames: int
     skip_size: torch.Size | None = None
+
+    @property
+    def embedding_a_clip(self) -> bool:
+        """Whether all frames of a clip have one timestep."""
+        return len(self.embedding) == self.clips.count

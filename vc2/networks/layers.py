@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention
-from .clips import Pass
+from .clips import Pass, for_each_prompt
 from .convolutions import of_size_one, over_time
 from .slices import rows_of_a_slice
 
@@ -246,8 +246,9 @@ class ResBlock(nn.Module):
         """x `[B*T, C, H, W]` -> `[B*T, C', H, W]`."""
         h = self.in_layers(x)
         shift = self.emb_layers(pass_.embedding)
-        if len(shift) != len(h):  # one timestep a clip
+        if pass_.embedding_a_clip:
             shift = shift.repeat_interleave(pass_.clips.frames, 0)
+        shift = for_each_prompt(shift, len(h))
         h = self.skip_connection(x) + self.out_layers(h + shift[..., None, None])
         return h if self.temopral_conv is None else self.temopral_conv(h, pass_)
 

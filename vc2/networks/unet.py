@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import attention
-from .clips import Clips, Pass
+from .clips import Clips, Pass, for_each_prompt
 from .config import UNetConfig, as_config
 from .hooks import NO_HOOKS, Hooks
 from .layers import (
@@ -62,6 +62,8 @@ class Block(nn.Sequential):
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
         again = self.recomputable if self.use_checkpoint and torch.is_grad_enabled() else []
         for layer in self:
+            if isinstance(layer, SpatialTransformer):
+                x = for_each_prompt(x, pass_.frames)
             x = checkpoint(layer, x, pass_, use_reentrant=False) if layer in again else layer(x, pass_)
         return x
 
@@ -194,13 +196,16 @@ class VideoUNet(nn.Module):
         x `[B, 4, T, H, W]`, timesteps `[B]` or one a frame `[B, T]`, context `[B, S, D]` or one a frame `[B, T, S, D]`,
         fps `[B]` (the condition, not the playback rate; 16 where it is None, as in the official UNet).
 
+        With P prompts for each clip (context `[P*B, ...]`: of all clips the first, then of all the second, ...) epsilon
+        is `[P*B, 4, T, H, W]` in that order; what no text has touched is computed once for all of them.
+
         `temporal` says which temporal layers take part: "full", all; "identity", the attention alone, and "bypass",
         none (both for single images); "no attention", the convolutions alone (temporal guidance).
         `window`: (length, stride) of FreeNoise's windows of temporal attention, for clips longer than `length`.
         `guidance` (one, or one a clip), `motion_guidance`: the scales that a T2V-Turbo model was distilled with, as
         conditions; motion guidance 0 is not the same as None.
 
-        Raises ValueError for an `x` of another rank, an unknown `temporal` and a context of another width.
+        Raises ValueError for an `x` of another rank, an unknown `temporal` and a context of another width or number.
         """
         if x.ndim != 5:
             raise ValueError(f"x must be [B, C, T, H, W], found shape {tuple(x.shape)}")
@@ -213,10 +218,15 @@ class VideoUNet(nn.Module):
             )
         b, _, t = x.shape[:3]
         hooks = hooks or NO_HOOKS
+        if len(context) % b:
+            raise ValueError(
+                f"there must be one context for each of the {b} clips, or several for each, found {len(context)}"
+            )
+        prompts = len(context) // b
         if context.ndim == 4:
             context = rearrange(context, "b t s d -> (b t) s d")
         embedding = hooks.embedding(self._embed(timesteps, fps, self._distilled(guidance, motion_guidance, x), x))
-        pass_ = Pass(embedding, context.to(x.dtype), Clips(b, t, *TEMPORAL[temporal], window), hooks)
+        pass_ = Pass(embedding, context.to(x.dtype), Clips(b, t, *TEMPORAL[temporal], window), hooks, prompts * b * t)
 
         h = rearrange(x, "b c t h w -> (b t) c h w")
         skips = []
@@ -229,7 +239,7 @@ class VideoUNet(nn.Module):
         h = hooks.middle(self.middle_block(h, pass_))
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
-            h, encoded = hooks.output(index, h, skips.pop())
+            h, encoded = hooks.output(index, h, for_each_prompt(skips.pop(), len(h)))
             if encoded is not None:
                 h = torch.cat([h, encoded], 1)
             del encoded  # as h did, it lives on in what the block is given
