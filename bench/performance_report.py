@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from pathlib import Path
-from typing import Any
 
-from bench import machine, plots
+from bench import few_steps_report, machine, plots
+from bench.tables import Json, machines, rows_of, seconds, table
 
-Json = dict[str, Any]
 FORWARD_GOAL, CLIP_GOAL = 0.75, 1.5  # on a CPU: of the official code's time, and times as fast as 0.2.0
 # What `make bench-gpu` measures. At 16 frames of 512x320 where no size is said.
 GOALS = {
@@ -18,30 +15,13 @@ GOALS = {
     "prompt to frames, 50 steps, compiled": "4 s on an H100",
     "four passes to frames, compiled": "0.6 s on an H100",
     "peak of prompt to frames, weights included": "8 GB",
-    "peak of a guided step against PEAK": "0.9 to 1.0",
+    "peak of a guided step against PEAK": "at most 1.0",
     "ComfyUI's overhead for a step": "3 %",
     "peak in ComfyUI with --lowvram": "4 GB",
     "MFU of F-base": "45 %",
     "MFU of F-Spa-DIR": "45 %",
     "MFU of F-Spa-LORA": "45 %",
 }
-
-
-def _rows(folder: Path, name: str) -> list[Json]:
-    path = folder / "performance" / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
-
-
-def _table(head: str, rows: list[list[str]]) -> str:
-    cells = [part.strip() for part in head.split("|")]
-    lines = [cells, ["---"] * len(cells), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "not measured"
-    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def _case(case: Json) -> str:
@@ -64,15 +44,15 @@ def compared(rows: list[Json]) -> str:
                 case["network"],
                 f"{case['frames']} of {case['width']}x{case['height']}",
                 case["precision"],
-                _seconds(min(official)) if official else "not measured",
-                _seconds(min(row["seconds"]["ours"])),
+                seconds(min(official)) if official else "not measured",
+                seconds(min(row["seconds"]["ours"])),
                 f"{ratio:.2f}x" if ratio else "",
                 f"{machine.ratio(row['seconds'], 'products', 'ours'):.2f}x" if "products" in row["seconds"] else "",
                 f"{row['difference']:.1e}" if row["difference"] is not None else "",
                 f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else "",
             ]
         )
-    return _table(
+    return table(
         "what | width | frames | precision | official | ours | | products | apart | peak beyond weights", lines
     )
 
@@ -92,15 +72,6 @@ def best_possible(rows: list[Json]) -> str:
     return ""
 
 
-def _machines(rows: list[Json]) -> str:
-    seen = {json.dumps(row["facts"], sort_keys=True): row["facts"] for row in rows}
-    out = []
-    for facts in seen.values():
-        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        out.append(f"{facts['machine']} ({facts['system']}); {versions}; commit {facts['commit']}")
-    return "\n".join(f"- {line}" for line in out)
-
-
 def counted(rows: list[Json]) -> str:
     names = sorted({row["version"] for row in rows})  # digits before "now"
     by = {(row["version"], row["what"]): row for row in rows}
@@ -112,7 +83,7 @@ def counted(rows: list[Json]) -> str:
             counts = [sum(by[name, what]["operations"].get(op, 0) for op in KINDS[kind]) for name in names]
             lines.append([what, kind, *(str(count) for count in counts)])
         lines.append([what, "operations", *(str(sum(by[name, what]["operations"].values())) for name in names)])
-    return _table(f"a step | | {' | '.join(names)}", lines)
+    return table(f"a step | | {' | '.join(names)}", lines)
 
 
 def longer(rows: list[Json]) -> str:
@@ -140,7 +111,7 @@ KINDS = {
 
 def goals(rows: list[Json]) -> str:
     lines = [[row["what"], row["goal"], row.get("found", "not measured"), row.get("note", "")] for row in rows]
-    return _table("what | goal | found | ", lines)
+    return table("what | goal | found | ", lines)
 
 
 def changes(rows: list[Json]) -> str:
@@ -158,78 +129,11 @@ def changes(rows: list[Json]) -> str:
                 row["note"],
             ]
         )
-    return _table("the UNet with this instead | time | rounds | apart | peak (MiB) | operations | ", lines)
-
-
-def few_steps(rows: list[Json]) -> str:
-    lines = [
-        [
-            row["what"],
-            f"{row['cost']:.1f}",
-            "" if row["error"] is None else f"{row['error']:.3f}",
-            f"{row['picture']:.1f}",
-            f"{row['right']:.0%}",
-            f"{row['count']} clips",
-        ]
-        for row in rows
-    ]
-    return _table("how | passes | error | picture | right by the judge | ", lines)
-
-
-def few_steps_plot(rows: list[Json]) -> str:
-    def lines(column: str, scale: float = 1.0) -> dict[str, plots.Line]:
-        found: dict[str, list[tuple[float, float, str]]] = {}
-        for row in rows:
-            name = f"{row['kind']}, {'threshold' if 'threshold' in row['what'] else 'steps'}"
-            if row[column] or column == "right":  # all steps have no error, and a logarithm no place for it
-                found.setdefault(name, []).append((row["cost"], scale * row[column], row["label"]))
-        return dict(found)
-
-    return plots.panels(
-        "What fewer passes cost the miniature's clips",
-        "passes of the network for a clip",
-        [
-            plots.Panel("Pictures' error, levels of 255: less is better", lines("picture"), log=True),
-            plots.Panel("Right by the judge, % of clips: more is better", lines("right", 100)),
-            plots.Panel("Latents' error, share of all steps' latents: less is better", lines("error"), log=True),
-        ],
-    )
-
-
-def few_steps_choice(rows: list[Json]) -> str:
-    """What to choose among clips of one length; nothing where all steps were not measured."""
-    every = next((row for row in rows if row["error"] == 0), None)
-    if every is None:
-        return ""
-    as_right = [row for row in rows if row["right"] >= every["right"]]
-
-    def cheapest(further: float) -> list[Json]:
-        """The row with the fewest passes of each kind that has one; the fewest of all first."""
-        near = [row for row in as_right if row["picture"] <= (1 + further) * every["picture"]]
-        kinds = {row["kind"]: row for row in sorted(near, key=lambda row: -row["cost"])}
-        return sorted(kinds.values(), key=lambda row: row["cost"])
-
-    def listed(some: list[Json], column: str = "cost", form: str = ".1f") -> str:
-        return "; ".join(f"{row['what'].removesuffix(', 25 steps')} ({row[column]:{form}})" for row in some) or "none"
-
-    draft = cheapest(0.25)
-    plain = next(row for row in draft if row["kind"] != "T2V-Turbo")
-    chosen = [draft[0]] if plain is draft[0] else [draft[0], plain]
-    return textwrap.fill(
-        "For a draft choose "
-        + " or, without its LoRA, ".join(f"**{row['what']}** ({row['cost']:.1f} passes)" for row in chosen)
-        + ": the fewest passes with which the judge sees no fewer clips right than with all steps and pictures are at"
-        " most a quarter further off. The other ways take for that:"
-        f" {listed([row for row in draft if row not in chosen])}. For pictures at most a tenth further off:"
-        f" {listed(cheapest(0.1))}. The judge sees fewer right, one clip being {1 / every['count']:.0%}, with:"
-        f" {listed([row for row in rows if row not in as_right], 'right', '.0%')}.",
-        width=120,
-        break_on_hyphens=False,
-    )
+    return table("the UNet with this instead | time | rounds | apart | peak (MiB) | operations | ", lines)
 
 
 def write(out: Path) -> None:
-    cpu, gpu = _rows(out, "cpu"), _rows(out, "gpu")
+    cpu, gpu = rows_of(out, "cpu"), rows_of(out, "gpu")
     parts = [
         """# How fast, and how much memory
 
@@ -237,7 +141,7 @@ Written by `make bench` from docs/performance/*.json, which it and the commands 
 measure; what was not measured says so.
 """,
     ]
-    if found := _rows(out, "counted"):
+    if found := rows_of(out, "counted"):
         parts.append(f"""## Counted
 
 By `python -m bench.counted`, operation by operation on torch's meta device: in bf16, attention in one fused kernel, 16
@@ -274,7 +178,7 @@ The official code runs as it does without xformers, which CPUs lack.
 {compared(cpu)}
 
 {best_possible(cpu)}
-{_machines(cpu)}
+{machines(cpu)}
 
 ![ours as a share of the official code's time](performance/cpu.svg)
 """)
@@ -286,26 +190,27 @@ The official code runs as it does without xformers, which CPUs lack.
         if shares:
             title = "On a CPU: ours as a share of the official code's time"
             (out / "performance" / "cpu.svg").write_text(plots.bars(title, shares, "official"))
-    for row in _rows(out, "against"):
+    for row in rows_of(out, "against"):
         times, faster = row["seconds"], machine.ratio(row["seconds"], "older", "now")
         missed = ""
         if faster < CLIP_GOAL:
             share = min(times["products"]) / min(times["now"])
             missed = f""" The goal, {CLIP_GOAL:g} times as fast, is **not
-reached**. Plain products of as many operations take {share:.2f}x of our time; the rest are many small steps."""
+reached**. Plain products of as many operations take {share:.2f}x of our time; the rest are attention's kernels, norms,
+activations, sums and copies."""
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
-with {row["version"]} (`python -m bench.against`): {_seconds(min(times["older"]))} there, {_seconds(min(times["now"]))}
+with {row["version"]} (`python -m bench.against`): {seconds(min(times["older"]))} there, {seconds(min(times["now"]))}
 here, {faster:.2f} times as fast (the median of {len(times["now"])} rounds).{missed}
 """)
     parts.append("## On a GPU\n")
     if gpu:
-        parts.append(f"By `make bench` on a GPU.\n\n{compared(gpu)}\n\n{_machines(gpu)}\n")
-    measured = {row["what"]: row for row in _rows(out, "goals")}
+        parts.append(f"By `make bench` on a GPU.\n\n{compared(gpu)}\n\n{machines(gpu)}\n")
+    measured = {row["what"]: row for row in rows_of(out, "goals")}
     rows = [{"what": what, "goal": goal} | measured.get(what, {}) for what, goal in GOALS.items()]
-    where = "\n" + _machines(list(measured.values())) + "\n" if measured else ""
+    where = "\n" + machines(list(measured.values())) + "\n" if measured else ""
     parts.append(f"`make bench-gpu` measures these in one call of under eight minutes.\n\n{goals(rows)}\n{where}")
-    if found := _rows(out, "changes"):
-        now = next(row for row in _rows(out, "counted") if row["version"] == "now")
+    if found := rows_of(out, "changes"):
+        now = next(row for row in rows_of(out, "counted") if row["version"] == "now")
         parts.append(f"""## What each change gave
 
 By `python -m bench.changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
@@ -319,34 +224,8 @@ Not in this table: prompt and negative prompt go through the text encoder in one
 and small frames are decoded many at a time (*decode* above), in the checkpoint's precision. Both are meant for GPUs,
 where they were not measured.
 
-{_machines(found)}
+{machines(found)}
 """)
-    if found := _rows(out, "few_steps"):
-        found.sort(key=lambda row: (row["frames"], row["kind"], -row["cost"]))
-        short = [row for row in found if row["frames"] == 8]
-        parts.append(f"""## Fewer passes
-
-By `python -m bench.few_steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache and
-LazyCache of ComfyUI, and fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt
-count as one). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these.
-*Picture*: how far frames are from the nearest that could be drawn with the prompt's colour and shape, RMS in levels of
-0..255. *Right*: the share of clips of which the rule-based judge sees colour, shape and direction as the prompt has
-them.
-
-T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
-negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
-
-{few_steps_choice(short)}
-
-Both caches look at every eighth row and column of the latents, at one place of the miniature's 8x8: at full size, where
-none of this was measured, other thresholds and steps may do.
-
-![pictures' error, clips that are right and latents' error, against passes](performance/few_steps.svg)
-
-{few_steps(found)}
-
-{_machines(found)}
-""")
-        if short:
-            (out / "performance" / "few_steps.svg").write_text(few_steps_plot(short))
+    if found := rows_of(out, "few_steps"):
+        parts.append(few_steps_report.section(found, out / "performance"))
     (out / "performance.md").write_text("\n".join(parts))

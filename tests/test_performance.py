@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import cards, few_steps, machine, performance, performance_report, plots
+from bench import cards, few_steps, few_steps_report, machine, performance, performance_report, plots
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,15 +65,15 @@ def test_of_few_steps_the_cheapest_that_is_good_enough_is_named():
         row("EasyCache, threshold 0.2, 25 steps", 9.0, 12.6, 1.0),
         row("LazyCache, threshold 0.2, 25 steps", 8.0, 11.1, 1.0),
     ]
-    said = " ".join(performance_report.few_steps_choice(rows).split())
+    said = " ".join(few_steps_report.choice(rows).split())
     assert said.startswith("For a draft choose **DDIM, 5 steps** (5.0 passes): ")
     assert "The other ways take for that: LazyCache, threshold 0.2 (8.0). " in said
     assert "at most a tenth further off: DDIM, 10 steps (10.0). " in said
     assert said.endswith("one clip being 5%, with: DDIM, 4 steps (85%).")
     turbo = row("T2V-Turbo, 4 steps", 2.0, 12.0, 0.9, error=None)
-    said = performance_report.few_steps_choice([*rows, turbo]).replace("\n", " ")
+    said = few_steps_report.choice([*rows, turbo]).replace("\n", " ")
     assert "choose **T2V-Turbo, 4 steps** (2.0 passes) or, without its LoRA, **DDIM, 5 steps** (5.0 passes)" in said
-    assert performance_report.few_steps_choice([turbo]) == ""
+    assert few_steps_report.choice([turbo]) == ""
 
 
 @pytest.mark.parametrize("kinds", [["LazyCache"], ["T2V-Turbo"], ["DDIM", "EasyCache"]])
