@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -35,7 +36,7 @@ import torch
 from bench import machine, performance_report, training_gpu
 from bench.full_size import write_checkpoint
 from bench.performance import keep
-from bench.stages import Found, Stage, stages
+from bench.stages import NOT_MEASURED, Found, Stage, stages
 from bench.workloads import Case, Networks, Row, measure
 from scripts.client import Client
 from scripts.comfyui import Server
@@ -254,6 +255,14 @@ STAGES: dict[str, tuple[float, Stage]] = {
 }
 
 
+def remember(path: Path, row: dict[str, str], facts: dict[str, Any]) -> None:
+    """Keep a stage's row; one that found nothing does not take the place of what an earlier call measured."""
+    known = json.loads(path.read_text())["rows"] if path.is_file() else []
+    measured = {old["what"] for old in known if old["found"] != NOT_MEASURED}
+    if row["found"] != NOT_MEASURED or row["what"] not in measured:
+        keep(path, [row], facts, key="what")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the bench itself; needs --out")
@@ -278,7 +287,7 @@ def main() -> None:
             contextlib.closing(stages(STAGES, Bench(Path(folder), device, args.tiny), end)) as rows,
         ):
             for row in rows:
-                keep(out / "performance" / "goals.json", [row], facts, key="what")
+                remember(out / "performance" / "goals.json", row, facts)
                 print(row, flush=True)
     except KeyboardInterrupt:
         sys.exit(f"stopped; what was measured is in {out / 'performance'}")

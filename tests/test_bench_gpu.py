@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu, performance_report
+from bench.stages import NOT_MEASURED
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,22 @@ def test_all_of_it_fits_into_eight_minutes():
 
 def test_each_goal_has_a_stage():
     assert set(gpu.STAGES) == set(performance_report.GOALS)
+
+
+def test_what_is_not_measured_does_not_replace_what_was(tmp_path):
+    path = tmp_path / "goals.json"
+
+    def kept_after(found: str) -> str:
+        gpu.remember(path, {"what": "another", "found": "1.0", "note": ""}, {})
+        gpu.remember(path, {"what": "guided step", "found": found, "note": ""}, {})
+        return {row["what"]: row["found"] for row in json.loads(path.read_text())["rows"]}["guided step"]
+
+    assert [kept_after(found) for found in (NOT_MEASURED, "70 ms", NOT_MEASURED, "64 ms")] == [
+        NOT_MEASURED,
+        "70 ms",
+        "70 ms",
+        "64 ms",
+    ]
 
 
 def begin(out: Path, *options: str) -> subprocess.Popen[str]:

@@ -28,7 +28,8 @@ class HostHooks(Hooks):
     @property
     def change_nothing(self) -> bool:
         """Whether nothing is plugged in anywhere."""
-        return not (self.control or any(self.patches.values()) or any(self.replacements.values()))
+        plugged = (*self.patches.values(), *self.replacements.values(), self.options.get("optimized_attention_override"))
+        return not (self.control or any(plugged))
 
     @property
     def patches_text(self) -> bool:

@@ -82,7 +82,8 @@ def observe(path: Path) -> dict:
 
     def frames_before_text(model, fps=(8.0, 8.0), **values):
         """Of how many the UNet computes what comes before the text, in a step with prompt and negative prompt."""
-        seen, layer = [], model.model.diffusion_model.init_attn
+        unet, seen = model.model.diffusion_model, []
+        layer = next(m for m in unet.modules() if isinstance(m, SpatialTransformer)).transformer_blocks[0].attn1
         watch = layer.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
         conds = [host_model.with_video_conditions(cond(**values), one, 4) for one in fps]
         latent = {"samples": torch.zeros(4, 4, 4, 4)}
@@ -111,10 +112,13 @@ def observe(path: Path) -> dict:
     run("FIFO of less than a window", model, frames=3, fifo=True)
     patched = model.clone()
     patched.set_model_attn1_patch(lambda q, k, v, _: (q, k, v))
+    overridden = model.clone()
+    overridden.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **kw: f(*a, **kw)
     hint = Control().set_cond_hint(torch.zeros(4, 3, 32, 32))
     observed["frames before text"] = {
         "plain": frames_before_text(model),
         "patched": frames_before_text(patched),
+        "overridden": frames_before_text(overridden),
         "frame rates": frames_before_text(model, (8.0, 24.0)),
         "controlled": frames_before_text(model, control=hint),
     }

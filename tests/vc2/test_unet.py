@@ -94,14 +94,18 @@ def test_several_prompts_for_each_clip(unet, each_frame):
     context = noise("prompts", (6, 3, 7, 64) if each_frame else (6, 7, 64))
     if each_frame:
         steps = steps[:, None] + torch.arange(3)
-    seen = []
-    watch = unet.input_blocks[1][0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    seen, block = [], unet.input_blocks[1][1].transformer_blocks[0]
+    watched = [
+        layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[:-1].numel()))
+        for layer in (block.attn1, block.attn2)
+    ]
     found = unet(x, steps, context, fps)
-    watch.remove()
+    for watch in watched:
+        watch.remove()
     expected = unet(x.repeat(3, 1, 1, 1, 1), steps.repeat(3, *(1,) * (steps.ndim - 1)), context, fps.repeat(3))
     assert relative_rms(found, expected) < 1e-5
     assert relative_rms(found[:2], found[2:4]) > 1e-3
-    assert seen == [2 * 3]
+    assert seen == [2 * 3 * 5 * 6, 3 * 2 * 3 * 5 * 6], "tokens"
 
 
 @torch.no_grad()

@@ -96,10 +96,12 @@ class SpatialBlock(TransformerBlock):
     """The pixels of a frame attend to one another, then to the text."""
 
     def forward(self, x: Tensor, pass_: Pass, depth: int) -> Tensor:
-        """x `[B*T, H*W, dim]` -> the same shape. Hooks are told `depth`, the block's number in its transformer."""
+        """x `[B*T, H*W, dim]` -> the same shape, and once for each prompt. Hooks are told `depth`, the block's number
+        in its transformer.
+        """
         hooks, context = pass_.hooks, pass_.context
         x = x + hooks.attention("attn1", depth, self.attn1, self.norm1(x))
-        x = hooks.between(x)
+        x = for_each_prompt(hooks.between(x), pass_.frames)
         # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys
         # are computed once.
         query = self.norm2(x).reshape(len(context), -1, x.shape[-1])
@@ -150,13 +152,14 @@ class SpatialTransformer(Transformer):
         super().__init__(channels, inner, use_linear, operations.Conv2d, blocks, **kw)
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
-        """x `[B*T, C, H, W]` -> the same shape."""
+        """x `[B*T, C, H, W]` -> the same shape, and once for each prompt."""
         h, w = x.shape[-2:]
         tokens = _project(self.proj_in, rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for depth, block in enumerate(self.transformer_blocks):
             tokens = block(tokens, pass_, depth)
         pass_.hooks.leave_transformer()
-        return x + rearrange(_project(self.proj_out, tokens), "n (h w) c -> n c h w", h=h, w=w)
+        out = rearrange(_project(self.proj_out, tokens), "n (h w) c -> n c h w", h=h, w=w)
+        return for_each_prompt(x, len(out)) + out
 
 
 class TemporalTransformer(Transformer):

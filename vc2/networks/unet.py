@@ -62,8 +62,6 @@ class Block(nn.Sequential):
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
         again = self.recomputable if self.use_checkpoint and torch.is_grad_enabled() else []
         for layer in self:
-            if isinstance(layer, SpatialTransformer):
-                x = for_each_prompt(x, pass_.frames)
             x = checkpoint(layer, x, pass_, use_reentrant=False) if layer in again else layer(x, pass_)
         return x
 

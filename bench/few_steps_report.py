@@ -1,0 +1,107 @@
+"""The page's part on fewer passes, from the rows of `bench.few_steps`."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from bench import plots
+from bench.tables import Json, machines, table
+
+
+def rows_table(rows: list[Json]) -> str:
+    lines = [
+        [
+            row["what"],
+            f"{row['cost']:.1f}",
+            "" if row["error"] is None else f"{row['error']:.3f}",
+            f"{row['picture']:.1f}",
+            f"{row['right']:.0%}",
+            f"{row['count']} clips",
+        ]
+        for row in rows
+    ]
+    return table("how | passes | error | picture | right by the judge | ", lines)
+
+
+def plot(rows: list[Json]) -> str:
+    def lines(column: str, scale: float = 1.0) -> dict[str, plots.Line]:
+        found: dict[str, list[tuple[float, float, str]]] = {}
+        for row in rows:
+            name = f"{row['kind']}, {'threshold' if 'threshold' in row['what'] else 'steps'}"
+            if row[column] or column == "right":  # all steps have no error, and a logarithm no place for it
+                found.setdefault(name, []).append((row["cost"], scale * row[column], row["label"]))
+        return dict(found)
+
+    return plots.panels(
+        "What fewer passes cost the miniature's clips",
+        "passes of the network for a clip",
+        [
+            plots.Panel("Pictures' error, levels of 255: less is better", lines("picture"), log=True),
+            plots.Panel("Right by the judge, % of clips: more is better", lines("right", 100)),
+            plots.Panel("Latents' error, share of all steps' latents: less is better", lines("error"), log=True),
+        ],
+    )
+
+
+def choice(rows: list[Json]) -> str:
+    """What to choose among clips of one length; nothing where all steps were not measured."""
+    every = next((row for row in rows if row["error"] == 0), None)
+    if every is None:
+        return ""
+    as_right = [row for row in rows if row["right"] >= every["right"]]
+
+    def cheapest(further: float) -> list[Json]:
+        """The row with the fewest passes of each kind that has one; the fewest of all first."""
+        near = [row for row in as_right if row["picture"] <= (1 + further) * every["picture"]]
+        kinds = {row["kind"]: row for row in sorted(near, key=lambda row: -row["cost"])}
+        return sorted(kinds.values(), key=lambda row: row["cost"])
+
+    def listed(some: list[Json], column: str = "cost", form: str = ".1f") -> str:
+        return "; ".join(f"{row['what'].removesuffix(', 25 steps')} ({row[column]:{form}})" for row in some) or "none"
+
+    draft = cheapest(0.25)
+    plain = next(row for row in draft if row["kind"] != "T2V-Turbo")
+    chosen = [draft[0]] if plain is draft[0] else [draft[0], plain]
+    return textwrap.fill(
+        "For a draft choose "
+        + " or, without its LoRA, ".join(f"**{row['what']}** ({row['cost']:.1f} passes)" for row in chosen)
+        + ": the fewest passes with which the judge sees no fewer clips right than with all steps and pictures are at"
+        " most a quarter further off. The other ways take for that:"
+        f" {listed([row for row in draft if row not in chosen])}. For pictures at most a tenth further off:"
+        f" {listed(cheapest(0.1))}. The judge sees fewer right, one clip being {1 / every['count']:.0%}, with:"
+        f" {listed([row for row in rows if row not in as_right], 'right', '.0%')}.",
+        width=120,
+        break_on_hyphens=False,
+    )
+
+
+def section(found: list[Json], folder: Path) -> str:
+    """The part in Markdown; its plot goes into the folder."""
+    found.sort(key=lambda row: (row["frames"], row["kind"], -row["cost"]))
+    short = [row for row in found if row["frames"] == 8]
+    if short:
+        (folder / "few_steps.svg").write_text(plot(short))
+    return f"""## Fewer passes
+
+By `python -m bench.few_steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache and
+LazyCache of ComfyUI, and fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt
+count as one). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these.
+*Picture*: how far frames are from the nearest that could be drawn with the prompt's colour and shape, RMS in levels of
+0..255. *Right*: the share of clips of which the rule-based judge sees colour, shape and direction as the prompt has
+them.
+
+T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
+negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
+
+{choice(short)}
+
+Both caches look at every eighth row and column of the latents, at one place of the miniature's 8x8: at full size, where
+none of this was measured, other thresholds and steps may do.
+
+![pictures' error, clips that are right and latents' error, against passes](performance/few_steps.svg)
+
+{rows_table(found)}
+
+{machines(found)}
+"""

@@ -1,0 +1,35 @@
+"""What the reports of benches are made of: rows of a JSON file and tables in Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def rows_of(folder: Path, name: str) -> list[Json]:
+    path = folder / "performance" / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
+
+
+def table(head: str, rows: list[list[str]]) -> str:
+    cells = [part.strip() for part in head.split("|")]
+    lines = [cells, ["---"] * len(cells), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def machines(rows: list[Json]) -> str:
+    seen = {json.dumps(row["facts"], sort_keys=True): row["facts"] for row in rows}
+    out = []
+    for facts in seen.values():
+        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+        out.append(f"{facts['machine']} ({facts['system']}); {versions}; commit {facts['commit']}")
+    return "\n".join(f"- {line}" for line in out)
