@@ -12,6 +12,17 @@ from torch import Tensor
 from ...vc2.networks.attention import Attention
 from ...vc2.networks.hooks import Hooks
 
+# The last has the embedding among its inputs.
+BEFORE_TEXT = (
+    "emb_patch",
+    "input_block_patch",
+    "input_block_patch_after_skip",
+    "attn1_patch",
+    "attn1_output_patch",
+    "middle_patch",
+    "middle_block_after_patch",
+)
+
 
 class HostHooks(Hooks):
     """`control`: residuals for "input", "middle" and "output", taken from the end; `options`: transformer_options.
@@ -26,10 +37,14 @@ class HostHooks(Hooks):
         self.options |= {"transformer_index": 0, "original_shape": list(inputs["x"].shape)}
 
     @property
-    def change_nothing(self) -> bool:
-        """Whether nothing is plugged in anywhere."""
-        plugged = (*self.patches.values(), *self.replacements.values(), self.options.get("optimized_attention_override"))
-        return not (self.control or any(plugged))
+    def see_what_comes_before_text(self) -> bool:
+        """Whether anything plugged in is given activations, or an embedding, before the first attention to the text."""
+        return bool(
+            any(self.patches.get(name) for name in BEFORE_TEXT)
+            or self.replacements.get("attn1")
+            or (self.control or {}).get("input")
+            or self.options.get("optimized_attention_override")
+        )
 
     @property
     def patches_text(self) -> bool:

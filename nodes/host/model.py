@@ -3,7 +3,7 @@
 Uses, and follows when they change:
 
 - `comfy.model_base.BaseModel`, `comfy.supported_models_base.BASE`: how the host wraps a UNet (`comfy/sd.py`,
-  `load_diffusion_model_state_dict`).
+  `load_diffusion_model_state_dict`), and calls it (`_apply_model`).
 - `comfy.patcher_extension`: DIFFUSION_MODEL wrappers (EasyCache). Without it call `_forward` directly.
 - `comfy.ldm.modules.attention.optimized_attention`: the attention that the user's flags and hardware choose.
 - `comfy.conds`: how conditions are batched. `node_helpers.conditioning_set_values`: how a node adds to them.
@@ -75,9 +75,12 @@ class HostUNet(VideoUNet):
         fps=None,
         num_video_frames=None,
         shared_context=False,
+        prompts=1,
         **ignored,
     ):
-        """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames."""
+        """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames. Of all but
+        the context, each of so many `prompts` has the same.
+        """
         frames = num_video_frames or x.shape[0]
         options = transformer_options or {}
         inputs = {"x": x, "timesteps": timesteps, "context": context}
@@ -87,8 +90,8 @@ class HostUNet(VideoUNet):
             context = context[::frames]
         else:
             context = rearrange(context, "(b t) s d -> b t s d", t=frames)
-        if hooks.change_nothing and (chunks := len(options.get("cond_or_uncond", ()))) > 1:
-            x, timesteps, fps = _once(chunks, x, timesteps, fps)
+        if prompts > 1 and not hooks.see_what_comes_before_text:
+            x, timesteps, fps = (None if t is None else t[: len(t) // prompts] for t in (x, timesteps, fps))
         self._options = options
         try:
             out = super().forward(
@@ -106,17 +109,15 @@ class HostUNet(VideoUNet):
         return rearrange(out, "b c t h w -> (b t) c h w")
 
 
-def _once(chunks: int, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The first chunk of each, where all are the same: one clip and several prompts, of which the UNet then computes
-    once what no text has touched. So the host has it, unless prompts have areas or frame rates of their own.
+def _prompts(chunks: int, frames: int, *inputs: Tensor | None) -> int:
+    """How many prompts are of the very same clips: all chunks, or 1. Chunks with areas or frame rates of their own have
+    other numbers.
     """
     tensors = [t for t in inputs if t is not None]
-    # Whether numbers are equal cannot be asked while the network is compiled.
-    if torch.compiler.is_compiling() or any(len(t) % chunks for t in tensors):
-        return inputs
-    if not all(torch.equal(part, t.chunk(chunks)[0]) for t in tensors for part in t.chunk(chunks)[1:]):
-        return inputs
-    return tuple(None if t is None else t.chunk(chunks)[0] for t in inputs)
+    if chunks < 2 or any(len(t) % (chunks * frames) for t in tensors):
+        return 1
+    same = [(t.unflatten(0, (chunks, -1)) == t[: len(t) // chunks]).all().to(tensors[0].device) for t in tensors]
+    return chunks if torch.stack(same).all() else 1  # asked once, since the answer waits for a GPU
 
 
 class HostModel(comfy.model_base.BaseModel):
@@ -125,6 +126,17 @@ class HostModel(comfy.model_base.BaseModel):
     def __init__(self, model_config: ModelConfig, device=None):
         super().__init__(model_config, device=device, unet_model=HostUNet)
         self.model_sampling = RescaledSampling(model_config.schedule)
+
+    def _apply_model(
+        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, num_video_frames=0, **conds
+    ):
+        """As the host's; it also tells the UNet how many prompts it has for a clip, since the UNet may be compiled, and
+        then cannot ask whether numbers are equal.
+        """
+        options = transformer_options or {}
+        chunks, frames = len(options.get("cond_or_uncond", ())), num_video_frames or len(x)
+        conds |= {"num_video_frames": frames, "prompts": _prompts(chunks, frames, x, t, conds.get("fps"))}
+        return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
         """What is kept while inpainting, at noise level sigma.

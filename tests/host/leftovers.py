@@ -80,17 +80,6 @@ def observe(path: Path) -> dict:
         sampler.execute(model, cond(**values), cond(**values), latent, seed=0, guidance=2.0, eta=0.0, **how)
         observed[name] = reserved.pop()
 
-    def frames_before_text(model, fps=(8.0, 8.0), **values):
-        """Of how many the UNet computes what comes before the text, in a step with prompt and negative prompt."""
-        unet, seen = model.model.diffusion_model, []
-        layer = next(m for m in unet.modules() if isinstance(m, SpatialTransformer)).transformer_blocks[0].attn1
-        watch = layer.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-        conds = [host_model.with_video_conditions(cond(**values), one, 4) for one in fps]
-        latent = {"samples": torch.zeros(4, 4, 4, 4)}
-        VC2Sampler.execute(model, *conds, latent, seed=0, guidance=2.0, eta=0.0, steps=1, denoise=1.0)
-        watch.remove()
-        return seen
-
     def windows(mode):
         return VC2ContextWindows.execute(model, mode, 4, 2).result[0]
 
@@ -110,18 +99,6 @@ def observe(path: Path) -> dict:
     run("stock windows of two clips", patched, clips=2)
     run("FIFO", model, fifo=True)
     run("FIFO of less than a window", model, frames=3, fifo=True)
-    patched = model.clone()
-    patched.set_model_attn1_patch(lambda q, k, v, _: (q, k, v))
-    overridden = model.clone()
-    overridden.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **kw: f(*a, **kw)
-    hint = Control().set_cond_hint(torch.zeros(4, 3, 32, 32))
-    observed["frames before text"] = {
-        "plain": frames_before_text(model),
-        "patched": frames_before_text(patched),
-        "overridden": frames_before_text(overridden),
-        "frame rates": frames_before_text(model, (8.0, 24.0)),
-        "controlled": frames_before_text(model, control=hint),
-    }
     observed["left on the network"] = list(model.model.diffusion_model._options)
     observed["left on the model"] = "context_handler" in model.model_options
 

@@ -43,13 +43,6 @@ def test_the_peak_that_the_host_is_told_is_its_own_too(observed):
     assert 0.85 < observed["peak"] / (PEAK * step.latent) <= 1
 
 
-def test_what_comes_before_the_text_is_computed_once_for_both_prompts(observed):
-    """Where nothing that is plugged in could tell them apart, and they are told the same frame rate."""
-    shared = observed["frames before text"]
-    assert shared.pop("plain") == [4]
-    assert shared == {"patched": [8], "overridden": [8], "frame rates": [8], "controlled": [8]}
-
-
 def test_a_window_of_both_conditions_is_one_batch(observed):
     """The host batches two conditions where they have the very same ControlNet."""
     assert observed["controlled batches"] == [8]

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,25 @@ def test_windowed_attention_is_the_weighted_mean_over_windows(unet, frames, leng
         assert relative_rms(found[:, f], mean) < 1e-5
     assert len(sizes) <= (2 if sliced else 1) * (-(-length // stride) + 1)
     assert max(sizes) <= (x[:2] if sliced else x).numel()
+
+
+def test_windowed_attention_has_gradients(unet):
+    layer = next(m for m in unet.modules() if type(m).__name__ == "TemporalTransformer").transformer_blocks[0].attn1
+    x = torch.randn(3, 6, layer.to_q.in_features, generator=torch.Generator().manual_seed(1))
+    clips, weight = Clips(1, 6, window=(4, 2)), torch.tensor([1.0, 2, 2, 1])[:, None]
+
+    def gradient(attend):
+        leaf = x.clone().requires_grad_()
+        out = attend(leaf)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        return out.detach(), leaf.grad
+
+    def by_hand(x):
+        first, second = (F.pad(layer(x[:, s : s + 4]) * weight, (0, 0, s, 2 - s)) for s in (0, 2))
+        return (first + second) / torch.tensor([1.0, 2, 3, 3, 2, 1])[:, None]
+
+    for found, expected in zip(gradient(lambda x: clips.attend(layer, x)), gradient(by_hand), strict=True):
+        assert relative_rms(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("stride", [0, 5])

@@ -11,12 +11,18 @@ from vc2.networks.unet import PEAK
 MIB = 2**20
 
 
-@pytest.mark.parametrize(("step", "most"), [(Step(512, 320), 760 * MIB), (Step(1024, 576), 3072 * MIB)])
+@pytest.mark.parametrize(("step", "most"), [(Step(512, 320), 440 * MIB), (Step(1024, 576), 1560 * MIB)])
 def test_peak_of_a_guided_step(step, most):
     """Of 16 frames, prompt and negative prompt in one batch."""
     peak = step.count().peak
     assert peak <= most
-    assert 0.85 < peak / (PEAK * step.latent) <= 1
+    assert 0.75 < peak / (PEAK * step.latent) <= 1
+
+
+def test_peak_where_prompts_share_nothing():
+    """As where one is alone, or where something is plugged in that could tell them apart."""
+    step = Step(512, 320, prompts=1)
+    assert 0.98 < step.count().peak / (PEAK * step.latent) <= 1
 
 
 def test_freenoise_takes_no_more_than_all_frames_at_once_do():
@@ -24,9 +30,9 @@ def test_freenoise_takes_no_more_than_all_frames_at_once_do():
     windows = STEPS["guided step, FreeNoise, 64 frames of 512x320"]
     assert windows.window
     assert windows.frames == 64
-    assert 0.7 < windows.count().peak / (PEAK * windows.latent) <= 1
+    assert 0.75 < windows.count().peak / (PEAK * windows.latent) <= 1
 
 
-@pytest.mark.parametrize("step", [Step(512, 320, prompts=1), Step(256, 256, prompts=1), Step(256, 256, frames=1)])
+@pytest.mark.parametrize("step", [Step(256, 256, prompts=1), Step(256, 256, frames=1)])
 def test_small_inputs_take_up_to_a_slice_more(step):
     assert step.count().peak <= PEAK * step.latent + SLICE

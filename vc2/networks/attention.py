@@ -133,11 +133,15 @@ class Attention(nn.Module):
             # A softmax over one key is 1, whatever q and k: a single image in time. Kernels would compute whole tiles
             # to find that out.
             return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
+        value = context if value is None else value
+        chunks = zip(x.split(MAX_BATCH), context.split(MAX_BATCH), value.split(MAX_BATCH), strict=True)
+        out = [self.to_out(self._attended(*chunk)) for chunk in chunks]
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _attended(self, x: Tensor, context: Tensor, value: Tensor) -> Tensor:
+        """Of every head its values: `[N, L, inner]`. Its own queries, keys and values are gone when it returns."""
         attend = self._relative_attention if self.relative else self.backend
-        chunks = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
-        out = [attend(*chunk, self.heads) for chunk in chunks]
-        return self.to_out(out[0] if len(out) == 1 else torch.cat(out))
+        return attend(self.to_q(x), self.to_k(context), self.to_v(value), self.heads)
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         q, k, v = (rearrange(t, "n l (h d) -> n h l d", h=heads) for t in (q, k, v))

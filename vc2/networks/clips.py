@@ -38,14 +38,17 @@ class Clips:
         length, stride = self.window
         weight = windows.weights(length).to(x)[:, None]
         out, total = torch.zeros_like(x), x.new_zeros(1, self.frames, 1)
-        rows = len(x) if torch.is_grad_enabled() else max(rows_of_a_slice(x, 8), -(-len(x) // 2))
+        halves = [(x, out)]
+        if not torch.is_grad_enabled():  # which knows nothing of a part that changes in place
+            rows = max(rows_of_a_slice(x, 8), -(-len(x) // 2))
+            halves = list(zip(x.split(rows), out.split(rows), strict=True))
         for starts in windows.disjoint(self.frames, length, stride):
 
             def unfolded(t: Tensor, starts: range = starts) -> Tensor:
                 """The windows in t `[N, T, dim]`, as a view `[N, len(starts), length, dim]`."""
                 return t[:, starts[0] : starts[-1] + length].unfold(1, length, starts.step).transpose(-1, -2)
 
-            for part, into in zip(x.split(rows), out.split(rows), strict=True):
+            for part, into in halves:
                 attended = attention(unfolded(part).flatten(0, 1))
                 unfolded(into).addcmul_(attended.unflatten(0, (len(part), -1)), weight)
             unfolded(total).add_(weight)

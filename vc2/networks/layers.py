@@ -45,6 +45,13 @@ def scale_embedding(scale: float | Sequence[float], dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
+class SiLU(nn.SiLU):
+    """Of what a norm has just computed: without gradients it goes into that memory."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.silu(input, inplace=not torch.is_grad_enabled())
+
+
 class GEGLU(nn.Module):
     def __init__(self, dim: int, inner: int, operations, **kw):
         super().__init__()
@@ -82,14 +89,18 @@ class TransformerBlock(nn.Module):
         self.norm3 = operations.LayerNorm(dim, **kw)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """The last of the block's residuals, x `[N, L, dim]` -> the same shape. Without gradients `x` itself changes,
-        a slice of the batch after the other: at once this would be the largest activation of the network.
+        """The last of the block's residuals, x `[N, L, dim]` -> the same shape. Without gradients a slice of the batch
+        goes after the other: at once this would be the largest activation of the network.
         """
-        if torch.is_grad_enabled():
-            return x + self.ff(self.norm3(x))
-        for tokens in x.split(rows_of_a_slice(x, 8)):
-            tokens += self.ff(self.norm3(tokens))
-        return x
+        slices = (x,) if torch.is_grad_enabled() else x.split(rows_of_a_slice(x, 8))
+        for tokens in slices:
+            summed = _plus(tokens, self.ff(self.norm3(tokens)))
+        return summed if torch.is_grad_enabled() else x
+
+
+def _plus(x: Tensor, change: Tensor) -> Tensor:
+    """A residual sum; without gradients x itself changes."""
+    return x + change if torch.is_grad_enabled() else x.add_(change)
 
 
 class SpatialBlock(TransformerBlock):
@@ -100,12 +111,12 @@ class SpatialBlock(TransformerBlock):
         in its transformer.
         """
         hooks, context = pass_.hooks, pass_.context
-        x = x + hooks.attention("attn1", depth, self.attn1, self.norm1(x))
+        x = _plus(x, hooks.attention("attn1", depth, self.attn1, self.norm1(x)))
         x = for_each_prompt(hooks.between(x), pass_.frames)
         # One context a clip: all its frames' queries meet the same keys, so they form one long sequence and the keys
         # are computed once.
-        query = self.norm2(x).reshape(len(context), -1, x.shape[-1])
-        x = x + hooks.attention("attn2", depth, self.attn2, query, context).view_as(x)
+        long = (len(context), -1, x.shape[-1])
+        x = _plus(x, hooks.attention("attn2", depth, self.attn2, self.norm2(x).reshape(long), context).view_as(x))
         return self._feed_forward(x)
 
 
@@ -114,8 +125,8 @@ class TemporalBlock(TransformerBlock):
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
         """x `[B*H*W, T, dim]` -> the same shape."""
-        x = x + pass_.clips.attend(self.attn1, self.norm1(x))
-        x = x + pass_.clips.attend(self.attn2, self.norm2(x))
+        x = _plus(x, pass_.clips.attend(self.attn1, self.norm1(x)))
+        x = _plus(x, pass_.clips.attend(self.attn2, self.norm2(x)))
         return self._feed_forward(x)
 
 
@@ -177,12 +188,15 @@ class TemporalTransformer(Transformer):
         if not pass_.clips.attention:
             return x
         t, (h, w) = pass_.clips.frames, x.shape[-2:]
-        video = self.norm(rearrange(x, "(b t) c h w -> b c t h w", t=t))
-        tokens = _project(self.proj_in, rearrange(video, "b c t h w -> (b h w) t c"))
+        tokens = self._tokens(rearrange(x, "(b t) c h w -> b c t h w", t=t))
         for block in self.transformer_blocks:
             tokens = block(tokens, pass_)
         out = rearrange(_project(self.proj_out, tokens), "(b h w) t c -> b t c h w", h=h, w=w)
         return _added(x, out)
+
+    def _tokens(self, video: Tensor) -> Tensor:
+        """video `[B, C, T, H, W]`, normed and projected: `[B*H*W, T, inner]`."""
+        return _project(self.proj_in, rearrange(self.norm(video), "b c t h w -> (b h w) t c"))
 
 
 def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
@@ -209,7 +223,7 @@ class TemporalConv(nn.Module):
 
         def stage(*dropout: nn.Module) -> nn.Sequential:
             conv = over_time(operations.Conv3d)(channels, channels, (3, 1, 1), padding=(1, 0, 0), **kw)
-            return nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), nn.SiLU(), *dropout, conv)
+            return nn.Sequential(operations.GroupNorm(GROUPS, channels, **kw), SiLU(), *dropout, conv)
 
         self.conv1 = stage()
         self.conv2, self.conv3, self.conv4 = (stage(nn.Dropout(0.1)) for _ in range(3))
@@ -232,13 +246,13 @@ class ResBlock(nn.Module):
         super().__init__()
         norm, conv = operations.GroupNorm, operations.Conv2d
         self.in_layers = nn.Sequential(
-            norm(GROUPS, channels, **kw), nn.SiLU(), conv(channels, out_channels, 3, padding=1, **kw)
+            norm(GROUPS, channels, **kw), SiLU(), conv(channels, out_channels, 3, padding=1, **kw)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(emb_channels, out_channels, **kw))
         # The identity stands where the official code has a dropout of 0.
         self.out_layers = nn.Sequential(
             norm(GROUPS, out_channels, **kw),
-            nn.SiLU(),
+            SiLU(),
             nn.Identity(),
             conv(out_channels, out_channels, 3, padding=1, **kw),
         )
@@ -252,7 +266,9 @@ class ResBlock(nn.Module):
         if pass_.embedding_a_clip:
             shift = shift.repeat_interleave(pass_.clips.frames, 0)
         shift = for_each_prompt(shift, len(h))
-        h = self.skip_connection(x) + self.out_layers(h + shift[..., None, None])
+        h = h + shift[..., None, None]
+        h = self.out_layers(h)
+        h = self.skip_connection(x) + h  # last, since it is as large as any
         return h if self.temopral_conv is None else self.temopral_conv(h, pass_)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 # Of activations; one slice keeps a GPU busy.
-SLICE = 2**27  # bytes
+SLICE = 2**26  # bytes
 
 
 def rows_of_a_slice(x: Tensor, times: int) -> int:

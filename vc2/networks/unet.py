@@ -21,6 +21,7 @@ from .layers import (
     GROUPS,
     Downsample,
     ResBlock,
+    SiLU,
     SpatialTransformer,
     TemporalTransformer,
     Upsample,
@@ -40,7 +41,7 @@ TEMPORAL = {
 # Bytes of activations at their most, without gradients and with a fused attention, for each byte of the input of one
 # channel: counted on the full network (tests/vc2/test_memory.py). Small inputs take up to a SLICE more, since a slice
 # is as large for them.
-PEAK = 5260
+PEAK = 3410
 
 
 class Block(nn.Sequential):
@@ -59,7 +60,12 @@ class Block(nn.Sequential):
         """
         return [layer for layer in self if not isinstance(layer, Downsample | Upsample)]
 
-    def forward(self, x: Tensor, pass_: Pass) -> Tensor:  # type: ignore[override]
+    def forward(self, inputs: list[Tensor], pass_: Pass) -> Tensor:  # type: ignore[override]
+        """What comes in, side by side as channels, through all layers. The list is emptied: whoever calls would
+        otherwise hold the tensors until the last layer is through.
+        """
+        x = torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
+        inputs.clear()
         again = self.recomputable if self.use_checkpoint and torch.is_grad_enabled() else []
         for layer in self:
             x = checkpoint(layer, x, pass_, use_reentrant=False) if layer in again else layer(x, pass_)
@@ -145,7 +151,7 @@ class VideoUNet(nn.Module):
 
         self.out = nn.Sequential(
             operations.GroupNorm(GROUPS, channels, **plain),
-            nn.SiLU(),
+            SiLU(),
             operations.Conv2d(channels, c.out_channels, 3, padding=1, **plain),
         )
         self.gradient_checkpointing(c.use_checkpoint)
@@ -230,24 +236,22 @@ class VideoUNet(nn.Module):
         skips = []
         for index, block in enumerate(self.input_blocks):
             hooks.enter("input", index)
-            h = block(h, pass_) if index else self._first(h, pass_)
+            h = block([h], pass_) if index else self._first(h, pass_)
             h, skip = hooks.input(index, h)
             skips.append(skip)
         hooks.enter("middle", 0)
-        h = hooks.middle(self.middle_block(h, pass_))
+        h = hooks.middle(self.middle_block([h], pass_))
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
-            h, encoded = hooks.output(index, h, for_each_prompt(skips.pop(), len(h)))
-            if encoded is not None:
-                h = torch.cat([h, encoded], 1)
-            del encoded  # as h did, it lives on in what the block is given
-            h = block(h, replace(pass_, skip_size=skips[-1].shape[-2:] if skips else None))
+            inputs = [t for t in hooks.output(index, h, for_each_prompt(skips.pop(), len(h))) if t is not None]
+            del h  # from here on it is the block's
+            h = block(inputs, replace(pass_, skip_size=skips[-1].shape[-2:] if skips else None))
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=t)
 
     def _first(self, x: Tensor, pass_: Pass) -> Tensor:
         """The first convolution, and the temporal attention that comes right after it."""
         h = self.input_blocks[0](x)
-        return self.init_attn(h, pass_) if self.config.addition_attention else h
+        return self.init_attn([h], pass_) if self.config.addition_attention else h
 
     def _distilled(
         self, guidance: float | Sequence[float] | None, motion_guidance: float | None, x: Tensor

@@ -1,0 +1,27 @@
+"""Prompt and negative prompt share what no text has touched, in ComfyUI, where nothing plugged in could tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import standin
+from tests.host.inside import observed_inside
+
+SHARED = {"nothing", "compiled", "FreeU", "attn2_patch", "attn2_output_patch", "attn2 replaced", "output_block_patch"}
+SHARED |= {"control output"}
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory) -> dict:
+    return observed_inside("sharing", standin.write(tmp_path_factory.mktemp("sharing") / "standin.safetensors"))
+
+
+def test_both_prompts_share_where_nothing_could_tell(observed):
+    found = {what: [before, text] for what, (before, text, _) in observed.items()}
+    assert found.pop("areas") == [[8, 16], [8, 16]], "4 whole frames, and 4 halves for each area and prompt"
+    assert found == {what: [[4] if what in SHARED else [8], [8]] for what in found}
+    assert set(found) > SHARED
+
+
+def test_clips_are_what_they_are_when_nothing_is_shared(observed):
+    assert max(difference for _, _, difference in observed.values()) < 1e-5
