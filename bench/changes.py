@@ -9,10 +9,11 @@ On a CPU, at a fifth of the width, unless `--network` and `--size` say otherwise
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -54,35 +55,30 @@ def attention(backend: SDPBackend) -> Change:
     return lambda unet: sdpa_kernel(backend)
 
 
-@contextmanager
-def at_once() -> Iterator[None]:
-    was, slices.SLICE = slices.SLICE, 2**60
-    try:
-        yield
-    finally:
-        slices.SLICE = was
+def at_once() -> Within:
+    return patch.object(slices, "SLICE", 2**60)
 
 
-def both(*changes: Within) -> ExitStack:
-    stack = ExitStack()
-    for change in changes:
-        stack.enter_context(change)
-    return stack
-
-
-@contextmanager
-def in_memory_of_its_own() -> Iterator[None]:
+def geglu_apart() -> Within:
     """GEGLU's product, which else goes where a factor was."""
 
     def forward(self: layers.GEGLU, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, -1)
         return x * F.gelu(gate)
 
-    was, layers.GEGLU.forward = layers.GEGLU.forward, forward  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        layers.GEGLU.forward = was  # type: ignore[method-assign]
+    return patch.object(layers.GEGLU, "forward", forward)
+
+
+def silu_apart() -> Within:
+    """SiLU's result, which else goes where that of the norm before it was."""
+    return patch.object(layers.SiLU, "forward", nn.SiLU.forward)
+
+
+def as_before() -> Within:
+    stack = ExitStack()
+    for change in (at_once(), geglu_apart(), silu_apart()):
+        stack.enter_context(change)
+    return stack
 
 
 def by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -103,21 +99,22 @@ def temporal_products(unet: VideoUNet) -> None:
 class Way(NamedTuple):
     change: Change
     note: str
-    counts: bool = False  # whether operations or memory, counted, are others
+    counts: bool = True  # whether counting sees it: not how a kernel computes, nor which of them become one
 
 
 CHANGES = {
     "temporal convolutions as conv3d": Way(plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
     "init_attn's projections as conv1d": Way(plain(nn.Conv1d), "a Linear is used"),
-    "GEGLU in memory of its own": Way(lambda unet: in_memory_of_its_own(), "its product takes a factor's place", True),
+    "GEGLU in memory of its own": Way(lambda unet: geglu_apart(), "its product takes a factor's place"),
+    "SiLU in memory of its own": Way(lambda unet: silu_apart(), "it takes the place of the norm before it"),
     "the feed-forward at once": Way(
-        lambda unet: at_once(), "slices of 128 MiB are used, for memory; at the size that is timed one is all", True
+        lambda unet: at_once(), f"slices of {slices.SLICE >> 20} MiB are used, for memory; of what is timed one is all"
     ),
-    "both of these": Way(lambda unet: both(at_once(), in_memory_of_its_own()), "as 0.2.0 did", True),
+    "GEGLU, SiLU and feed-forward like this": Way(lambda unet: as_before(), "as 0.2.0 did"),
     "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
-    "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used"),
+    "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used", False),
     "convolutions channels-last": Way(channels_last, "not used"),
-    "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel"),
+    "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel", False),
 }
 
 

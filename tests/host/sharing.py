@@ -6,7 +6,6 @@ from pathlib import Path
 
 import comfy.controlnet
 import torch
-from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_freelunch import FreeU
 from pack.nodes.host import model as host_model
 from pack.nodes.host.loading import load_model
@@ -70,12 +69,6 @@ def overridden(model):
     return model
 
 
-def compiled(model):
-    model = model.clone()
-    set_torch_compile_wrapper(model, backend="eager")
-    return model
-
-
 def observe(path: Path) -> dict:
     model = load_model(checkpoint.load(path))
     unet = model.model.diffusion_model
@@ -111,7 +104,6 @@ def observe(path: Path) -> dict:
 
     return {
         "nothing": seen(model),
-        "compiled": seen(compiled(model)),
         "overridden attention": seen(overridden(model)),
         "FreeU": seen(FreeU().patch(model, 1.1, 1.2, 0.9, 0.2)[0]),
         "frame rates": seen(model, fps=(8.0, 24.0)),

@@ -7,7 +7,7 @@ import pytest
 from tests import standin
 from tests.host.inside import observed_inside
 
-SHARED = {"nothing", "compiled", "FreeU", "attn2_patch", "attn2_output_patch", "attn2 replaced", "output_block_patch"}
+SHARED = {"nothing", "FreeU", "attn2_patch", "attn2_output_patch", "attn2 replaced", "output_block_patch"}
 SHARED |= {"control output"}
 
 

@@ -1,4 +1,4 @@
-"""For `test_by_layers`, in a process of ComfyUI's: docs/host.md's function that compiles a MODEL layer by layer."""
+"""For `test_compiling`, in a process of ComfyUI's: a MODEL compiled as one, and layer by layer as docs/host.md does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from pack.nodes.host.loading import load_model
 from pack.vc2.files import checkpoint
+from pack.vc2.networks.layers import SpatialTransformer
 from torch._dynamo.utils import counters
 
 from tests.host.contracts import difference, sample
@@ -25,15 +27,22 @@ def written_down(backend: str):
 
 def observe(path: Path) -> dict:
     model = load_model(checkpoint.load(path))
+    unet = model.model.diffusion_model
     plain = sample(model)
-    compiled = written_down("aot_eager")(model)
-    found = sample(compiled)
+
+    whole, seen = model.clone(), []
+    set_torch_compile_wrapper(whole, backend="eager")
+    first = next(m for m in unet.modules() if isinstance(m, SpatialTransformer)).transformer_blocks[0].attn1
+    watch = first.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    found = {"as one": difference(sample(whole), plain)}
+    watch.remove()
+
+    counters.clear()
+    found["by layers"] = difference(sample(written_down("aot_eager")(model)), plain)
     graphs = counters["stats"]["unique_graphs"]
     counters.clear()
-    again = sample(model)
-    return {
-        "difference": difference(found, plain),
-        "layers": sum(len(b) for b in model.model.diffusion_model.modules() if type(b).__name__ == "Block"),
+    return found | {
+        "shared": sorted(set(seen)),
         "graphs": graphs,
-        "given back": [difference(again, plain), counters["stats"]["unique_graphs"]],
+        "given back": [difference(sample(model), plain), counters["stats"]["unique_graphs"]],
     }
