@@ -45,6 +45,11 @@ def scale_embedding(scale: float | Sequence[float], dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
+def _plus(x: Tensor, change: Tensor) -> Tensor:
+    """A residual sum; without gradients x itself changes."""
+    return x + change if torch.is_grad_enabled() else x.add_(change)
+
+
 class SiLU(nn.SiLU):
     """Of what a norm has just computed: without gradients it goes into that memory."""
 
@@ -96,11 +101,6 @@ class TransformerBlock(nn.Module):
         for tokens in slices:
             summed = _plus(tokens, self.ff(self.norm3(tokens)))
         return summed if torch.is_grad_enabled() else x
-
-
-def _plus(x: Tensor, change: Tensor) -> Tensor:
-    """A residual sum; without gradients x itself changes."""
-    return x + change if torch.is_grad_enabled() else x.add_(change)
 
 
 class SpatialBlock(TransformerBlock):
@@ -266,9 +266,13 @@ class ResBlock(nn.Module):
         if pass_.embedding_a_clip:
             shift = shift.repeat_interleave(pass_.clips.frames, 0)
         shift = for_each_prompt(shift, len(h))
-        h = h + shift[..., None, None]
-        h = self.out_layers(h)
-        h = self.skip_connection(x) + h  # last, since it is as large as any
+        h = _plus(h, shift[..., None, None])
+        if torch.is_grad_enabled():
+            # In this order, what is computed again for a backward pass ends before the last convolution.
+            h = self.skip_connection(x) + self.out_layers(h)
+        else:
+            h = self.out_layers(h)
+            h += self.skip_connection(x)
         return h if self.temopral_conv is None else self.temopral_conv(h, pass_)
 
 
