@@ -66,9 +66,9 @@ def best_possible(rows: list[Json]) -> str:
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
             f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is **not reached**:"
-            f" {ratio:.2f}x.\nPlain products of as many operations take {ratio * share:.2f}x of the official code's time,"
-            " and convolutions are a few percent\nfaster than products here, so in fp32 other kernels would not reach it"
-            " either. What was tried stands [below](#what-each-change-gave).\n"
+            f" {ratio:.2f}x.\nPlain products of as many operations take {ratio * share:.2f}x of the official code's"
+            " time, and convolutions are at most a\nfew percent faster, so in fp32 other kernels would not reach it"
+            " either.\nWhat was tried stands [below](#what-each-change-gave).\n"
         )
     return ""
 
@@ -156,17 +156,17 @@ gradients included.
 ComfyUI is told a bound (`PEAK`), with a quarter more; 0.2.0 told it a guess of 2.4 times as much. Clips smaller than
 some 384x256 can take up to a slice, 64 MiB, more than the bound.
 
-Where the peak went: a tensor is let go of as soon as nothing reads it any more, sums and activations go where an operand
-was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's attention in
-halves), each with norms and products of its own, which is why there are more of these; a slice is meant to keep a GPU
-busy (not measured). What did not fall: residual sums. Each adds what a layer of the host computed, behind whatever the
-host did to it (LoRA, casts), so it cannot ride in that layer's product. Under autograd all of this is kept, and memory is
-what it was; there gradient checkpointing is for that ([training](training.md)).
+Where the peak went: a tensor is let go of as soon as nothing reads it any more, sums and activations go where an
+operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
+attention in halves), each with norms and products of its own, which is why there are more of these; a slice is meant
+to keep a GPU busy (not measured). What did not fall: residual sums. Each adds what a layer of the host computed,
+behind whatever the host did to it (LoRA, casts), so it cannot ride in that layer's product. Under autograd all of
+this is kept, and memory is what it was; there gradient checkpointing is for that ([training](training.md)).
 
-Prompt and negative prompt share what no text has touched, the first layers up to the first attention to the text: in the
-command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is given what comes
-before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals for input blocks,
-another attention). Where nothing is shared, the peak is `PEAK` itself.
+Prompt and negative prompt share what no text has touched, the first layers up to the first attention to the text: in
+the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is given what
+comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals for input
+blocks, another attention). Where nothing is shared, the peak is `PEAK` itself.
 """)
     if cpu:
         parts.append(f"""## On a CPU
@@ -175,10 +175,9 @@ Ours beside the official code, in turns in one process on the same weights and i
 {min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
 VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
 matrices, which is about as fast as this machine gets (convolutions can be faster). Where it says compiled, ours is.
-*Apart* is the relative RMS of the
-two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the two
-passes' difference, roundings included, 12 times. In bf16 the official code runs under autocast, ours has bf16 weights.
-The official code runs as it does without xformers, which CPUs lack.
+*Apart* is the relative RMS of the two results; frames are compared as bytes, of which one now and then rounds to its
+neighbour; a guided step has the two passes' difference, roundings included, 12 times. In bf16 the official code runs
+under autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
@@ -227,9 +226,9 @@ where the rounds lie on both sides of 1, nothing is shown. One prompt, 16 frames
 {changes(found)}
 
 Not in this table: what is let go of once it has been read (a block's input, queries, keys and values, sums before and
-after), which took most of the peak away and no operation. Prompt and negative prompt go through the text encoder in one pass,
-which is half as many kernels, and small frames are decoded many at a time (*decode* above), in the checkpoint's
-precision. Both are meant for GPUs, where they were not measured.
+after), which took most of the peak away and no operation. Prompt and negative prompt go through the text encoder in
+one pass, which is half as many kernels, and small frames are decoded many at a time (*decode* above), in the
+checkpoint's precision. Both are meant for GPUs, where they were not measured.
 
 {machines(found)}
 """)

@@ -1,4 +1,4 @@
-"""A compiled MODEL in ComfyUI: as one, as the stock TorchCompileModel has it, and layer by layer as docs/host.md does."""
+"""A compiled MODEL in ComfyUI: as one, as stock TorchCompileModel has it, and layer by layer, as docs/host.md does."""
 
 from __future__ import annotations
 
