@@ -238,8 +238,8 @@ def mfu(recipe: str, bench: Bench) -> Found:
 
 
 # By what it takes on an H100, about, in seconds: estimated, until it has run on one. Most wanted first, and what uses
-# another's networks next to it. Compiling is 29 graphs of some two seconds each for a batch of two, prompt and negative
-# prompt, and as many again for the batch of one of a pass without guidance.
+# another's networks next to it. Compiling is some thirty graphs of some two seconds each for a batch of two, prompt and
+# negative prompt, and nearly as many again for the batch of one of a pass without guidance.
 STAGES: dict[str, tuple[float, Stage]] = {
     "guided step, bf16": (15, guided_step),
     "peak of a guided step against PEAK": (1, estimate),

@@ -158,26 +158,28 @@ some 384x256 can take up to a slice, 64 MiB, more than the bound.
 
 Where the peak went: a tensor is let go of as soon as nothing reads it any more, sums and activations go where an
 operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
-attention in halves), each with norms and products of its own, which is why there are more of these; a slice is meant
-to keep a GPU busy (not measured). What did not fall: residual sums. Each adds what a layer of the host computed,
-behind whatever the host did to it (LoRA, casts), so it cannot ride in that layer's product. Under autograd all of
-this is kept, and memory is what it was; there gradient checkpointing is for that ([training](training.md)).
+attention in halves), each with norms and products of its own, which is why there are more of these; a slice is
+meant to keep a GPU busy (not measured). What is still there: residual sums, most of them in place. Each adds what a
+layer of the host computed, behind whatever the host did to it (LoRA, casts), so it cannot ride in that layer's
+product. Under autograd all of this is kept, and memory is what it was; there gradient checkpointing is for that
+([training](training.md)).
 
-Prompt and negative prompt share what no text has touched, the first layers up to the first attention to the text: in
-the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is given what
-comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals for input
-blocks, another attention). Where nothing is shared, the peak is `PEAK` itself.
+Prompt and negative prompt share what no text has touched, the first layers up to the first attention to the text:
+in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is given
+what comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals for
+input blocks, another attention). Where nothing is shared, the peak is `PEAK` itself.
 """)
     if cpu:
+        fewest = min(len(row["seconds"]["ours"]) for row in cpu)
         parts.append(f"""## On a CPU
 
 Ours beside the official code, in turns in one process on the same weights and inputs: processor time, the least of
-{min(len(row["seconds"]["ours"]) for row in cpu)} rounds, and the median of the rounds' ratios. *Width* full is
-VideoCrafter2's own. *Products*: what as many floating-point operations as ours take as plain products of large
-matrices, which is about as fast as this machine gets (convolutions can be faster). Where it says compiled, ours is.
-*Apart* is the relative RMS of the two results; frames are compared as bytes, of which one now and then rounds to its
-neighbour; a guided step has the two passes' difference, roundings included, 12 times. In bf16 the official code runs
-under autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack.
+{fewest} rounds, and the median of the rounds' ratios. *Width* full is VideoCrafter2's own. *Products*: what as many
+floating-point operations as ours take as plain products of large matrices, which is about as fast as this machine
+gets (convolutions can be faster). Where it says compiled, ours is. *Apart* is the relative RMS of the two results;
+frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the two passes'
+difference, roundings included, 12 times. In bf16 the official code runs under autocast, ours has bf16 weights. The
+official code runs as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
@@ -202,9 +204,12 @@ under autocast, ours has bf16 weights. The official code runs as it does without
             missed = f""" The goal, {CLIP_GOAL:g} times as fast, is **not
 reached**. Plain products of as many operations take {share:.2f}x of our time; the rest are attention's kernels, norms,
 activations, sums and copies."""
+        each = [older / now for older, now in zip(times["older"], times["now"], strict=True)]
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
 with {row["version"]} (`python -m bench.against`): {seconds(min(times["older"]))} there, {seconds(min(times["now"]))}
-here, {faster:.2f} times as fast (the median of {len(times["now"])} rounds).{missed}
+here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.2f} to {max(each):.2f}).{missed}
+
+{machines([row])}
 """)
     parts.append("## On a GPU\n")
     if gpu:

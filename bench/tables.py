@@ -27,9 +27,12 @@ def seconds(value: float | None) -> str:
 
 
 def machines(rows: list[Json]) -> str:
-    seen = {json.dumps(row["facts"], sort_keys=True): row["facts"] for row in rows}
-    out = []
-    for facts in seen.values():
+    """A line for each machine and its versions, with the commits that were measured there."""
+    commits: dict[str, list[str]] = {}
+    for row in rows:
+        facts = row["facts"]
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        out.append(f"{facts['machine']} ({facts['system']}); {versions}; commit {facts['commit']}")
-    return "\n".join(f"- {line}" for line in out)
+        at = commits.setdefault(f"{facts['machine']} ({facts['system']}); {versions}", [])
+        if facts["commit"] not in at:
+            at.append(facts["commit"])
+    return "\n".join(f"- {where}; commit{'s' * (len(at) > 1)} {', '.join(at)}" for where, at in commits.items())

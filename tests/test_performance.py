@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import cards, few_steps, few_steps_report, machine, performance, performance_report, plots
+from bench import cards, counted, few_steps, few_steps_report, machine, performance, performance_report, plots
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +35,16 @@ def test_the_report_is_that_of_its_rows(tmp_path):
     performance_report.write(tmp_path)
     for name in ("performance.md", "performance/cpu.svg", "performance/few_steps.svg"):
         assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", counted.STEPS)
+def test_what_is_counted_is_of_this_code(what):
+    """Where this fails, `python -m bench.counted` counts anew."""
+    rows = json.loads((ROOT / "docs" / "performance" / "counted.json").read_text())["rows"]
+    (kept,) = (row for row in rows if (row["version"], row["what"]) == ("now", what))
+    found = vars(counted.STEPS[what].count())
+    assert {name: kept[name] for name in found} == found
 
 
 def test_a_case_that_is_measured_again_takes_the_place_of_its_row(tmp_path):
