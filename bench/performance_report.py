@@ -153,8 +153,9 @@ gradients included.
 {counted(found)}
 
 {longer(found)}
-ComfyUI is told a bound (`PEAK`), with a quarter more; 0.2.0 told it a guess of 2.4 times as much. Clips smaller than
-some 384x256 can take up to a slice, 64 MiB, more than the bound.
+ComfyUI is told a bound (`PEAK`), with a quarter more; 0.2.0 told it a guess of 2.4 times as much. Clips of up to
+448x288 can take up to a slice, 64 MiB, more than the bound, and a single frame of 1920x1088, of which nothing is
+sliced, 128 MiB.
 
 Where the peak went: a tensor is let go of as soon as nothing reads it any more, sums and activations go where an
 operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's

@@ -104,9 +104,10 @@ class HostHooks(Hooks):
         return x
 
     def between(self, x):
-        for patch in self.patches.get("middle_patch", ()):
+        patches = self.patches.get("middle_patch", ())
+        for patch in patches:
             x = patch(x, self._without_patches())
-        return x
+        return x.clone() if patches else x  # a sum goes into it, and the patch may keep what it gave
 
     def leave_transformer(self):
         self.options["transformer_index"] += 1

@@ -59,11 +59,13 @@ class HostUNet(VideoUNet):
         """As ever, but `--force-channels-last` is not for weights of three-dimensional convolutions."""
         return super().to(*args, **kwargs)
 
-    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **conds):
+    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, prompts=1, **conds):
+        """`_forward` within whatever wraps it: if that hands on other tensors, they may differ among `prompts`."""
         options = transformer_options if transformer_options is not None else {}
+        given = (prompts, x, timesteps, conds.get("fps"))
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        return executor.execute(x, timesteps, context, control, options, **conds)
+        return executor.execute(x, timesteps, context, control, options, given=given, **conds)
 
     def _forward(
         self,
@@ -75,11 +77,11 @@ class HostUNet(VideoUNet):
         fps=None,
         num_video_frames=None,
         shared_context=False,
-        prompts=1,
+        given=(1,),
         **ignored,
     ):
-        """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames. Of all but
-        the context, each of so many `prompts` has the same.
+        """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames. `given`: for
+        how many prompts x, timesteps and fps are the same clips, and these three as they were then.
         """
         frames = num_video_frames or x.shape[0]
         options = transformer_options or {}
@@ -90,7 +92,9 @@ class HostUNet(VideoUNet):
             context = context[::frames]
         else:
             context = rearrange(context, "(b t) s d -> b t s d", t=frames)
-        if prompts > 1 and not hooks.see_what_comes_before_text:
+        prompts, *same = given
+        as_given = all(a is b for a, b in zip(same, (x, timesteps, fps), strict=False))
+        if prompts > 1 and as_given and not hooks.see_what_comes_before_text:
             x, timesteps, fps = (None if t is None else t[: len(t) // prompts] for t in (x, timesteps, fps))
         self._options = options
         try:

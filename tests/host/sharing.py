@@ -6,6 +6,7 @@ from pathlib import Path
 
 import comfy.controlnet
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_freelunch import FreeU
 from pack.nodes.host import model as host_model
 from pack.nodes.host.loading import load_model
@@ -63,6 +64,33 @@ def replaced(model, name: str):
     return model
 
 
+def wrapped(model, scale: float | None):
+    """With a wrapper that hands on what it is given, or the second prompt's latents at another scale."""
+
+    def wrapper(executor, x, *rest, **named):
+        if scale is not None:
+            x = torch.cat([x[: len(x) // 2], scale * x[len(x) // 2 :]])
+        return executor(x, *rest, **named)
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", wrapper)
+    return model
+
+
+def middle_patches_keep_what_they_give(model, sample) -> bool:
+    """Also where that is no tensor of its own."""
+    kept = []
+
+    def expands(x, options):
+        kept.append((x.mean(1, keepdim=True).expand_as(x), x.mean(1, keepdim=True).expand_as(x).clone()))
+        return kept[-1][0]
+
+    model = model.clone()
+    model.set_model_patch(expands, "middle_patch")
+    sample(model)
+    return bool(kept) and all(torch.equal(given, copy) for given, copy in kept)
+
+
 def overridden(model):
     model = model.clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **kw: f(*a, **kw)
@@ -107,9 +135,12 @@ def observe(path: Path) -> dict:
         "overridden attention": seen(overridden(model)),
         "FreeU": seen(FreeU().patch(model, 1.1, 1.2, 0.9, 0.2)[0]),
         "frame rates": seen(model, fps=(8.0, 24.0)),
+        "wrapped": seen(wrapped(model, None)),
+        "wrapped, others": seen(wrapped(model, 0.5)),
         "areas": seen(model, areas=((4, 8, 0, 0), (4, 8, 4, 0))),
         **{name: seen(patched(model, name)) for name in PATCHES},
         **{f"{name} replaced": seen(replaced(model, name)) for name in ("attn1", "attn2")},
         "control input": seen(model, control=Control("input", unet)),
         "control output": seen(model, control=Control("output", unet)),
+        "kept": middle_patches_keep_what_they_give(model, sample),
     }

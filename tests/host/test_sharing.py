@@ -8,7 +8,7 @@ from tests import standin
 from tests.host.inside import observed_inside
 
 SHARED = {"nothing", "FreeU", "attn2_patch", "attn2_output_patch", "attn2 replaced", "output_block_patch"}
-SHARED |= {"control output"}
+SHARED |= {"control output", "wrapped"}
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,16 @@ def observed(tmp_path_factory) -> dict:
 
 
 def test_both_prompts_share_where_nothing_could_tell(observed):
-    found = {what: [before, text] for what, (before, text, _) in observed.items()}
+    found = {what: seen[:2] for what, seen in observed.items() if what != "kept"}
     assert found.pop("areas") == [[8, 16], [8, 16]], "4 whole frames, and 4 halves for each area and prompt"
     assert found == {what: [[4] if what in SHARED else [8], [8]] for what in found}
     assert set(found) > SHARED
 
 
 def test_clips_are_what_they_are_when_nothing_is_shared(observed):
-    assert max(difference for _, _, difference in observed.values()) < 1e-5
+    assert max(seen[2] for what, seen in observed.items() if what != "kept") < 1e-5
+
+
+def test_what_a_middle_patch_gives_stays_its_own(observed):
+    """A sum goes into activations, which the patch may have kept, or which may be no memory of their own."""
+    assert observed["kept"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from bench.counted import STEPS, Step
+from bench import counted
+from bench.counted import STEPS, Step, fused_attention
+from vc2.networks.config import UNetConfig
 from vc2.networks.slices import SLICE
-from vc2.networks.unet import PEAK
+from vc2.networks.unet import PEAK, VideoUNet
 
 MIB = 2**20
 
@@ -23,6 +26,16 @@ def test_peak_where_prompts_share_nothing():
     """As where one is alone, or where something is plugged in that could tell them apart."""
     step = Step(512, 320, prompts=1)
     assert 0.98 < step.count().peak / (PEAK * step.latent) <= 1
+
+
+@pytest.mark.parametrize("frames", [16, 32])
+def test_the_bound_is_one_for_videocrafter1_too(frames, monkeypatch):
+    """Its attention over time is not fused."""
+    unet = VideoUNet(UNetConfig.vc1_1024(), device="meta", dtype=torch.bfloat16).eval()
+    unet.use_attention(fused_attention, fused_attention)
+    monkeypatch.setattr(counted, "_network", lambda: unet)
+    step = Step(512, 320, frames, prompts=1)
+    assert 0.8 < step.count().peak / (PEAK * step.latent) <= 1
 
 
 def test_freenoise_takes_no_more_than_all_frames_at_once_do():

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .slices import rows_of_a_slice
+
 Backend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 # Temporal attention's batch is every pixel of every clip. CUDA's fused kernels put it in a 16-bit grid dimension, and
@@ -134,7 +136,10 @@ class Attention(nn.Module):
             # to find that out.
             return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
         value = context if value is None else value
-        chunks = zip(x.split(MAX_BATCH), context.split(MAX_BATCH), value.split(MAX_BATCH), strict=True)
+        rows = MAX_BATCH
+        if self.relative and not torch.is_grad_enabled():  # unfused, it would be the largest activation of the network
+            rows = min(rows, rows_of_a_slice(x, 8))
+        chunks = zip(x.split(rows), context.split(rows), value.split(rows), strict=True)
         out = [self.to_out(self._attended(*chunk)) for chunk in chunks]
         return out[0] if len(out) == 1 else torch.cat(out)
 

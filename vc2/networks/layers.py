@@ -82,7 +82,10 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """What the spatial and the temporal block share: two attentions and a feed-forward, each behind a norm."""
+    """What the spatial and the temporal block share: two attentions and a feed-forward, each behind a norm.
+
+    Each is added to what came in; without gradients in place, so that what a block is given changes.
+    """
 
     def __init__(self, dim: int, heads: int, head_dim: int, context_dim=None, max_distance=None, *, operations, **kw):
         super().__init__()
