@@ -9,8 +9,8 @@ On a CPU, at a fifth of the width, unless `--network` and `--size` say otherwise
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -74,11 +74,10 @@ def silu_apart() -> Within:
     return patch.object(layers.SiLU, "forward", nn.SiLU.forward)
 
 
-def as_before() -> Within:
-    stack = ExitStack()
-    for change in (at_once(), geglu_apart(), silu_apart()):
-        stack.enter_context(change)
-    return stack
+@contextmanager
+def as_before() -> Iterator[None]:
+    with at_once(), geglu_apart(), silu_apart():
+        yield
 
 
 def by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -122,7 +121,7 @@ def counted(way: Way) -> dict[str, int] | None:
     if not way.counts:
         return None
     found = Step().count(way.change)
-    return {"peak": found.peak // 2**20, "operations": sum(found.operations.values())}
+    return {"peak": round(found.peak / 2**20), "operations": sum(found.operations.values())}
 
 
 def main() -> None:

@@ -226,7 +226,7 @@ here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.
 By `python -m bench.changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
 is, processor time. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine;
 where the rounds lie on both sides of 1, nothing is shown. One prompt, 16 frames of 128x128, a fifth of the width, fp32.
-*Peak* and *operations* are counted, of a guided step at 512x320 and full width: {now["peak"] // 2**20:,} MiB and
+*Peak* and *operations* are counted, of a guided step at 512x320 and full width: {now["peak"] / 2**20:,.0f} MiB and
 {sum(now["operations"].values()):,} as it is; empty: not to be counted, since it is inside the kernels.
 
 {changes(found)}
