@@ -36,7 +36,8 @@ import torch
 from bench import machine, performance_report, training_gpu
 from bench.full_size import write_checkpoint
 from bench.performance import keep
-from bench.stages import NOT_MEASURED, Found, Stage, stages
+from bench.stages import Found, Stage, stages
+from bench.tables import NOT_MEASURED, rows_in
 from bench.workloads import Case, Networks, Row, measure
 from scripts.client import Client
 from scripts.comfyui import Server
@@ -257,8 +258,7 @@ STAGES: dict[str, tuple[float, Stage]] = {
 
 def remember(path: Path, row: dict[str, str], facts: dict[str, Any]) -> None:
     """Keep a stage's row; one that found nothing does not take the place of what an earlier call measured."""
-    known = json.loads(path.read_text())["rows"] if path.is_file() else []
-    measured = {old["what"] for old in known if old["found"] != NOT_MEASURED}
+    measured = {old["what"] for old in rows_in(path) if old["found"] != NOT_MEASURED}
     if row["found"] != NOT_MEASURED or row["what"] not in measured:
         keep(path, [row], facts, key="what")
 

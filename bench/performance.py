@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from bench import machine, official, performance_report
+from bench.tables import rows_in
 from bench.workloads import DTYPES, WIDTHS, Case, Networks, Row, measure
 from vc2.evaluation.writing import replace_text
 
@@ -88,9 +89,8 @@ def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> list[R
 
 def keep(path: Path, rows: Iterable[dict[str, Any]], facts: dict[str, Any], key: str = "case") -> None:
     """Rows into a JSON file, in place of those of the same case; each knows on what it was measured."""
-    kept = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [row | {"facts": facts} for row in json.loads(json.dumps(list(rows)))]
-    kept = [row for row in kept if row[key] not in [new[key] for new in rows]] + rows
+    kept = [row for row in rows_in(path) if row[key] not in [new[key] for new in rows]] + rows
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps({"rows": kept}, indent=1) + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import few_steps_report, machine, plots
-from bench.tables import Json, machines, rows_of, seconds, table
+from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table
 
 FORWARD_GOAL, CLIP_GOAL = 0.75, 1.5  # on a CPU: of the official code's time, and times as fast as 0.2.0
 # What `make bench-gpu` measures. At 16 frames of 512x320 where no size is said.
@@ -44,7 +44,7 @@ def compared(rows: list[Json]) -> str:
                 case["network"],
                 f"{case['frames']} of {case['width']}x{case['height']}",
                 case["precision"],
-                seconds(min(official)) if official else "not measured",
+                seconds(min(official) if official else None),
                 seconds(min(row["seconds"]["ours"])),
                 f"{ratio:.2f}x" if ratio else "",
                 f"{machine.ratio(row['seconds'], 'products', 'ours'):.2f}x" if "products" in row["seconds"] else "",
@@ -111,7 +111,7 @@ KINDS = {
 
 
 def goals(rows: list[Json]) -> str:
-    lines = [[row["what"], row["goal"], row.get("found", "not measured"), row.get("note", "")] for row in rows]
+    lines = [[row["what"], row["goal"], row.get("found", NOT_MEASURED), row.get("note", "")] for row in rows]
     return table("what | goal | found | ", lines)
 
 

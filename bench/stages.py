@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 
+from bench.tables import NOT_MEASURED
+
 Found = tuple[str, str]  # what, and a note
 Stage = Callable[[Any], Found]
-NOT_MEASURED = "not measured"
 PATIENCE = 3  # how many times what it needs a stage may take: machines differ
 ENDS_WITHIN = 5  # seconds
 

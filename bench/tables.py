@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+NOT_MEASURED = "not measured"
+
+
+def rows_in(path: Path) -> list[Json]:
+    """The rows that a bench has kept there; none where it has not run."""
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
 
 
 def rows_of(folder: Path, name: str) -> list[Json]:
-    path = folder / "performance" / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+    return rows_in(folder / "performance" / f"{name}.json")
 
 
 def table(head: str, rows: list[list[str]]) -> str:
@@ -22,7 +27,7 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 def seconds(value: float | None) -> str:
     if value is None:
-        return "not measured"
+        return NOT_MEASURED
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu, performance_report
-from bench.stages import NOT_MEASURED
+from bench.tables import NOT_MEASURED
 
 ROOT = Path(__file__).parent.parent
 

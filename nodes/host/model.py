@@ -77,7 +77,7 @@ class HostUNet(VideoUNet):
         fps=None,
         num_video_frames=None,
         shared_context=False,
-        given=(1,),
+        given=(1, None, None, None),
         **ignored,
     ):
         """x `[B*T, 4, h, w]`, timesteps `[B*T]`, context `[B*T, S, D]`, fps `[B*T]`; T = num_video_frames. `given`: for
@@ -92,8 +92,8 @@ class HostUNet(VideoUNet):
             context = context[::frames]
         else:
             context = rearrange(context, "(b t) s d -> b t s d", t=frames)
-        prompts, *same = given
-        as_given = all(a is b for a, b in zip(same, (x, timesteps, fps), strict=False))
+        prompts, *clips = given
+        as_given = all(a is b for a, b in zip(clips, (x, timesteps, fps), strict=True))
         if prompts > 1 and as_given and not hooks.see_what_comes_before_text:
             x, timesteps, fps = (None if t is None else t[: len(t) // prompts] for t in (x, timesteps, fps))
         self._options = options
@@ -131,15 +131,13 @@ class HostModel(comfy.model_base.BaseModel):
         super().__init__(model_config, device=device, unet_model=HostUNet)
         self.model_sampling = RescaledSampling(model_config.schedule)
 
-    def _apply_model(
-        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, num_video_frames=0, **conds
-    ):
+    def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
         """As the host's; it also tells the UNet how many prompts it has for a clip, since the UNet may be compiled, and
         then cannot ask whether numbers are equal.
         """
         options = transformer_options or {}
-        chunks, frames = len(options.get("cond_or_uncond", ())), num_video_frames or len(x)
-        conds |= {"num_video_frames": frames, "prompts": _prompts(chunks, frames, x, t, conds.get("fps"))}
+        chunks, frames = len(options.get("cond_or_uncond", ())), conds.get("num_video_frames") or len(x)
+        conds["prompts"] = _prompts(chunks, frames, x, t, conds.get("fps"))
         return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):

@@ -131,11 +131,11 @@ class Attention(nn.Module):
         `value` replaces the context where values are computed.
         """
         context = x if context is None else context
+        value = context if value is None else value
         if context.shape[1] == 1 and not self.relative:
             # A softmax over one key is 1, whatever q and k: a single image in time. Kernels would compute whole tiles
             # to find that out.
-            return self.to_out(self.to_v(context if value is None else value).expand(-1, x.shape[1], -1))
-        value = context if value is None else value
+            return self.to_out(self.to_v(value).expand(-1, x.shape[1], -1))
         rows = MAX_BATCH
         if self.relative and not torch.is_grad_enabled():  # unfused, it would be the largest activation of the network
             rows = min(rows, rows_of_a_slice(x, 8))

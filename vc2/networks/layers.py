@@ -100,10 +100,11 @@ class TransformerBlock(nn.Module):
         """The last of the block's residuals, x `[N, L, dim]` -> the same shape. Without gradients a slice of the batch
         goes after the other: at once this would be the largest activation of the network.
         """
-        slices = (x,) if torch.is_grad_enabled() else x.split(rows_of_a_slice(x, 8))
-        for tokens in slices:
-            summed = _plus(tokens, self.ff(self.norm3(tokens)))
-        return summed if torch.is_grad_enabled() else x
+        if torch.is_grad_enabled():
+            return x + self.ff(self.norm3(x))
+        for tokens in x.split(rows_of_a_slice(x, 8)):
+            tokens += self.ff(self.norm3(tokens))
+        return x
 
 
 class SpatialBlock(TransformerBlock):
