@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench import machine, performance_report
 from bench.counted import Step
 from bench.performance import keep
+from bench.winograd import by_winograd
 from bench.workloads import WIDTHS, Case, Networks
 from vc2.networks import layers, slices
 from vc2.networks.attention import Attention
@@ -41,6 +42,15 @@ def plain(kind: type[nn.Module]) -> Change:
         for module in unet.modules():
             if isinstance(module, kind):
                 module.__class__ = kind
+
+    return change
+
+
+def winograd(kind: type[nn.Module]) -> Change:
+    def change(unet: VideoUNet) -> None:
+        for module in unet.modules():
+            if isinstance(module, kind):
+                module.__class__ = by_winograd(type(module))
 
     return change
 
@@ -113,6 +123,12 @@ CHANGES = {
     "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
     "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used", False),
     "convolutions channels-last": Way(channels_last, "not used"),
+    "temporal convolutions by Winograd": Way(
+        winograd(nn.Conv3d), "not used: half of the products, but more copies", False
+    ),
+    "3x3 convolutions by Winograd": Way(
+        winograd(nn.Conv2d), "not used: a quarter of the products, but more copies", False
+    ),
     "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel", False),
 }
 

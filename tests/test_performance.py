@@ -9,8 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
-from bench import cards, counted, few_steps, few_steps_report, machine, performance, performance_report, plots
+from bench import cards, counted, few_steps, few_steps_report, machine, performance, performance_report, plots, winograd
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,3 +112,20 @@ def test_a_name_has_one_colour_in_all_panels_and_labels_keep_apart():
     places = [(float(t.get("x")), float(t.get("y"))) for t in root.iter(f"{svg}text") if t.get("class") == "among"]
     assert len(places) > 6
     assert all(abs(x - a) > 8 or abs(y - b) > 8 for (x, y), (a, b) in combinations(places, 2))
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (torch.nn.Conv3d(5, 3, (3, 1, 1), padding=(1, 0, 0)), (2, 5, 8, 2, 3)),
+        (torch.nn.Conv3d(5, 3, (3, 1, 1), padding=(1, 0, 0)), (2, 5, 7, 2, 3)),
+        (torch.nn.Conv2d(5, 3, 3, padding=1), (2, 5, 8, 12)),
+        (torch.nn.Conv2d(5, 3, 3, padding=1, stride=2), (2, 5, 8, 12)),
+    ],
+    ids=["over time", "frames that do not fit", "of pixels", "stride"],
+)
+def test_a_convolution_by_winograd_is_the_convolution(layer, size):
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    expected = layer(x)
+    layer.__class__ = winograd.by_winograd(type(layer))
+    torch.testing.assert_close(layer(x), expected, atol=1e-4, rtol=1e-4)
