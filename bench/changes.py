@@ -50,7 +50,7 @@ def winograd(kind: type[nn.Module]) -> Change:
     def change(unet: VideoUNet) -> None:
         for module in unet.modules():
             if isinstance(module, kind):
-                module.__class__ = by_winograd(type(module))
+                module.__class__ = by_winograd(module.__class__)
 
     return change
 

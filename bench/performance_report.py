@@ -67,9 +67,9 @@ def best_possible(rows: list[Json]) -> str:
         return (
             f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is **not reached**:"
             f" {ratio:.2f}x.\nPlain products of as many operations take {ratio * share:.2f}x of the official code's"
-            " time, and convolutions are at most a\nfew percent faster, so in fp32 only fewer operations would reach it."
-            " Winograd's convolutions, of a quarter\nto a half of the products, were no faster.\nWhat was tried stands"
-            " [below](#what-each-change-gave).\n"
+            " time, and convolutions are at most a\nfew percent faster, so in fp32 only fewer operations would reach"
+            " it. Winograd's convolutions, of a quarter\nto a half of the products, were no faster.\nWhat was tried"
+            " stands [below](#what-each-change-gave).\n"
         )
     return ""
 

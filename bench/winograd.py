@@ -1,14 +1,13 @@
-"""Convolutions by Winograd's minimal filtering (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"):
-four outputs of a kernel of three from six products instead of twelve, and 4x4 of a kernel of 3x3 from 36 instead of 144.
+"""Convolutions by Winograd's minimal filtering (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural
+Networks"): four outputs of a kernel of three from six products instead of twelve, and 4x4 of a kernel of 3x3 from 36
+instead of 144.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 # F(4, 3) with the points 0, 1, -1, 2, -2 and infinity.
 INPUT = torch.tensor(
@@ -45,8 +44,7 @@ def of_pixels(x: Tensor, weight: Tensor) -> Tensor:
     return out.permute(3, 2, 4, 0, 5, 1).reshape(n, -1, h, w)
 
 
-@cache
-def by_winograd(conv: type[nn.Module]) -> type[nn.Module]:
+def by_winograd(conv: type) -> type:
     """`conv`, which gives x its size back, by the functions above where its tiles fit."""
 
     class Winograd(conv):  # type: ignore[misc, valid-type]
