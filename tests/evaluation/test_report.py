@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,11 +16,13 @@ import pytest
 from vc2.evaluation import __main__ as command
 from vc2.evaluation import verify
 from vc2.evaluation.report import clips, tables
-from vc2.evaluation.report.material import Material, SetOfClips
+from vc2.evaluation.report.material import Material, SetOfClips, read_sets
 from vc2.evaluation.report.render import markdown_cell, number, render, schema
 from vc2.evaluation.rows import Score, append_scores
+from vc2.evaluation.scoring import digest
 from vc2.evaluation.sets import SCORES
 from vc2.files.video import write_video
+from vc2.metrics.metric import file_hash
 from vc2.metrics.registry import MEASURES
 
 HOSTILE = '</script><img src=x onerror="alert(1)"> | **bold** [a](javascript:alert(1)) \N{SNOWMAN}'
@@ -45,6 +48,14 @@ def of_set(set_: str, level: float) -> list[Score]:
     return out
 
 
+def hashed(folder: Path, scores: list[Score]) -> list[Score]:
+    """The scores with the hashes of the clips that lie in a folder, and what the world shows for two of them."""
+    files = {path.name: file_hash(path) for path in folder.glob("*.mp4")}
+    out = [replace(one, clip_hash=files[one.clip] if one.clip else digest(files.values())) for one in scores]
+    truth = {"clip_hash": "of what was drawn", "seed": None, "control": "ground truth"}
+    return out + [score(out[0].set, name, "flicker", 0.5, clip=name, **truth) for name in ("panda", "evil")]
+
+
 def material(*scores: Score, sets: tuple[str, ...] = ("ours", "theirs"), by: str = "flicker") -> Material:
     of_sets = tuple(SetOfClips(name, name, 3, None) for name in sets)
     made = {"commit": "c" * 40, "versions": {"python": "3"}, "command": "report"}
@@ -66,7 +77,7 @@ def sets(tmp_path_factory) -> list[Path]:
             frames = np.full((8, 32, 48, 3), 60 * level + 20 * shade, np.uint8)
             frames[np.arange(8), :, np.arange(8) * 4] = 255
             write_video(folder / name / f"{prompt}-0.mp4", frames, 8)
-        append_scores(folder / name / SCORES, of_set(name, level))
+        append_scores(folder / name / SCORES, hashed(folder / name, of_set(name, level)))
     return [folder / "ours", folder / "theirs"]
 
 
@@ -240,6 +251,7 @@ def test_controls_stand_beside_the_scores_and_the_skipped_are_named(made):
     for text in ((made / "report.md").read_text(), (made / "report.html").read_text()):
         assert "needs a.pt" in text
         assert "frozen" in text
+        assert "ground truth" in text
         assert "library 1.0" in text
         assert "ffffffffffff" in text
 
@@ -318,4 +330,27 @@ def test_rows_that_lie_elsewhere_are_read(sets, tmp_path):
     arguments = [str(tmp_path / folder.name) for folder in sets]
     assert command.main(["report", *arguments, "--rows", str(rows), "-o", str(tmp_path / "out")]) == 0
     tree = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [cell["value"]["mean"] for cell in tree["tables"][0]["sets"]] == [2.0, 3.0]
+    cells = tree["tables"][0]["sets"]
+    assert [cell["value"]["mean"] for cell in cells] == [2.0, 3.0]
+    assert [cell["controls"]["ground truth"]["clips"] for cell in cells] == [2, 2]
+
+
+def test_scores_are_of_the_clips_that_are_there(sets, tmp_path, caplog):
+    """In one file lie another set's scores of clips of the same names, and those of a clip before it was made anew."""
+    ours, theirs = (tmp_path / name for name in ("a", "b"))
+    for target, source in zip((ours, theirs), sets, strict=True):
+        shutil.copytree(source, target, ignore=lambda *_: [SCORES])
+    rows = tmp_path / "rows.jsonl"
+    append_scores(rows, [*hashed(sets[1], of_set("theirs", 2)), *hashed(sets[0], of_set("ours", 1))])
+    (theirs / "sea-0.mp4").write_bytes((sets[0] / "sea-0.mp4").read_bytes())
+    ((one, other), scores) = read_sets([theirs, ours], [rows])
+    assert (one.name, other.name) == ("theirs", "ours")
+    assert "1 clip changed" in caplog.text
+    values = {(s.set, s.prompt_id): s.value for s in scores if s.metric == "flicker" and s.control is None}
+    assert values == {
+        ("theirs", "panda"): 2.0,
+        ("theirs", "evil"): 3.0,
+        ("ours", "panda"): 1.0,
+        ("ours", "evil"): 2.0,
+        ("ours", "sea"): 3.0,
+    }

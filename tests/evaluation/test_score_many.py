@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.evaluation.scoring import Brightness, Spread, scoring, statuses, values
-from vc2.evaluation.rows import read_scores
+from vc2.evaluation.rows import current, read_scores
 from vc2.evaluation.sets import clips_of
+from vc2.files.video import write_video
 from vc2.metrics.metric import Composite, Measure
 from vc2.metrics.registry import METRICS
 
@@ -48,9 +49,9 @@ def test_a_distance_takes_a_reference_of_as_many(clips, tmp_path):
     scoring(clips, controls=False, reference=few).run([metric])
     assert "skipped: the reference has 2 of at least 3 clips that it takes" in statuses(clips, "spread")
     scoring(clips, controls=False, reference=[clip.path for clip in clips_of(clips)]).run([metric])
-    assert [
-        v for v in (r.value for r in read_scores(clips / "scores.jsonl") if r.metric == "spread") if v is not None
-    ] == [0]
+    (found,) = (row for row in read_scores(clips / "scores.jsonl") if row.metric == "spread" and row.value is not None)
+    assert found.value == 0
+    assert found.reference.startswith(f"{clips.name}, 3 of 3 clips, ")
     assert metric.looked == 3
 
 
@@ -72,6 +73,31 @@ def test_a_composite_is_made_of_means_and_stands_beside_its_parts(clips):
     ]
     assert made[0].value == pytest.approx(2 * mean)
     assert made[0].n == 3
+
+
+def test_what_was_asked_for_last_counts_also_where_it_was_there_before(clips):
+    """Another way to prepare frames, another reference, and back again."""
+    metric, distance = Brightness(), Spread(needs_reference=True)
+    first, *others = (clip.path for clip in clips_of(clips))
+    write_video(clips.parent / "bright-0.mp4", [np.full((64, 64, 3), 250, np.uint8)] * 6, 8)
+    references = [first, *others], [clips.parent / "bright-0.mp4", *others]
+    found = []
+    for way, reference in zip(("one", "other", "one"), (*references, references[0]), strict=True):
+        metric.preprocessing = way
+        scoring(clips, controls=False, reference=reference).run([metric, distance])
+        scores = current(read_scores(clips / "scores.jsonl"))
+        assert {row.preprocessing for row in scores if row.metric == "brightness"} == {way}
+        found += [row.value for row in scores if row.metric == "spread"]
+    assert len(metric.asked) == 6
+    assert found[0] == found[2] == 0 != found[1]
+
+
+def test_a_distance_stays_where_its_reference_is_left_out(clips):
+    metric = Spread(needs_reference=True)
+    scoring(clips, controls=False, reference=[clip.path for clip in clips_of(clips)]).run([metric])
+    scoring(clips, controls=False).run([metric])
+    (row,) = current(read_scores(clips / "scores.jsonl"))
+    assert row.value == 0
 
 
 def test_evalcrafters_fits():

@@ -137,5 +137,5 @@ def test_rows_are_json_for_everyone(clips):
     lines = (clips / "scores.jsonl").read_text().splitlines()
     assert list(json.loads(lines[0])) == [
         *("set", "clip", "clip_hash", "prompt_id", "seed", "metric", "value", "status", "implementation", "weights"),
-        *("preprocessing", "control", "n", "prompt"),
+        *("preprocessing", "control", "n", "prompt", "reference"),
     ]

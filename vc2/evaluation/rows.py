@@ -4,7 +4,7 @@
 | --- | --- |
 | set | the model's or set's name |
 | clip | the clip's file name, of ground truth the prompt's id; null for what is of the whole set |
-| clip_hash | SHA-256 of the file; of a corpus metric, of all its clips' and of the reference's |
+| clip_hash | SHA-256 of the file; of what is of the whole set, of all its clips' |
 | prompt_id, seed | null where the file's name does not tell, and for what is of the whole set |
 | metric | the measure's name in `vc2.metrics.registry` |
 | value | a finite number, or null where there is none |
@@ -13,11 +13,13 @@
 | weights | SHA-256 of the file that holds them, or null |
 | preprocessing | one line |
 | control | null for the set itself, "frozen", "shuffled" or "ground truth" |
-| n | how many clips a corpus metric saw, or a composite's means are of, else null |
+| n | how many clips a corpus metric saw, or the least that a part of a composite has, else null |
 | prompt | what the clip was scored against, null where it is not known, and for what is of the whole set |
+| reference | of a distance: the folder's name, how many of its clips were seen, a digest of them; else null |
 
 A metric that cannot be computed here (no library, no file) has one row of the whole set for each of its measures. Rows
-are never taken back: `current` leaves out those that later ones have overtaken.
+are never taken back: `current` leaves out those that later ones have overtaken. What is asked for again and is there is
+written again where it was overtaken.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from filelock import FileLock
 
 JsonRow = dict[str, Any]
 OK = "ok"
-CONTROLS = ("frozen", "shuffled", "ground truth")
+GROUND_TRUTH = "ground truth"
+CONTROLS = ("frozen", "shuffled", GROUND_TRUTH)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Score:
     control: str | None = None
     n: int | None = None
     prompt: str | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if (self.value is not None) != (self.status == OK):
@@ -66,7 +70,12 @@ class Score:
     def key(self) -> tuple[str | None, ...]:
         """What tells rows apart; of several with one key the last one counts."""
         what = (self.set, self.clip, self.clip_hash, self.prompt_id, self.prompt, self.control, self.metric)
-        return (*what, self.implementation, self.weights, self.preprocessing)
+        return (*what, self.implementation, self.weights, self.preprocessing, self.reference)
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where it stands in a table, in which the newest counts."""
+        return (self.set, self.clip, self.control, self.metric)
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -87,13 +96,13 @@ def current(scores: Iterable[Score]) -> list[Score]:
     computed counts only as long as it never could.
     """
     scores = list(scores)
-    newest = {(score.set, score.clip, score.control, score.metric): score for score in scores}
     measured = {(score.set, score.control, score.metric) for score in scores if score.status == OK}
-    return [
-        score
-        for score in newest.values()
+    newest = {
+        score.place: score
+        for score in scores
         if score.status == OK or score.clip is not None or (score.set, score.control, score.metric) not in measured
-    ]
+    }
+    return list(newest.values())
 
 
 def append_scores(path: Path, scores: Iterable[Score]) -> None:

@@ -21,7 +21,7 @@ from ..files.video import read_clip
 from ..metrics.metric import Clip, ClipMetric, Composite, CorpusMetric, Metric, NotApplicableError, file_hash
 from . import controls
 from .features import Features
-from .rows import OK, Score, append_scores, current, read_scores
+from .rows import GROUND_TRUTH, OK, Score, append_scores, current, read_scores
 from .sets import ClipFile
 from .suites import Prompt
 
@@ -76,6 +76,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         self._rows = {row.key: row for row in read_scores(self.out)}
+        self._newest = {row.place: row for row in self._rows.values()}
         self._features = Features(self.out.with_name(f"{self.out.name}.features"))
         self._hashes = {clip.path: file_hash(clip.path) for clip in self.clips}
 
@@ -128,7 +129,7 @@ class Scoring:
         for prompt in (self.prompts[name] for name in asked if name) if self.controls else ():
             if truth := controls.ground_truth(prompt, self.frames):
                 shown = hashlib.sha256(truth.frames.tobytes()).hexdigest()
-                drawn = Item(prompt.id, shown, prompt.id, None, prompt.prompt, "ground truth", _same)
+                drawn = Item(prompt.id, shown, prompt.id, None, prompt.prompt, GROUND_TRUTH, _same)
                 yield Group(partial(_same, truth), [drawn])
 
     def _measure(self, group: Group, tools: Sequence[Tool]) -> None:
@@ -159,10 +160,11 @@ class Scoring:
             return not self._features_of(item.hash, item.control, tool).is_file()
         if not isinstance(tool.metric, ClipMetric):
             return False
-        done = [self._rows.get(_of_a_clip(self.name, item, tool, name).key) for name in tool.metric.measure_names()]
-        if any(row is None or row.status.startswith("failed") for row in done):
+        found = [self._rows.get(_of_a_clip(self.name, item, tool, name).key) for name in tool.metric.measure_names()]
+        done = [row for row in found if row and _kind(row.status) != "failed"]
+        if len(done) < len(found):
             return True
-        self.outcomes.update(_kind(row.status) for row in done if row)
+        self._write(done)
         return False
 
     def _clip(self, item: Item, tool: Tool, metric: ClipMetric, clip: Clip) -> None:
@@ -234,22 +236,25 @@ class Scoring:
         paths = [self._features_of(item.hash, control, tool) for item in items]
         theirs = [self._features_of(file_hash(path), None, tool) for path in reference]
         paths, theirs = ([path for path in some if path.is_file()] for some in (paths, theirs))
-        of = digest([item.hash for item in items], [file_hash(path) for path in reference])
+        of, against = digest(item.hash for item in items), None
+        if reference:
+            hashed = digest(file_hash(path) for path in reference)
+            against = f"{reference[0].parent.name}, {len(theirs)} of {len(reference)} clips, {hashed[:12]}"
         # There may be too few, or too few that could be looked at.
         refused = self._refusal(metric, len(items), len(reference)) or self._refusal(metric, len(paths), len(theirs))
         status, values = refused or OK, dict[str, float]()
         if not refused:
-            done = [
-                self._rows.get(self._of_the_set(tool, n, None, "", of, control).key) for n in metric.measure_names()
-            ]
-            if all(row and row.status == OK and row.n == len(paths) for row in done):
-                self.outcomes[OK] += len(done)
+            names = metric.measure_names()
+            found = [self._rows.get(self._of_the_set(tool, n, None, "", of, control, None, against).key) for n in names]
+            done = [row for row in found if row and row.status == OK and row.n == len(paths)]
+            if len(done) == len(found):
+                self._write(done)
                 return
             load = self._features.load
             values = dict(metric.measure([load(path) for path in paths], [load(path) for path in theirs]))
         self._write(
             [
-                self._of_the_set(tool, name, values.get(name), status, of, control, len(paths))
+                self._of_the_set(tool, name, values.get(name), status, of, control, len(paths), against)
                 for name in metric.measure_names()
             ]
         )
@@ -257,21 +262,23 @@ class Scoring:
     def _composite(self, tool: Tool, metric: Composite, control: str | None) -> None:
         """From the rows that count, of the set's present clips alone."""
         values: dict[str, list[float]] = {name: [] for name in metric.parts}
-        present = set(self._hashes.values())  # a clip that was made anew has left its old rows behind
-        for row in current(self._rows.values()):
-            if row.set != self.name or row.control != control or row.value is None or row.metric not in values:
-                continue
-            if row.clip is None or control == "ground truth" or row.clip_hash in present:
+        counts = Counter[str]()
+        # A clip that was made anew has left its old rows behind, and the set those of other clips.
+        whole = digest(self._hashes.values())
+        present = {*self._hashes.values(), whole}
+        mine = (row for row in self._rows.values() if row.clip_hash in present or row.control == GROUND_TRUTH)
+        for row in current(mine):
+            if row.set == self.name and row.control == control and row.value is not None and row.metric in values:
                 values[row.metric].append(row.value)
+                counts[row.metric] += row.n or 1
         missing = [name for name, some in values.items() if not some]
         means = {name: float(np.mean(some)) for name, some in values.items() if some}
         status = f"skipped: {', '.join(missing)} not measured" if missing else OK
         made = {} if missing else metric.measure(means)
-        of = digest(self._hashes.values(), [json.dumps(means)])
-        count = max(map(len, values.values()))
+        count = min(counts[name] for name in metric.parts)
         self._write(
             [
-                self._of_the_set(tool, name, made.get(name), status, of, control, count)
+                self._of_the_set(tool, name, made.get(name), status, whole, control, count)
                 for name in metric.measure_names()
             ]
         )
@@ -287,17 +294,20 @@ class Scoring:
         of: str,
         control: str | None,
         n: int | None = None,
+        reference: str | None = None,
     ) -> Score:
         how = (tool.implementation, tool.weights, tool.preprocessing)
-        return Score(self.name, None, of, None, None, name, value, status, *how, control, n)
+        return Score(self.name, None, of, None, None, name, value, status, *how, control, n, reference=reference)
 
     def _write(self, rows: Sequence[Score]) -> None:
-        """Those that say something new."""
+        """Those that say something new, or again what others have overtaken."""
         self.outcomes.update(_kind(row.status) for row in rows)
-        new = [row for row in rows if self._rows.get(row.key) != row]
+        new = [row for row in rows if self._newest.get(row.place) != row]
         if new:
             append_scores(self.out, new)
-            self._rows.update({row.key: row for row in new})
+            for row in new:
+                self._rows.pop(row.key, None)
+                self._rows[row.key] = self._newest[row.place] = row
 
 
 def _of_a_clip(
@@ -312,9 +322,9 @@ def _kind(status: str) -> str:
     return status.partition(":")[0]
 
 
-def digest(*hashes: Iterable[str]) -> str:
-    """SHA-256 of collections of hashes, whatever their order."""
-    return hashlib.sha256(json.dumps([sorted(some) for some in hashes]).encode()).hexdigest()
+def digest(hashes: Iterable[str]) -> str:
+    """SHA-256 of clips' hashes, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(hashes)).encode()).hexdigest()
 
 
 def _read(path: Path, prompt: str) -> Clip:

@@ -75,7 +75,9 @@ DEFECTS = {
 
 
 class EvalCrafter(Composite):
-    """One aspect; it is skipped unless all its parts were measured on the same clips."""
+    """One aspect; it is skipped unless all its parts were measured. Each part's mean is over the clips that have it, as
+    EvalCrafter does: a clip without a person has no face to be consistent.
+    """
 
     table = "Table 1"
     licence = "the fits' numbers are EvalCrafter's"

@@ -52,12 +52,11 @@ def keep_scores(session: Session, folder: Path, files: Sequence[Path] = ()) -> N
     """
     hashes = {entry.hash for pair in session.pairs for entry in (pair.first, pair.second)}
     sources = [folder / ROWS, *(Path(one, SCORES) for one in session.folders), *files]
-    scores = {
-        score.key: score
-        for path in sources
-        for score in read_scores(path)
-        if score.clip_hash in hashes and score.clip is not None and score.control is None and score.status == OK
-    }
+    scores: dict[tuple[str | None, ...], Score] = {}
+    for score in (score for path in sources for score in read_scores(path)):
+        if score.clip_hash in hashes and score.clip is not None and score.control is None and score.status == OK:
+            scores.pop(score.key, None)
+            scores[score.key] = score
     if scores:
         replace_text(folder / ROWS, "".join(json.dumps(asdict(score)) + "\n" for score in scores.values()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..rows import Score, append_scores, current, read_scores
+from ...metrics.metric import file_hash
+from ...plural import plural
+from ..rows import GROUND_TRUTH, Score, append_scores, current, read_scores
+from ..scoring import digest
 from ..sets import SCORES, clips_of, read_manifest
 from ..writing import replace_text
+
+log = logging.getLogger(__name__)
 
 ROWS, ABOUT = "rows.jsonl", "about.json"
 FORMAT = 1
@@ -75,21 +81,27 @@ class Material:
 
 
 def read_sets(folders: Sequence[Path], rows: Sequence[Path]) -> tuple[tuple[SetOfClips, ...], tuple[Score, ...]]:
-    """The sets and their current scores, from each folder's own rows and from other files. Raises ValueError."""
+    """The sets and their current scores, from each folder's own rows and from other files: those of the clips that are
+    there now, whose hashes tell them. Raises ValueError.
+    """
     named = [score for path in rows for score in read_scores(path)]
     sets: list[SetOfClips] = []
     scores: list[Score] = []
     for folder in folders:
-        manifest, clips = read_manifest(folder), {clip.path.name for clip in clips_of(folder)}
-        mine = [*read_scores(folder / SCORES), *(score for score in named if score.clip in clips)]
-        names = Counter(score.set for score in mine)
+        manifest, clips = read_manifest(folder), {clip.path.name: file_hash(clip.path) for clip in clips_of(folder)}
+        every = [*read_scores(folder / SCORES), *named]
+        hashes = clips | {None: digest(clips.values())}
+        here = [score for score in every if hashes.get(score.clip) == score.clip_hash]
+        names = Counter(score.set for score in here)
         own = manifest.name if manifest else folder.resolve().name
         name = own if own in names or not names else names.most_common(1)[0][0]
-        mine = [*(score for score in mine if score.set == name)]
-        mine += [score for score in named if score.clip is None and score.set == name]
-        gone = {score.clip for score in mine if score.clip is not None} - clips
+        mine = [score for score in here if score.set == name]
+        if stale := {*clips} & {score.clip for score in every if score.set == name} - {score.clip for score in mine}:
+            log.warning("%s: %s changed since it was scored; score the set again", folder, plural(len(stale), "clip"))
         sets.append(SetOfClips(name, str(folder), len(clips), manifest.json() if manifest else None))
-        scores += [score for score in current(mine) if score.clip not in gone]
+        # What the world itself shows is of no file.
+        truth = [score for score in every if score.control == GROUND_TRUTH and score.set == name]
+        scores += current([*mine, *truth])
     twice = [name for name, times in Counter(one.name for one in sets).items() if times > 1]
     if twice:
         raise ValueError(f"more than one set is called {twice[0]!r}; score them with --name")

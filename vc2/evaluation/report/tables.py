@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ...metrics.registry import metric_of
-from ..rows import CONTROLS, OK, Score
+from ..rows import CONTROLS, GROUND_TRUTH, OK, Score
 from ..writing import rounded
 from .measures import known
 
@@ -79,6 +79,7 @@ class Table:
     implementation: tuple[str, ...]
     weights: tuple[str, ...]
     preprocessing: tuple[str, ...]
+    reference: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,7 @@ def _table(measure: str, sets: Sequence[str], scores: Sequence[Score]) -> Table:
         controls = {c: clustered(values[name, c]) for c in CONTROLS if values[name, c]}
         value = clustered(values[name, None]) if values[name, None] else None
         # That the truth is better than a model says nothing against the measure.
-        beaten = tuple(
-            c for c, mean in controls.items() if value and c != "ground truth" and _wins(mean, value, better)
-        )
+        beaten = tuple(c for c, mean in controls.items() if value and c != GROUND_TRUTH and _wins(mean, value, better))
         against = _difference(values[name, None], values[sets[0], None]) if name != sets[0] else None
         missing = "" if value else _reason(scores, name)
         cells.append(Cell(name, _of_corpus(scores, name, value), controls, against, beaten, missing))
@@ -131,6 +130,7 @@ def _table(measure: str, sets: Sequence[str], scores: Sequence[Score]) -> Table:
         tuple(dict.fromkeys(score.implementation for score in measured)),
         tuple(dict.fromkeys(score.weights for score in measured if score.weights)),
         tuple(dict.fromkeys(score.preprocessing for score in measured)),
+        tuple(dict.fromkeys(score.reference for score in measured if score.reference)),
     )
 
 
@@ -190,6 +190,7 @@ def tree(made: Tables) -> list[dict[str, Any]]:
                 "implementation": list(table.implementation),
                 "weights": list(table.weights),
                 "preprocessing": list(table.preprocessing),
+                "reference": list(table.reference),
                 "sets": [
                     {
                         "set": cell.set,
