@@ -16,7 +16,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 	&& run=$$($(PYTHON) -m scripts.fetch environment)
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
-.PHONY: help demo ui test test-slow test-host test-kernels lint verify workflows miniature paper clean
+.PHONY: help demo ui test test-slow test-host test-kernels lint verify workflows miniature paper rate clean
 .PHONY: bench bench-gpu bench-changes bench-against bench-few-steps bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
 .PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
@@ -78,6 +78,9 @@ miniature: $(INSTALLED)  ## train the UNet of models/vc2-tiny.safetensors from n
 paper: $(INSTALLED)  ## does the paper hold, in miniature? again, from nothing: SEEDS=8 takes most of a day on two cores; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick,--repeat)
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick,--repeat)
+
+rate: $(INSTALLED)  ## which clip is better? vote, blind, on forty pairs of the paper in miniature
+	$(RUN) -m vc2.evaluation rate -o docs/miniature/votes
 
 #### Benches: they measure the numbers in docs/
 bench: $(INSTALLED)  ## how fast: with VIDEOCRAFTER_PATH beside the official code; writes docs/performance.md

@@ -112,3 +112,11 @@ def test_a_suite_that_changed_is_told(command, tmp_path, capsys):
     assert "has changed since" in capsys.readouterr().err
     assert main(command) == 2
     assert "was begun with another suite_hash" in capsys.readouterr().err
+
+
+def test_another_programs_clips_are_not_taken_for_its_own(command, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "cat-0.mp4").write_bytes(b"gen-2's")
+    assert main(command) == 2
+    assert "no manifest.json: another program made them" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["cat-0.mp4"]

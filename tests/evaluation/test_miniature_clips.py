@@ -17,7 +17,8 @@ from vc2.evaluation.miniature import clips, grids, report, rows
 from vc2.evaluation.miniature.arms import Place
 from vc2.evaluation.miniature.evidence import gather
 from vc2.evaluation.miniature.score import scenes
-from vc2.evaluation.rate.session import begin
+from vc2.evaluation.rate.server import Rating
+from vc2.evaluation.rate.session import Session, begin
 from vc2.evaluation.rows import read_scores
 from vc2.files.video import read_clip
 from vc2.training.errors import RecipeError
@@ -97,3 +98,29 @@ def test_the_rating_that_is_fixed_is_forty_pairs_of_four_meetings():
     assert [tuple(both) for both in args.meet] == list(clips.MEETINGS)
     assert (len(args.meet), args.pairs, args.out) == (4, 40, Path("c/votes"))
     assert "--meet" not in clips.rating([Path("c/F-base"), Path("c/P-base")])
+
+
+def test_the_fixed_pairs_have_a_folder_of_their_own(tmp_path):
+    made = sketch(tmp_path, clips.RATED)
+    found = gather(made.place, made.rows, made.gates, "sketch")
+    folders = clips.export(found, made.place, 2, clips.RATED)
+    session = clips.fix(folders, tmp_path / "votes")
+    assert clips.are_fixed(session)
+    there = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "votes" / "clips").rglob("*.mp4")}
+    entries = [entry for pair in session.pairs for entry in (pair.first, pair.second)]
+    assert there == {f"votes/clips/{entry.set}/{entry.clip}" for entry in entries}
+    scored = {(score.set, score.clip) for score in read_scores(tmp_path / "votes" / "rows.jsonl")}
+    assert scored >= {(entry.set, entry.clip) for entry in entries}
+    Rating(Session.load(tmp_path / "votes"), tmp_path / "votes")  # raises for other clips than those of the session
+    with pytest.raises(FileExistsError, match="votes may be in it"):
+        clips.fix(folders, tmp_path / "votes")
+
+
+def test_the_pairs_here_can_be_voted_on_in_any_clone(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    folder = Path("docs/miniature/votes")
+    session = Session.load(folder)
+    assert clips.are_fixed(session)
+    assert len({pair.prompt_id for pair in session.pairs}) == clips.PAIRS
+    Rating(session, folder)
+    assert sum(path.stat().st_size for path in folder.rglob("*.mp4")) < 1.6e6

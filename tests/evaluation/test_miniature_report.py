@@ -14,13 +14,14 @@ from tests.evaluation import synthetic
 from tests.evaluation.synthetic import gathered, layout
 from vc2.evaluation import verify
 from vc2.evaluation.miniature import __main__ as command
-from vc2.evaluation.miniature import report, rows, verdicts
+from vc2.evaluation.miniature import clips, report, rows, verdicts
 from vc2.evaluation.miniature.arms import ROWS
 from vc2.evaluation.rate import results
 from vc2.evaluation.rate import votes as cast
 from vc2.evaluation.rate.session import Entry, Pair, Session
 from vc2.evaluation.rate.votes import Vote
 from vc2.evaluation.rows import Score, append_scores
+from vc2.training.errors import RecipeError
 
 
 def test_the_report_follows_from_the_rows(paper):
@@ -63,9 +64,16 @@ def test_the_front_page_says_how_it_stands(tmp_path, seeds, sentence):
 def test_the_sentence_counts_verdicts(paper):
     found = gathered(paper)
     decided = verdicts.verdicts(found)
-    assert verdicts.in_a_sentence(found, decided) == "of its 5 claims 5 confirmed, over 8 training seeds"
-    mixed = [replace(decided[0], verdict="untestable"), replace(decided[1], verdict="undecided"), *decided[2:]]
-    sentence = "of its 5 claims 3 confirmed, 1 undecided, 1 untestable, over 8 training seeds"
+    assert (
+        verdicts.in_a_sentence(found, decided) == "of its 5 claims 5 confirmed (1, 2, 3, 4, 5), over 8 training seeds"
+    )
+    parts = tuple(replace(part, p_against=p) for part, p in zip(decided[2].parts, (0.5, 0.004), strict=True))
+    refuted = replace(decided[2], verdict="refuted", parts=parts)
+    first = [replace(decided[0], verdict="untestable"), replace(decided[1], verdict="undecided"), refuted]
+    mixed = [*first, *decided[3:]]
+    sentence = (
+        "of its 5 claims 2 confirmed (4, 5), 1 refuted (3b), 1 undecided (2), 1 untestable (1), over 8 training seeds"
+    )
     assert verdicts.in_a_sentence(found, mixed) == sentence
 
 
@@ -80,31 +88,37 @@ def test_votes_that_lie_there_are_in_the_report_and_verified(tmp_path):
     votes = folder / "votes"
     votes.mkdir()
     pairs = tuple(
-        Pair(
-            f"{i}", f"p{i}", "", 2, *(Entry(name, f"{name}{i}", f"{name}{i}", "t") for name in ("F-base", "F-Spa-DIR"))
-        )
-        for i in range(12)
+        Pair(f"{first}{i}", f"p{i}", "", 2, *(Entry(name, f"{name}{i}", f"{name}{i}", "t") for name in (first, second)))
+        for first, second in clips.MEETINGS
+        for i in range(10)
     )
-    Session(("F-base", "F-Spa-DIR"), ("a", "b"), ("visual",), 0, pairs).save(votes)
-    for i in range(12):
-        winner, both = ("F-base" if i < 3 else "F-Spa-DIR"), ("F-base", "F-Spa-DIR")
-        cast.add(votes / "votes.jsonl", Vote(i, "ada", "visual", f"{i}", f"p{i}", *both, "left", winner, 1.0, ""))
+    session = Session(clips.RATED, tuple(clips.RATED), clips.QUESTIONS, 0, pairs)
+    session.save(votes)
+    report.write(layout(folder))
+    assert "Nobody has voted yet" in (folder / "README.md").read_text()
+    assert verify.difference(folder) == ""
+    for i in range(10):
+        winner, both = ("F-base" if i < 2 else "F-Spa-DIR"), ("F-base", "F-Spa-DIR")
+        cast.add(votes / "votes.jsonl", Vote(i, "ada", "visual", f"F-base{i}", f"p{i}", *both, "left", winner, 1.0, ""))
     how = ("defect", "ok", "judge", None, "none")
     append_scores(
         votes / "rows.jsonl",
         [
             Score(name, f"{name}{i}", f"{name}{i}", f"p{i}", 2, how[0], value, *how[1:])
-            for i in range(12)
+            for i in range(10)
             for name, value in (("F-base", 0.9), ("F-Spa-DIR", 0.1))
         ],
     )
     results.write(votes)
     report.write(layout(folder))
-    assert "12 blind votes of 1 rater " in (folder / "README.md").read_text()
-    assert "| visual | defect | 75 % [47, 91] | 12 |" in (folder / "README.md").read_text()
+    assert "10 blind votes of 1 rater " in (folder / "README.md").read_text()
+    assert "| visual | defect | 80 % [49, 94] | 10 |" in (folder / "README.md").read_text()
     assert verify.difference(folder) == ""
     (votes / "votes.jsonl").write_text("")
     assert "votes/results.json:" in verify.difference(folder)
+    replace(session, pairs=pairs[1:]).save(votes)
+    with pytest.raises(RecipeError, match="holds votes on other pairs"):
+        report.write(layout(folder))
 
 
 def test_numbers_are_whole_and_finite(paper):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -11,6 +12,7 @@ from vc2.evaluation.miniature import rows, runner
 from vc2.evaluation.miniature.arms import ARMS, REPEAT_ROOT, Place
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
+from vc2.training.tally import NonFiniteError
 
 
 def test_a_row_that_was_cut_off_is_written_again(tmp_path):
@@ -33,6 +35,7 @@ def fake_runner(tmp_path, monkeypatch):
     """
     events: list[tuple] = []
     deaths: list[int] = []
+    diverge: set[tuple[str, str]] = set()
 
     def happen(*event):
         if deaths and len(events) >= deaths[0]:
@@ -45,6 +48,9 @@ def fake_runner(tmp_path, monkeypatch):
             self.recipe, self.folder = recipe, folder
 
         def run(self):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder.name, self.folder.parent.name) in diverge:
+                raise NonFiniteError("no finite loss")
             happen("train", self.folder.name, self.recipe.steps)
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             return True
@@ -69,13 +75,14 @@ def fake_runner(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "export", lambda *_, **__: None)
     monkeypatch.setattr(runner.encoders, "make", lambda _: True)
     monkeypatch.setattr(runner.encoders, "GATES", tmp_path / "gates.json")
-    (tmp_path / "gates.json").write_text(json.dumps({"encoders": Runner.fingerprints}))
+    gates = {"world": world_hash(), "encoders": Runner.fingerprints, "gates": [{"name": "g", "passed": True}]}
+    (tmp_path / "gates.json").write_text(json.dumps(gates))
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
-    def make(commit="abc"):
-        return Runner(place, tmp_path / "rows", (2,), True, commit)
+    def make(commit="abc", decides=True):
+        return Runner(place, tmp_path / "rows", (2,), decides, commit)
 
-    make.events, make.deaths, make.rows = events, deaths, tmp_path / "rows"
+    make.events, make.deaths, make.rows, make.diverge = events, deaths, tmp_path / "rows", diverge
     return make
 
 
@@ -125,11 +132,61 @@ def test_rows_of_other_code_are_refused(fake_runner):
         fake_runner().run()
 
 
-def test_seeds_that_count_need_gates_of_their_own_encoders(fake_runner, tmp_path):
-    (tmp_path / "gates.json").write_text(json.dumps({"encoders": {"autoencoder": "z", "text": "y"}}))
-    with pytest.raises(RecipeError, match=r"gates\.json is of encoders .*'z'.* before the seeds that count"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoders": {"autoencoder": "z", "text": "y"}}, "is of encoders .*'z'.* before the seeds that count"),
+        ({"world": "another"}, "is of world another"),
+        ({"gates": [{"name": "frozen", "passed": False}]}, "frozen failed; in such a world nothing is run"),
+    ],
+)
+def test_seeds_that_count_need_gates_of_their_own_that_passed(fake_runner, tmp_path, change, message):
+    path = tmp_path / "gates.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RecipeError, match=message):
         fake_runner().run()
     assert fake_runner.events == []
+
+
+def test_gates_that_say_the_same_stay_as_they_are(tmp_path, monkeypatch):
+    """Rows of seeds are held to the file as it was."""
+    monkeypatch.setattr(command, "GATES", tmp_path / "docs" / "gates.json")
+    command.keep_gates({"commit": "a", "gates": [1]})
+    command.keep_gates({"commit": "b", "gates": [1]})
+    assert json.loads(command.GATES.read_text())["commit"] == "a"
+    command.keep_gates({"commit": "c", "gates": [2]})
+    assert json.loads(command.GATES.read_text()) == {"commit": "c", "gates": [2]}
+
+
+def test_rows_that_came_along_are_not_made_again(fake_runner, tmp_path):
+    """On another machine, which has the rows alone, of one model not even these."""
+    fake_runner().run()
+    path = rows.path_of(fake_runner.rows, 2)
+    shutil.rmtree(tmp_path / "runs")
+    fake_runner.events.clear()
+    fake_runner().run()
+    assert fake_runner.events == []
+    path.write_text("".join(x for x in path.read_text().splitlines(True) if '"P-Temp-LORA"' not in x))
+    fake_runner().run()
+    assert {name for _, name, *_ in fake_runner.events} == {"SD", "P-base", "P-Temp-LORA"}
+    assert {name for kind, name, *_ in fake_runner.events if kind == "score"} == {"P-Temp-LORA"}
+
+
+def test_the_next_number_takes_the_place_of_a_seed_that_cannot_finish(fake_runner, caplog):
+    fake_runner.diverge.add(("F-Spa-LORA", "seed-2"))
+    fake_runner().run()
+    assert "seed 2 cannot finish, and the next number takes its place: no finite loss" in caplog.text
+    there = {seed: {row["arm"] for row in rows.read(rows.path_of(fake_runner.rows, seed))} for seed in (2, 3, 4)}
+    assert "F-Spa-LORA" not in there[2]
+    assert there[3] == {arm.name for arm in ARMS} - {"SD"} | {"random"}
+    assert there[4] == set()
+    done = len(fake_runner.events)
+    fake_runner().run()
+    assert len(fake_runner.events) == done
+    fake_runner.diverge.add(("F-Spa-LORA", "seed-3"))
+    shutil.rmtree(fake_runner.rows)
+    with pytest.raises(NonFiniteError):  # where nothing is decided, it is an error as any other
+        fake_runner(decides=False).run()
 
 
 def test_anyone_can_repeat_it_beside_the_rows_that_count(tmp_path, monkeypatch):

@@ -102,3 +102,29 @@ def test_the_command_tells_what_is_wrong(sets, tmp_path, capsys):
     assert command.main(["rate", "-o", str(tmp_path / "none"), "--tables"]) == 2
     assert "session.json is missing" in capsys.readouterr().err
     assert session.QUESTIONS.keys() == {"visual", "motion", "alignment", "overall"}
+
+
+def test_a_session_goes_on_with_what_it_was_begun_with(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("aiohttp.web.run_app", lambda *_, **__: None)
+    out = tmp_path / "votes"
+    begin = ["rate", *map(str, sets[:2]), "--questions", "motion", "--pairs", "5", "--seed", "9", "-o", str(out)]
+    for given, message in (
+        (["--pairs", "0"], "--pairs must be at least 1, found 0"),
+        (["--prompts", "-1"], "--prompts must be at least 1, found -1"),
+        (["--questions", ""], "no question is asked"),
+    ):
+        assert command.main([*begin, *given]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+    for again in (begin, begin, ["rate", "-o", str(out)]):
+        assert command.main(again) == 0
+    made = session.Session.load(out)
+    assert (made.questions, len(made.pairs), made.seed) == (("motion",), 5, 9)
+    for given, message in (
+        (["--pairs", "4"], "begun with --pairs 5, not 4"),
+        (["--seed", "0"], "begun with --seed 9, not 0"),
+        (["--meet", "ours", "theirs"], "begun with --meet"),
+        (["--suite", "elsewhere.txt"], "begun with --suite None"),
+    ):
+        assert command.main(["rate", "-o", str(out), *given]) == 2
+        assert message in capsys.readouterr().err

@@ -57,6 +57,8 @@ def test_list_and_doctor_know_every_metric(capsys, weights):
     assert "not found" not in table["fvd"]
     assert "not found: ViT-B-32.pt not in" in table["clip"]
     assert set(METRICS) <= set(table)
+    # What is made of others is as little there as these.
+    assert "raft_warping_error" in table["evalcrafter_compat.temporal"].partition("not found: ")[2]
 
 
 def test_a_library_that_is_missing_is_told(monkeypatch):

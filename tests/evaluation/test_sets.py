@@ -56,12 +56,16 @@ def test_suites_of_others(tmp_path):
             {"video_id": "video7010", "caption": "a car", "sen_id": 8},
             {"video_id": "video1", "caption": "not this", "sen_id": 2},
             {"video_id": "video7010", "caption": "a red car", "sen_id": 9},
+            {"video_id": "video7011", "caption": "a cook", "sen_id": 1},
         ],
     }
+    tree["videos"].append({"video_id": "video7011", "split": "test"})
     (tmp_path / "test.json").write_text(json.dumps(tree))
-    expected = [("video7010-0", "a car"), ("video7010-1", "a red car")]
+    expected = [("video7010-0", "a car"), ("video7011-0", "a cook"), ("video7010-1", "a red car")]
     assert [(p.id, p.prompt) for p in suites.load(str(tmp_path / "test.json")).prompts] == expected
-    (tmp_path / "test.csv").write_text("key,video_id,sentence\nret0,video7010,a car\nret1,video7010,a red car\n")
+    (tmp_path / "test.csv").write_text(
+        "key,video_id,sentence\nret0,video7010,a car\nret1,video7010,a red car\nret2,video7011,a cook\n"
+    )
     assert [(p.id, p.prompt) for p in suites.load(str(tmp_path / "test.csv")).prompts] == expected
 
 
@@ -82,6 +86,12 @@ def test_what_is_no_suite_is_told(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says):
         suites.load(str(tmp_path / name))
+
+
+def test_a_scene_is_of_our_own_world_alone(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "prompt": "a cook", "scene": {"scene": "kitchen"}}\n')
+    [prompt] = suites.load(str(tmp_path / "x.jsonl")).prompts
+    assert controls.ground_truth(prompt, 16) is None
 
 
 def test_a_suite_that_is_not_there():

@@ -1,1 +1,1 @@
-"""Measuring VideoCrafter2: the judge of the miniature's world, and (later) the paper's metrics."""
+"""Measuring VideoCrafter2: the paper's metrics, people's votes, and the paper in miniature."""

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterator
 
 from ..metrics.external import External
-from ..metrics.metric import WEIGHTS, CorpusMetric, Metric
-from ..metrics.registry import METRICS
+from ..metrics.metric import WEIGHTS, Composite, CorpusMetric, Metric
+from ..metrics.registry import METRICS, metric_of
 
 BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "neither way is better"}
 
@@ -40,6 +40,14 @@ def _kind(metric: Metric) -> str:
     return "a clip" if metric.kind == "clip" else "a set, from the means of others"
 
 
+def _lacking(metric: Metric) -> str | None:
+    """Why it cannot be computed here; what is made of others takes them all."""
+    if not isinstance(metric, Composite):
+        return metric.available()
+    parts = [part for part in metric.parts if (of := metric_of(part)) is None or of.available()]
+    return f"{', '.join(parts)} cannot be computed" if parts else None
+
+
 def doctor() -> Iterator[str]:
     """A table: found or not, and what to do."""
     folder = os.environ.get(WEIGHTS)
@@ -48,7 +56,7 @@ def doctor() -> Iterator[str]:
     width = max(map(len, METRICS))
     ready = 0
     for metric in METRICS.values():
-        why = metric.available()
+        why = _lacking(metric)
         ready += why is None
         yield f"{metric.name:{width}}  {'found' if why is None else 'not found: ' + why}"
     yield ""

@@ -61,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
     before = read_manifest(args.out)
     if before:
         manifest = continued(before, manifest, args.out)
+    elif len(missing) < mine:  # looked at before, since another process may write the manifest meanwhile
+        raise ValueError(
+            f"{args.out} holds clips of these names and no {MANIFEST}: another program made them; name another folder"
+            " with -o"
+        )
     if rank == 0 and manifest != before:
         write(args.out, manifest)
     warn_of_cut([settings.negative, *(prompt.prompt for prompt, _ in missing)], model.text.config.context_length)

@@ -14,12 +14,14 @@ LIBRARIES = ("torch", "numpy", "open_clip_torch", "accelerate", "imageio-ffmpeg"
 
 def commit() -> str:
     """The commit of the code that runs, `-dirty` where files are changed other than the rows; "" outside a checkout."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return ""  # installed into a folder of somebody else's checkout
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!docs/miniature/rows")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -38,9 +38,10 @@ def difference(folder: Path) -> str:
     if (folder / "gates.json").is_file():
         from .miniature import layouts
         from .miniature.report import regenerate as miniature
+        from .rate.votes import VOTES
 
         layout = layouts.in_folder(folder)
-        votes_differ = difference(layout.votes) if layout.votes.is_dir() else ""
+        votes_differ = difference(layout.votes) if (layout.votes / VOTES).is_file() else ""
         return votes_differ or compare(folder, miniature(layout))
     raise ValueError(f"{folder} holds no report: no about.json, session.json or gates.json is there")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .frames import spread
-from .metric import WEIGHTS, Clip, ClipMetric, Measure, NotApplicableError
+from .metric import WEIGHTS, Clip, ClipMetric, Measure, NotApplicableError, file_hash
 
 FRAMES = 8
 RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
@@ -50,6 +51,12 @@ class Faces(ClipMetric):
     @property
     def weights_file(self) -> Path | None:
         return _model(RECOGNITION)
+
+    @property
+    def weights_hash(self) -> str | None:
+        """Of both files: a face that is cut out in another way has another descriptor."""
+        files = [path for name in (RECOGNITION, LANDMARKS) if (path := _model(name))]
+        return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
     @cached_property
     def _models(self) -> tuple[Any, Any, Any]:

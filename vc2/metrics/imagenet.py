@@ -64,7 +64,13 @@ def prepared(frames: Tensor) -> Tensor:
 
 class FrameConsistency(Lite, ClipMetric):
     name = "frame_consistency"
-    measures = (Measure("frame_consistency", "cosine of the features of each frame and the next, mean", "higher"),)
+    measures = (
+        Measure(
+            "frame_consistency",
+            "cosine of the features of each of 8 frames, first to last, and the next, mean",
+            "higher",
+        ),
+    )
     warning = "a frozen clip has the best: read `flow` and `freeze` beside it"
 
     def measure(self, clip: Clip) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`python -m vc2.evaluation.miniature`: plan, encoders, gates, rates, run, report, clips."""
+"""`python -m vc2.evaluation.miniature`: plan, encoders, gates, rates, run, report, clips, pairs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 from ...command import exit_status
 from ...training.errors import RecipeError, TrainingError
 from ..writing import replace_text
 from .arms import ARMS, DOCS, ENCODERS, GATES, PILOT_SEEDS, RATES, ROOT, Place
+
+log = logging.getLogger(__name__)
 
 KINDS = {"pilot": "pilot", "repeat": "repeat", "quick": "sketch"}  # by option
 REGISTERED = "Status: fixed."  # a line of expectations.md from the commit on that the runs that count belong to
@@ -46,6 +49,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     clips.add_argument("--seed", type=int, required=True)
     clips.add_argument("--arms", nargs="+", metavar="ARM", help="default: those of the pairs that docs/rating.md fixes")
     _which(clips, repeat="of the repetition", quick="of the sketch")
+    commands.add_parser("pairs", help="the pairs of clips that docs/rating.md fixes, in docs/miniature/votes")
     return parser.parse_args(argv)
 
 
@@ -84,13 +88,22 @@ def gates() -> bool:
 
     make_encoders()
     measured, scale = of_the_world(load_autoencoder(ENCODERS))
-    DOCS.mkdir(parents=True, exist_ok=True)
-    replace_text(GATES, json.dumps(report(measured, scale, encoders.fingerprints(ENCODERS)), indent=1) + "\n")
+    keep_gates(report(measured, scale, encoders.fingerprints(ENCODERS)))
     print("\n".join([*TABLE, *(gate.line() for gate in measured)]))
     for path in sorted((DOCS / "rows").glob("seed-*.jsonl")):
         if lines := [gate.line() for gate in of_a_seed(rows.read(path))]:
             print("\n".join([f"\n{path.stem}", *TABLE, *lines]))
     return all(gate.passed for gate in measured)
+
+
+def keep_gates(tree: dict[str, Any]) -> None:
+    """Write the gates where they say something else than those that are there, on whose file rows of seeds stand."""
+    before = json.loads(GATES.read_text(encoding="utf-8")) if GATES.is_file() else {}
+    if before | {"commit": tree["commit"]} == tree:
+        log.info("%s stays as it is: the same was found in commit %s", GATES, before["commit"])
+        return
+    GATES.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(GATES, json.dumps(tree, indent=1) + "\n")
 
 
 def rates() -> None:
@@ -114,6 +127,10 @@ def run(args: argparse.Namespace) -> None:
             raise RecipeError(f"seeds that count run from a commit without changes, found {commit or 'no checkout'}")
         if REGISTERED not in (DOCS / "expectations.md").read_text(encoding="utf-8"):
             raise RecipeError(f"{DOCS / 'expectations.md'} is a draft; seeds that count run after it is fixed")
+    elif args.kind == "repeat" and rows.commit().endswith("-dirty"):
+        log.warning(
+            "this checkout has changes that no commit has; rows made before and after another are not told apart"
+        )
     layout = layouts.of_kind(args.kind)
     Runner(layout.place, layout.rows, seeds, args.kind in OF_ONE_COMMIT).run()
 
@@ -138,6 +155,18 @@ def clips(args: argparse.Namespace) -> None:
     evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
     folders = export(evidence, layout.place, args.seed, args.arms or RATED)
     print("\n".join([*map(str, folders), "", "To have them rated, blind:", rating(folders)]))
+
+
+def pairs() -> None:
+    """Raises RecipeError for what is not there, OSError."""
+    from . import layouts
+    from .clips import RATED, SEED, export, fix
+    from .evidence import gather
+
+    layout = layouts.of_kind("counted")
+    evidence = gather(layout.place, layout.rows, layout.gates, layout.kind)
+    session = fix(export(evidence, layout.place, SEED, RATED), layout.votes)
+    print(f"{len(session.pairs)} pairs in {layout.votes}; have them rated, blind: make rate")
 
 
 def spread(workers: int, argv: list[str]) -> int:
@@ -176,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
             report(args)
         elif args.command == "clips":
             clips(args)
+        elif args.command == "pairs":
+            pairs()
         else:
             run(args)
         return 0

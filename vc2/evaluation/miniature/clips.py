@@ -1,8 +1,10 @@
-"""A finished seed's clips as sets of files, so that people can rate them: `clips` on the command line."""
+"""A finished seed's clips as sets of files, so that people can rate them: `clips` and `pairs` on the command line."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,8 @@ from ...training.errors import RecipeError
 from ...training.sources import world
 from .. import suites
 from ..generate import write as write_manifest
+from ..rate.metrics import keep_scores
+from ..rate.session import Session, begin
 from ..report.measures import AS_ASKED, DEFECT, MOTION_ERROR
 from ..rows import OK, Score, append_scores
 from ..sets import SCORES, Manifest, read_manifest
@@ -30,10 +34,11 @@ from .tables import TABLE_4
 # What docs/rating.md fixes: the pairs of the paper's Table 4, and what its finetuning does to the picture; ten pairs
 # of clips each.
 MEETINGS = (*TABLE_4, ("F-base", "F-Spa-DIR"))
-PAIRS = 10 * len(MEETINGS)
+SEED, PAIRS = 2, 10 * len(MEETINGS)
 RATED = tuple(dict.fromkeys(name for both in MEETINGS for name in both))
+QUESTIONS = ("motion", "visual")
 # So that the codec, which halves the resolution of colour, is no part of what is rated.
-CRF, ENLARGED = 10, 4
+CRF, ENLARGED = 18, 4
 
 
 def clips_file(place: Place, seed: int, row: Row) -> Path:
@@ -129,6 +134,32 @@ def _write(folder: Path, clips: np.ndarray, manifest: Manifest, row: Row, seed: 
         made.replace(folder)
 
 
+def fix(folders: Sequence[Path], folder: Path) -> Session:
+    """Write the pairs that docs/rating.md fixes, of the sets of all `RATED` models: `folder/session.json`, their clips
+    in `folder/clips`, the judge's scores in `folder/rows.jsonl`. Raises FileExistsError where there are some, OSError.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already, and votes may be in it; move it away")
+    session = begin(folders, suites.load("miniature"), QUESTIONS, None, 1, 0, MEETINGS, PAIRS)
+    with scratch_folder(folder) as scratch:
+        made = scratch / folder.name
+        for entry in (entry for pair in session.pairs for entry in (pair.first, pair.second)):
+            target = made / "clips" / entry.set / entry.clip
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folders[session.sets.index(entry.set)] / entry.clip, target)
+        keep_scores(session, made)
+        session = replace(session, folders=tuple((folder / "clips" / name).as_posix() for name in session.sets))
+        session.save(made)
+        made.replace(folder)
+    return session
+
+
+def are_fixed(session: Session) -> bool:
+    """Whether a session is of as many pairs of each meeting as docs/rating.md says."""
+    met = Counter((pair.first.set, pair.second.set) for pair in session.pairs)
+    return met == dict.fromkeys(MEETINGS, PAIRS // len(MEETINGS)) and session.questions == QUESTIONS
+
+
 def _enlarged(frame: np.ndarray) -> np.ndarray:
     size = (ENLARGED * frame.shape[1], ENLARGED * frame.shape[0])
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
@@ -138,6 +169,6 @@ def rating(folders: Sequence[Path]) -> str:
     """The command that has the fixed pairs rated; with other sets, every two meet."""
     names = {folder.name for folder in folders}
     meetings = [both for both in MEETINGS if names == set(RATED)]
-    words = ["python", "-m", "vc2.evaluation", "rate", *map(str, folders), "--questions", "motion,visual"]
+    words = ["python", "-m", "vc2.evaluation", "rate", *map(str, folders), "--questions", ",".join(QUESTIONS)]
     words += [word for both in meetings for word in ("--meet", *both)]
     return shlex.join([*words, "--pairs", str(PAIRS), "-o", str(folders[0].parent / "votes")])

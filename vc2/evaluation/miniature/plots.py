@@ -104,7 +104,7 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
     right = LEFT + PLOT + 24
     body.append(text(right, middle - 2, signed(part.mean), "ink bold"))
     if part.interval:
-        body.append(text(right + 56, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
+        body.append(text(right + 62, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
     wanted = "> 0" if margin is None else f"within ±{margin:g}"
     body.append(text(right, middle + 16, f"{part.in_favour} of {len(part.values)} seeds {wanted}", "dim small"))
     return body

@@ -10,8 +10,10 @@ from typing import Any
 
 import jinja2
 
+from ...training.errors import RecipeError
 from ...training.sources import paper_world
 from ..picture import DEFECTS
+from ..rate.votes import VOTES
 from ..writing import replace_text, rounded
 from . import gallery, grids, plots, rates, rows
 from .arms import ROWS
@@ -200,11 +202,17 @@ def page(
 
 
 def _votes(layout: Layout) -> dict[str, Any] | None:
-    """Tables of people's votes on these clips, None where nobody has voted."""
-    if not layout.votes.is_dir():
+    """Tables of people's votes on the pairs that are fixed, None where nobody has voted. Raises RecipeError for votes
+    on others.
+    """
+    if not (layout.votes / VOTES).is_file():
         return None
     from ..rate import results  # whose libraries nothing else here needs
+    from ..rate.session import Session
+    from .clips import are_fixed
 
+    if not are_fixed(Session.load(layout.votes)):
+        raise RecipeError(f"{layout.votes} holds votes on other pairs than docs/rating.md fixes; move them away")
     tree: dict[str, Any] = json.loads(results.regenerate(layout.votes)[results.NUMBERS])
     return tree if tree["votes"] else None
 
@@ -243,6 +251,10 @@ def _seed_gates(seeds: tuple[Seed, ...]) -> list[dict[str, Any]]:
 
 
 def _hours(seeds: tuple[Seed, ...], what: str) -> str:
+    """Of processors. The rows of one stop on the way (averaged weights, not averaged ones) all have its training."""
+    if what == "training":
+        stops = {(seed.number, row["arm"], row["step"]): row["seconds"][what] for seed in seeds for row in seed.rows}
+        return f"{sum(stops.values()) / 3600:.1f}"
     return f"{sum(row['seconds'][what] for seed in seeds for row in seed.rows) / 3600:.1f}"
 
 

@@ -13,6 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from ...training.partition import temporal_names
 from ...training.prepare import prepare
 from ...training.rng import torch_generator
 from ...training.sources.paper_world import world_hash
+from ...training.tally import NonFiniteError
+from ..writing import replace_text
 from . import encoders, rows
 from .arms import ARMS, BY_NAME, Arm, Place
 from .distance import Distance
@@ -40,7 +43,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds between two looks for work that another process may have finished
 PREPARED_BY = ("F-base", "F-Spa-DIR", "F-Spa-DIR-LAION", "F-Spa-DIR-sham")  # recipes that read all there is
+STUCK = "cannot-finish.txt"  # in the folder of a model whose loss is not finite: why
 RANDOM = "random"  # F-base with a random change of theta_S, as large in every tensor as F-Spa-DIR's
+RANDOM_OF = ("F-base", "F-Spa-DIR")
 
 
 @dataclass(frozen=True)
@@ -66,30 +71,49 @@ class Runner:
     commit: str = field(default_factory=rows.commit)
 
     def run(self) -> None:
-        """Until everything is done. Raises RecipeError, OSError, and KeyboardInterrupt where a run was told to stop,
-        and has saved.
+        """Until everything is done. Raises RecipeError, NonFiniteError where seeds do not decide, OSError, and
+        KeyboardInterrupt where a run was told to stop, and has saved.
         """
         with FileLock(self._lock("prepare")):
             if not encoders.make(self.place.encoders):
                 raise KeyboardInterrupt
             self.check()
             self.prepare()
-        todo = [(arm, seed) for seed in self.seeds for arm in (*(a.name for a in ARMS), RANDOM)]
-        while todo := [job for job in todo if not self.done(*job)]:
+        while todo := [job for job in self.jobs() if not self.done(*job)]:
             if not any(self.attempt(*job) for job in todo if self.ready(*job)):
                 time.sleep(PATIENCE)
 
+    def jobs(self) -> list[tuple[str, int]]:
+        names = (*(arm.name for arm in ARMS), RANDOM)
+        return [(name, seed) for seed in self.running() for name in names]
+
+    def running(self) -> tuple[int, ...]:
+        """The seeds; where they decide, the next number takes the place of one that cannot finish."""
+        if not self.decides:
+            return self.seeds
+        able = (seed for seed in count(self.seeds[0]) if not any(self._stuck(arm, seed).is_file() for arm in ARMS))
+        return tuple(islice(able, len(self.seeds)))
+
+    def _stuck(self, arm: Arm, seed: int) -> Path:
+        return self.place.folder(arm, seed) / STUCK
+
     def check(self) -> None:
-        """Raises RecipeError where the gates are of other encoders, or rows that are there not of this code."""
+        """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders, or
+        rows that are there not of this code.
+        """
         if self.decides:
             gates = encoders.GATES
-            measured = json.loads(gates.read_text(encoding="utf-8"))["encoders"] if gates.is_file() else "none"
-            if measured != self.fingerprints:
-                raise RecipeError(
-                    f"{gates} is of encoders {measured}, and {self.place.encoders} holds {self.fingerprints}; run"
-                    " `python -m vc2.evaluation.miniature gates`, and commit what it writes before the seeds that count"
-                )
-        for seed in self.seeds:
+            tree = json.loads(gates.read_text(encoding="utf-8")) if gates.is_file() else {}
+            for what, found in (("world", world_hash()), ("encoders", self.fingerprints)):
+                if tree.get(what) != found:
+                    raise RecipeError(
+                        f"{gates} is of {what} {tree.get(what, 'none')}, and here it is {found}; run `python -m"
+                        " vc2.evaluation.miniature gates`, and commit what it writes before the seeds that count"
+                    )
+            if failed := [gate["name"] for gate in tree["gates"] if not gate["passed"]]:
+                raise RecipeError(f"{gates}: {', '.join(failed)} failed; in such a world nothing is run")
+            log.info("gates of the world, %s: %d of %d passed", gates, len(tree["gates"]), len(tree["gates"]))
+        for seed in self.running():
             for row in rows.read(rows.path_of(self.folder, seed)):
                 wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}
                 wanted |= {"commit": self.commit} if self.decides else {}
@@ -139,9 +163,13 @@ class Runner:
         return [s for s in self.scorings(name, seed) if (name, s.step, s.weights, s.fps) not in there]
 
     def done(self, name: str, seed: int) -> bool:
-        if name == RANDOM:
-            return not self.missing(name, seed)
-        return not self.missing(name, seed) and self._finished(name, seed)
+        """Whether its rows are there, and its weights as long as a model that starts from them has yet to be made."""
+        if self.missing(name, seed):
+            return False
+        if name == RANDOM or self._finished(name, seed):
+            return True
+        from_it = [arm.name for arm in ARMS if arm.start == name] + [RANDOM] * (name in RANDOM_OF)
+        return all(self.done(other, seed) for other in from_it)
 
     def _finished(self, name: str, seed: int) -> bool:
         return (self.place.folder(BY_NAME[name], seed) / "finished").is_file()
@@ -149,7 +177,7 @@ class Runner:
     def ready(self, name: str, seed: int) -> bool:
         """Whether what it starts from is there."""
         if name == RANDOM:
-            return self.done("F-Spa-DIR", seed)
+            return all(self._finished(start, seed) for start in RANDOM_OF)
         start = BY_NAME[name].start
         return start is None or self._finished(start, seed)
 
@@ -167,6 +195,12 @@ class Runner:
                 return True
         except Timeout:
             return False
+        except NonFiniteError as error:
+            if not self.decides:
+                raise
+            log.error("seed %d cannot finish, and the next number takes its place: %s", seed, error)
+            replace_text(self._stuck(BY_NAME[name], seed), f"{error}\n")
+            return True
 
     def _lock(self, name: str) -> Path:
         folder = self.place.root / "locks"

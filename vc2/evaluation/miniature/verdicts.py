@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -104,9 +104,19 @@ def in_a_sentence(evidence: Evidence, decided: Sequence[Verdict]) -> str:
         return "no seed counted yet"
     if done < REGISTERED_SEEDS:
         return f"{done} of {REGISTERED_SEEDS} seeds counted, so nothing is decided yet"
-    counts = Counter(verdict.verdict for verdict in decided)
-    of_each = [f"{counts[name]} {name}" for name in ("confirmed", "refuted", "undecided", UNTESTABLE) if counts[name]]
-    return f"of its {len(decided)} claims {', '.join(of_each)}, over {done} training seeds"
+    of_each: dict[str, list[str]] = {name: [] for name in ("confirmed", "refuted", "undecided", UNTESTABLE)}
+    for verdict in decided:
+        of_each[verdict.verdict].append(_named(verdict))
+    counts = [f"{len(found)} {name} ({', '.join(found)})" for name, found in of_each.items() if found]
+    return f"of its {len(decided)} claims {', '.join(counts)}, over {done} training seeds"
+
+
+def _named(verdict: Verdict) -> str:
+    """A refuted claim's number with the letter of the part that speaks most against it, others with theirs."""
+    if verdict.verdict != "refuted":
+        return str(verdict.claim.number)
+    against = [part.p_against for part in verdict.parts]
+    return f"{verdict.claim.number}{ascii_lowercase[against.index(min(against))]}"
 
 
 def _of_seeds(numbers: Sequence[int]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -23,17 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", help="prompts: miniature, or a file (default: the one in a set's manifest)")
     parser.add_argument(
         "--questions",
-        default=",".join(QUESTIONS),
         metavar="A,B",
         help=f"asked of every pair (default: {','.join(QUESTIONS)})",
     )
     parser.add_argument("--prompts", type=int, help="how many, drawn by the seed (default: all)")
-    parser.add_argument("--seeds", type=int, default=1, help="clips of a prompt (default: 1)")
+    parser.add_argument("--seeds", type=int, help="clips of a prompt (default: 1)")
     parser.add_argument(
         "--meet",
         nargs=2,
         action="append",
-        default=[],
         metavar="NAME",
         help="two sets that meet; repeatable (default: every two)",
     )
@@ -41,10 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=int, metavar="N", help="pairs of clips, spread over meetings and prompts (default: all)"
     )
     parser.add_argument("--rows", type=Path, nargs="+", default=[], metavar="FILE", help="scores that lie elsewhere")
-    parser.add_argument("--seed", type=int, default=0, help="of sides and order (default: 0)")
+    parser.add_argument("--seed", type=int, help="of sides and order (default: 0)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in your network rate, too")
     parser.add_argument("--port", type=int, default=8200)
     parser.add_argument("--tables", action="store_true", help="write results.md and results.json, and serve nothing")
+
+
+# What a session is begun with; it goes on with the same.
+DEFAULTS: dict[str, Any] = {
+    "suite": None,
+    "questions": ",".join(QUESTIONS),
+    "prompts": None,
+    "seeds": 1,
+    "meet": [],
+    "pairs": None,
+    "seed": 0,
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,17 +80,28 @@ def _session(args: argparse.Namespace) -> Session:
             raise ValueError(
                 f"{args.out} compares {', '.join(session.folders)}; name another folder with -o for other sets"
             )
+        for name in DEFAULTS:
+            given, before = getattr(args, name), session.asked.get(name)
+            if given is not None and given != before:
+                raise ValueError(
+                    f"{args.out} was begun with --{name} {before}, not {given}; name another folder with -o"
+                )
         return session
     if args.tables:
         raise ValueError(f"{args.out} holds no votes: {SESSION} is missing")
+    asked = {name: default if (given := getattr(args, name)) is None else given for name, default in DEFAULTS.items()}
+    for name in ("prompts", "seeds", "pairs"):
+        if asked[name] is not None and asked[name] < 1:
+            raise ValueError(f"--{name} must be at least 1, found {asked[name]}")
     manifests = [manifest for folder in args.sets if (manifest := read_manifest(folder))]
-    name = args.suite or (manifests[0].suite if manifests else None)
-    suite = suites.load(name) if name else None
+    suite_name = args.suite or (manifests[0].suite if manifests else None)
+    suite = suites.load(suite_name) if suite_name else None
     if suite is None:
         log.warning("no suite is named, so that raters see no prompts (--suite)")
-    questions = [question for question in args.questions.split(",") if question]
-    meetings = [(first, second) for first, second in args.meet]
-    session = begin(args.sets, suite, questions, args.prompts, args.seeds, args.seed, meetings, args.pairs)
+    questions = [question for question in asked["questions"].split(",") if question]
+    meetings = [(first, second) for first, second in asked["meet"]]
+    how = (asked["prompts"], asked["seeds"], asked["seed"], meetings, asked["pairs"])
+    session = replace(begin(args.sets, suite, questions, *how), asked=asked)
     args.out.mkdir(parents=True, exist_ok=True)
     session.save(args.out)
     return session

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Session:
-    """`folders` of the sets by name; `seed` decides sides and order."""
+    """`folders` of the sets by name; `seed` decides sides and order; `asked`: the options that it was begun with."""
 
     sets: tuple[str, ...]
     folders: tuple[str, ...]
     questions: tuple[str, ...]
     seed: int
     pairs: tuple[Pair, ...]
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         replace_text(folder / SESSION, json.dumps(asdict(self), indent=1) + "\n")
@@ -79,7 +81,7 @@ class Session:
                 for pair in tree["pairs"]
             )
             names = {name: tuple(tree[name]) for name in ("sets", "folders", "questions")}
-            return cls(**names, seed=tree["seed"], pairs=pairs)
+            return cls(**names, seed=tree["seed"], pairs=pairs, asked=tree["asked"])
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not what `rate` writes ({error!r})") from error
 
@@ -110,6 +112,8 @@ def begin(
     drawn by the seed; `seeds`: clips of a prompt; `count`: as many pairs of clips, drawn by the seed, each meeting and
     each prompt as often as the others. Raises ValueError for what cannot be compared.
     """
+    if not questions:
+        raise ValueError(f"no question is asked; there are {', '.join(QUESTIONS)}")
     if unknown := set(questions) - set(QUESTIONS):
         raise ValueError(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
     texts = {prompt.id: prompt.prompt for prompt in suite.prompts} if suite else {}

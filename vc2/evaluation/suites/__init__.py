@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def load(name: str) -> Suite:
             f"{path}: a suite is one of {', '.join(READERS)}, not {path.suffix or 'a file without ending'}"
         )
     try:
-        prompts = tuple(reader(path))
+        # A line of a user's file may have more keys than are read, and a "scene" that is no scene of our world.
+        prompts = tuple(prompt if name in OWN else replace(prompt, scene=None) for prompt in reader(path))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a suite: {error!r}") from error
     if not prompts:

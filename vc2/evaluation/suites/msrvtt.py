@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 
@@ -28,7 +29,11 @@ def table(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _numbered(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The first caption of every clip, then the second ones: a suite's first prompts are of as many clips."""
     seen: Counter[str] = Counter()
+    numbered = []
     for video, caption in rows:
-        yield f"{video}-{seen[video]}", caption
+        numbered.append((seen[video], f"{video}-{seen[video]}", caption))
         seen[video] += 1
+    for _, name, caption in sorted(numbered, key=itemgetter(0)):
+        yield name, caption
