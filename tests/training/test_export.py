@@ -115,6 +115,11 @@ def test_raw_is_the_last_step_and_not_the_average(trained, folder, capsys, tmp_p
     assert all(torch.equal(raw[UNET + name], tensor) for name, tensor in state["model"].items())
     assert any(not torch.equal(raw[UNET + name], tensor) for name, tensor in state["ema"]["shadow"].items())
     assert json.loads(checkpoint.load(tmp_path / "raw.safetensors").metadata["step"]) == 3
+    # Without a name it is not taken for what the run has left.
+    before = (folder / "model.safetensors").read_bytes()
+    code, out, _ = say(capsys, "export", path, "--runs", folder.parent, "--raw")
+    assert (code, Path(out.strip()).name) == (0, "full-raw.safetensors")
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,16 @@ def test_a_claim_that_is_touched_is_not_taken_over(tmp_path, monkeypatch):
     assert other.take(tmp_path / "result")
 
 
+def test_who_waits_for_a_process_that_was_killed_is_told(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(once, "STALE", 0.5)
+    monkeypatch.setattr(once, "SILENT", 0.1)
+    monkeypatch.setattr(once, "POLL", 0.05)
+    once.Claims().take(tmp_path / "result")  # and died
+    once.complete([tmp_path / "result"], lambda _: (tmp_path / "result").touch(), "")
+    assert caplog.text.count(f"waiting for {tmp_path / 'result'}, which another process is at") == 1
+
+
 def test_an_index_goes_by_what_the_tars_are_and_not_by_where(tmp_path, monkeypatch):
     folder = laion(tmp_path / "laion", tars=2, each=3)
     first = ShardListing(str(folder), "images", tmp_path / "index")

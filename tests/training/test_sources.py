@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zlib
+from pathlib import PureWindowsPath
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.training.sources import laion, picture, recipe, write_tar
 from vc2.files.video import write_video
 from vc2.training.data.stream import Stream
 from vc2.training.rng import numpy_generator
-from vc2.training.sources import media
+from vc2.training.sources import media, tars
 from vc2.training.sources.folder import FolderListing
 from vc2.training.sources.shards import ShardListing
 from vc2.training.sources.source import BrokenSample, SourceError
@@ -93,8 +94,32 @@ def test_journeydb_is_read_from_its_lines(tmp_path):
     assert stream.read(0, 1, (1, 1), numpy_generator(0)).caption == "a castle"
     with pytest.raises(BrokenSample, match=r"line 3 has None for a caption"):
         stream.read(2, 1, (1, 1), numpy_generator(0))
-    with pytest.raises(BrokenSample, match=r"anno\.jsonl line 2 is not a JSON object with img_path and prompt"):
+    with pytest.raises(BrokenSample, match=r"anno\.jsonl line 2 has no 'img_path'; expected img_path and prompt"):
         stream.read(1, 1, (1, 1), numpy_generator(0))
+
+
+def test_folders_are_read_through_links_and_each_once(tmp_path):
+    """As data lies on clusters. A link to a folder above would have no end."""
+    (tmp_path / "data" / "near").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path / "data" / "near", tmp_path / "elsewhere"):
+        (folder / "a.png").write_bytes(picture(0))
+        (folder / "a.txt").write_text("a castle")
+    try:
+        (tmp_path / "data" / "far").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "data", target_is_directory=True)
+    except OSError as error:
+        pytest.skip(f"this system makes no links: {error}")
+    found = [
+        path.relative_to(tmp_path / "data").as_posix() for path in FolderListing(tmp_path / "data", "images").files
+    ]
+    assert found == ["far/a.png", "near/a.png"]
+
+
+def test_braces_in_a_pattern_of_windows(monkeypatch):
+    monkeypatch.setattr(tars, "Path", PureWindowsPath)
+    with pytest.raises(SourceError, match=r"3 of 3 tars are missing, the first D:/data/00000\.tar"):
+        tars.shard_paths(r"D:\data\{00000..00002}.tar")
 
 
 def test_a_folder_names_what_has_no_caption(tmp_path, caplog):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -127,8 +129,39 @@ def test_wrong_input(tmp_path, frames, fps, name, says):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ffmpegs_words_are_passed_on(tmp_path, monkeypatch):
+class OnWindows:
+    """A pipe as it is there: what nobody reads is an invalid argument."""
+
+    def __init__(self, pipe):
+        self.pipe = pipe
+
+    def __getattr__(self, name):
+        return getattr(self.pipe, name)
+
+    def write(self, data):
+        return self._do(self.pipe.write, data)
+
+    def close(self):
+        return self._do(self.pipe.close)
+
+    def _do(self, action, *arguments):
+        try:
+            return action(*arguments)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_ffmpegs_words_are_passed_on(tmp_path, monkeypatch, windows):
     """Even where ffmpeg gives up while frames are still being written to it."""
+
+    class Process(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            if windows:
+                self.stdin = OnWindows(self.stdin)
+
+    monkeypatch.setattr(video.subprocess, "Popen", Process)
     broken = dataclasses.replace(FORMATS["mp4"], arguments="-c:v no_such_codec")
     monkeypatch.setitem(FORMATS, "mp4", broken)
     for _ in range(5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,6 +71,20 @@ def move(file: Path, target: Path) -> None:
             f"{target} cannot be replaced ({error.strerror}): it is in use or read-only, and stays as it is; close what"
             " uses it, or choose another name"
         ) from error
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path`, of the same ending, to write to; at the end it becomes `path`, in one step. Where something
+    is raised nothing is left. Raises OSError as `move` does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{socket.gethostname()}-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        move(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -219,19 +219,26 @@ def _encode(
     ):
         assert process.stdin
         try:
-            for frame in frames:
-                process.stdin.write(_bytes(frame, shape, path))
-        except BrokenPipeError:
-            pass  # ffmpeg gave up; its exit status and messages say why
+            heard = all(_heard(process.stdin.write, _bytes(frame, shape, path)) for frame in frames)
         except BaseException:
             process.kill()
             raise
         finally:
-            with contextlib.suppress(BrokenPipeError):  # closing flushes, into a pipe that may be gone
-                process.stdin.close()
-        if process.wait():
+            flushed = _heard(process.stdin.close)
+        if process.wait() or not (heard and flushed):
             messages.seek(0)
             raise RuntimeError(f"{path}: ffmpeg failed: {messages.read().decode(errors='replace').strip()[-500:]}")
+
+
+def _heard(write: Callable[..., object], *data: bytes) -> bool:
+    """Write to a pipe; False where its reader has ended, which Windows calls an invalid argument."""
+    try:
+        write(*data)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def _bytes(frame: np.ndarray, shape: tuple[int, ...], path: Path) -> bytes:

@@ -131,7 +131,7 @@ class External(ClipMetric):
         if "_program" not in self.__dict__:
             return
         process, _ = self.__dict__.pop("_program")
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # it has ended already
             process.stdin.close()
         try:
             process.wait(30)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from ..command import exit_status
@@ -13,6 +15,8 @@ from ..files.output import check_target
 from .errors import RecipeError, TrainingError
 from .recipe_files import BUNDLED, load_recipe
 from .signals import end_soon, leave
+
+LEAST_TORCH = (2, 6)  # the first with FSDPModule, torch.compiler.set_stance and checkpoints without checksums
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,7 +71,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "-o",
         "--output",
         type=Path,
-        help=f"{output} (default: <form>.safetensors in the run's folder; with --step, its number too)",
+        help=f"{output} (default: <form>.safetensors in the run's folder; with --step or --raw, these in its name)",
     )
     export.add_argument(
         "--form",
@@ -124,6 +128,9 @@ def run_command(argv: list[str] | None = None) -> int:
     """The exit status: 0, 130 where a signal stopped a run, 2 for what the user can put right, which one line says."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if tuple(map(int, re.findall(r"\d+", version("torch"))[:2])) < LEAST_TORCH:
+        sys.stderr.write(f"error: training needs torch {'.'.join(map(str, LEAST_TORCH))}, found {version('torch')}\n")
+        return 2
     return exit_status(lambda: run(args), TrainingError)
 
 
@@ -176,8 +183,10 @@ def run(args: argparse.Namespace) -> int:
         from .export import export, step_named
 
         step = step_named(folder, args.step)
-        target = args.output or folder / f"{args.form}{'' if step is None else f'-{step:08d}'}.safetensors"
-        # Under its default name it is the run's own file, made of its checkpoints, and may be made again.
+        # Under its default name it is the run's own file, made of its checkpoints, and may be made again; of something
+        # else than the run itself writes it has another name.
+        parts = [args.form, *([] if step is None else [f"{step:08d}"]), *(["raw"] if args.raw else [])]
+        target = args.output or folder / f"{'-'.join(parts)}.safetensors"
         check_target(target, args.overwrite or args.output is None)
         print(export(recipe, folder, target, args.form, args.dtype, args.raw, step))
         return 0

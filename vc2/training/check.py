@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from ..pipeline import Settings
 from ..plural import plural
 from . import cost, parallel
 from .cards import CARDS, Card
@@ -21,6 +19,7 @@ from .initialise import load_autoencoder, load_text, sampling_of, start_unet
 from .recipe import Recipe
 from .rng import numpy_generator
 from .sources.source import BrokenSample, SourceError
+from .validate import sample_settings
 
 TRIED = 20  # samples that are read of each source; of so many, data.broken_share allows one by default
 GB = 1e9
@@ -134,9 +133,9 @@ def _weights(recipe: Recipe) -> Iterator[str]:
     load_text(init.text_file)
     start_unet(recipe)
     check_sizes(recipe, autoencoder.config.downsampling)
-    settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
+    sampling_of(recipe)
     if recipe.samples.every:
-        settings.check(autoencoder.config.downsampling)
+        sample_settings(recipe, autoencoder.config.downsampling)
     yield (
         f"weights: UNet from {init.unet or init.sd or 'nothing'}, autoencoder from {init.autoencoder_file}, text"
         f" encoder from {init.text_file}"

@@ -105,8 +105,8 @@ def save(
         before = all_steps(folder)
         newest = f"the checkpoint before it, {before[-1]}, is whole" if before else "there is none before it"
         raise OSError(
-            f"{path} could not be written ({error}); {newest}. Make room or give another folder with --runs, then run"
-            " the same command to go on"
+            f"{path} could not be written ({error}); {newest}. Make room, or move the folder of runs, its cache"
+            " with it, to where there is some and name that with --runs; then run the same command to go on"
         ) from error
     for old in all_steps(folder)[:-keep]:
         if stays(step_of(old)):

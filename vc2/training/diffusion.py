@@ -54,7 +54,7 @@ class DiffusionObjective(Objective[Batch]):
         # Now, and not when the first sample is due, or the export after the last step.
         sampling_of(recipe)
         if recipe.samples.every:
-            validate.sample_settings(recipe, self.encoders)
+            validate.sample_settings(recipe, self.encoders.autoencoder.config.downsampling)
 
     def _prepare(self, unet: VideoUNet) -> None:
         """A network, marked what of it learns, as the recipe computes it."""

@@ -2,7 +2,8 @@
 
 A line is a JSON object with the `step` after which it was written and one of `begun` (a name that no other run has, and
 the recipe), `validation` (what the held-out losses from there on are of), `held_out` (losses by medium, of the weights,
-"live", and of their "average") and `changed` (keys of the recipe, each with the value before and after).
+"live", and of their "average"), `sampled` (clips were made) and `changed` (keys of the recipe, each with the value
+before and after).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from ..files.output import whole
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -35,13 +37,18 @@ class History:
         self.lines = [
             line for line in self.lines if line["step"] < step + (not line.keys() & {"changed", "validation"})
         ]
-        if not any("begun" in line for line in self.lines):
-            begun = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
-            self.lines.append({"step": step, "begun": begun, "recipe": recipe.model_dump(mode="json")})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
-        temporary.replace(self.path)
+        begun = next((line for line in self.lines if "begun" in line), None)
+        if begun is None:
+            begun = {"step": step, "begun": f"{recipe.name}-{uuid.uuid4().hex[:8]}"}
+            self.lines.append(begun)
+        if step == begun["step"]:  # an earlier try may have failed before its first checkpoint
+            begun["recipe"] = recipe.model_dump(mode="json")
+        with whole(self.path) as temporary:
+            temporary.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
+
+    def has(self, step: int, what: str) -> bool:
+        """Whether a line of that kind was written after `step`."""
+        return any(line["step"] == step and what in line for line in self.lines)
 
     def add(self, step: int, **what: Any) -> None:
         """Write a line."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ from .state import RunState
 log = logging.getLogger(__name__)
 
 PROGRESS_BAR = ("loss", "grad_norm", "clips/s", "mfu", "data_wait")
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Where memory runs out within, the message says what for, and what needs less. Raises TrainingError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"{what} ran out of memory ({str(error).splitlines()[0]}); try {advice}") from error
 
 
 class Trainer(RunState):
@@ -112,11 +121,6 @@ class Trainer(RunState):
         with self.signals.answered(), self.writer:
             try:
                 return self._run()
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"step {self.step} ran out of memory ({str(error).splitlines()[0]}); try compute.micro_batch=1 or"
-                    " compute.gradient_checkpointing=true, and see what `check` says"
-                ) from error
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
@@ -144,13 +148,20 @@ class Trainer(RunState):
             dynamic_ncols=True,
         )
         with closing(batches), bar:
+            if self.step:  # the run may have been ended between a checkpoint and what was due after it
+                self._show()
             while self.step < recipe.steps and not self.stopping:
                 self.meter.wait()
                 batch = next(batches)
                 self.meter.compute(batch)
                 if self.step == 0 and accelerator.is_main_process:
-                    self.objective.preview(batch, self.folder)
-                self.meter.done(self.train_step(batch))
+                    with self._losing_clips_to_signals():
+                        self.objective.preview(batch, self.folder)
+                with memory_for(
+                    f"step {self.step}",
+                    "compute.micro_batch=1 or compute.gradient_checkpointing=true, and see what `check` says",
+                ):
+                    self.meter.done(self.train_step(batch))
                 bar.update()
                 if self._due(recipe.log_every):
                     self._log(bar)
@@ -158,10 +169,8 @@ class Trainer(RunState):
                 due = self._due(recipe.save_every) or self._due(recipe.keep_every)
                 if due or self.saving or self.stopping:
                     self.save(wait=self.stopping or self.step == recipe.steps)
-                if self._due(recipe.validation.every):
-                    self._validate()
-                if self._due(recipe.samples.every):
-                    self._sample()
+                if not self.stopping or self.step == recipe.steps:
+                    self._show()  # else where the run goes on: launchers wait for seconds
         finished = self.step >= recipe.steps
         if finished:
             self.export()
@@ -181,6 +190,31 @@ class Trainer(RunState):
     def _due(self, every: int) -> bool:
         """Every so many steps (0: never), and at the last."""
         return every > 0 and (self.step % every == 0 or self.step == self.recipe.steps)
+
+    def _show(self) -> None:
+        """Held-out losses and clips, where they are due after this step and were not made yet."""
+        if self._due(self.recipe.validation.every) and self._lacks("held_out"):
+            with memory_for(f"validation at step {self.step}", "fewer frames or pixels (data), or validation.every=0"):
+                self._validate()
+        if self._due(self.recipe.samples.every) and self._lacks("sampled"):
+            with memory_for(
+                f"sampling at step {self.step}", "sampling.width, height or frames, or leave it out: samples.every=0"
+            ):
+                self._sample()
+
+    def _lacks(self, what: str) -> bool:
+        """Whether the history, of which the first process alone is sure, has no such line of this step."""
+        return bool(parallel.gather_numbers(int(not self.history.has(self.step, what)), self.accelerator)[0])
+
+    @contextmanager
+    def _losing_clips_to_signals(self) -> Iterator[None]:
+        """Schedulers and terminals tell ffmpeg to stop, too: then a clip is lost, and not the run."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            if not self.signals.stop:
+                raise
+            log.warning("a clip was not written: %s", error)
 
     def _log(self, bar: tqdm) -> None:
         figures = self.meter.averages() | {"lr": self.learning_rate(self.step - 1)}
@@ -215,19 +249,17 @@ class Trainer(RunState):
             weights = self.ema.weights(keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 self.objective.export_lora(folder / f"lora-{self.step:08d}.safetensors", weights, self.step)
-        with self.ema.applied(self.network):
-            try:
-                self.objective.sample(self.model, self.accelerator, folder)
-            except RuntimeError as error:
-                if not self.signals.stop:
-                    raise
-                log.warning("a sample was not written: %s", error)  # schedulers tell ffmpeg to stop, too
+        with self.ema.applied(self.network), self._losing_clips_to_signals():
+            self.objective.sample(self.model, self.accelerator, folder)
         self.accelerator.wait_for_everyone()  # each process writes some of the clips
         if self.recipe.validation.metrics and self.accelerator.is_main_process:
             from .measure import sample_clips
 
             self.accelerator.log(sample_clips(self.recipe, folder), step=self.step)
-        trackers.log_clips(self.accelerator, folder, self.step)
+        with self._losing_clips_to_signals():
+            trackers.log_clips(self.accelerator, folder, self.step)
+        if self.accelerator.is_main_process:
+            self.history.add(self.step, sampled=True)
 
     def export(self) -> None:
         """Write the averaged weights; see the objective for the files."""

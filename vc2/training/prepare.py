@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from webdataset import TarWriter
 
+from ..files.output import whole
 from ..plural import plural
 from .data.prepared import EMPTY, FLIPPED, INDEX, MOMENTS, SHARD, TABLE, TEXT, folder_of
 from .data.readers import read_ahead
@@ -105,13 +106,12 @@ def _prepare(stream: Stream, folder: Path, encoders: Encoders, accelerator: Acce
     _judge_skipped(stream, folder, accelerator.is_main_process)
     if accelerator.is_main_process:
         if with_text:
-            with open(folder / f".{EMPTY}", "wb") as file:
-                np.save(file, encoders.features([""])[0].numpy())
-            (folder / f".{EMPTY}").replace(folder / EMPTY)
+            with whole(folder / EMPTY) as temporary:
+                np.save(temporary, encoders.features([""])[0].numpy())
         section = stream.section.model_dump(mode="json")
         about = {"source": section, "samples": total, "networks": encoders.fingerprints}
-        (folder / f".{INDEX}").write_text(json.dumps(about, indent=1))
-        (folder / f".{INDEX}").replace(folder / INDEX)
+        with whole(folder / INDEX) as temporary:
+            temporary.write_text(json.dumps(about, indent=1))
     accelerator.wait_for_everyone()
 
 

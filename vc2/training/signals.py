@@ -28,8 +28,11 @@ class Signals:
 
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Within it, signals are noted instead of ending the process."""
-        before = {number: signal.signal(number, self._note) for number in ANSWERED}
+        """Within it, signals are noted instead of ending the process; those that it was started to ignore, as `nohup`
+        and background jobs of scripts do, it goes on to ignore.
+        """
+        ours = [number for number in ANSWERED if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in ours}
         try:
             yield
         finally:

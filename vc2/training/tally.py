@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..files.output import whole
 from .errors import TrainingError
 from .objective import AnyBatch
 from .recipe import Recipe
@@ -76,9 +77,8 @@ class Tally:
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             before = [line for line in lines if (at := re.match(r"step (\d+):", line)) and int(at[1]) < step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(before), encoding="utf-8")
-            temporary.replace(path)
+            with whole(path) as temporary:
+                temporary.write_text("".join(before), encoding="utf-8")
 
     def state_dict(self) -> dict:
         return {"counts": dict(self.counts), "in_a_row": self.in_a_row}

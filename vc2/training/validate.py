@@ -92,10 +92,12 @@ def _alike(samples: list[Sample]) -> Iterator[tuple[int, int]]:
             start = end
 
 
-def sample_settings(recipe: Recipe, encoders: Encoders) -> Settings:
-    """How sample clips are made. Raises ValueError for what cannot be sampled."""
+def sample_settings(recipe: Recipe, downsampling: int) -> Settings:
+    """How sample clips are made, with an autoencoder that is so many times as coarse. Raises ValueError for what cannot
+    be sampled.
+    """
     settings = Settings.of({"sampling": json.dumps(sampling_of(recipe))})
-    settings.check(encoders.autoencoder.config.downsampling)
+    settings.check(downsampling)
     return settings
 
 
@@ -109,8 +111,8 @@ def sample_clips(
     folder: Path,
 ) -> None:
     """An mp4 of each of the recipe's prompts, seeds 0, 1, ..., that plays at the frame rate it was sampled for."""
-    prompts, settings = recipe.samples.prompts, sample_settings(recipe, encoders)
     factor = encoders.autoencoder.config.downsampling
+    prompts, settings = recipe.samples.prompts, sample_settings(recipe, factor)
     shape = (1, 4, settings.frames, settings.height // factor, settings.width // factor)
     model.eval()
     for start in range(0, len(prompts), accelerator.num_processes):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ...files.output import whole
 from ...training.rng import torch_generator
 from ...training.sources import paper_world, world
 from .arms import Place
@@ -116,8 +117,7 @@ def _save(path: Path, columns: Sequence[str], grid: dict[str, list[tuple[np.ndar
                 frame.paste(Image.fromarray(clip[time]).resize((CELL, CELL), Image.Resampling.BICUBIC), (left, top))
                 brush.text((left + 3, top + 2), note, INK, font, stroke_width=2, stroke_fill=PAPER)
         frames.append(frame)
-    temporary = path.with_name(f"tmp-{path.name}")
-    frames[0].save(
-        temporary, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, quality=70, method=4
-    )
-    temporary.replace(path)
+    with whole(path) as temporary:
+        frames[0].save(
+            temporary, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, quality=70, method=4
+        )

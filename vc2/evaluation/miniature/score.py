@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...files.output import whole
 from ...networks.unet import VideoUNet
 from ...pipeline import TextToVideo, override
 from ...training.partition import temporal_names
@@ -91,9 +92,8 @@ def sample(model: TextToVideo, wanted: Sequence[world.Scene], seed: int, fps: fl
 
 def save_clips(path: Path, clips: Sequence[np.ndarray]) -> None:
     """Whole or not at all."""
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, clips=np.stack(clips))
-    temporary.replace(path)
+    with whole(path) as temporary:
+        np.savez_compressed(temporary, clips=np.stack(clips))
 
 
 @torch.no_grad()

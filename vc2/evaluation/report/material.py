@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from ...metrics.metric import file_hash
 from ...plural import plural
-from ..rows import GROUND_TRUTH, Score, append_scores, current, read_scores
+from ..rows import GROUND_TRUTH, Score, current, read_scores
 from ..scoring import digest
 from ..sets import SCORES, clips_of, read_manifest
 from ..writing import replace_text
@@ -53,13 +52,7 @@ class Material:
 
     def save(self, folder: Path) -> None:
         """Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = folder / ROWS
-        temporary = folder / f".{ROWS}"
-        temporary.unlink(missing_ok=True)
-        append_scores(temporary, self.scores)
-        os.replace(temporary, rows)
-        Path(f"{temporary}.lock").unlink(missing_ok=True)
+        replace_text(folder / ROWS, "".join(f"{json.dumps(asdict(score))}\n" for score in self.scores))
         tree = {"format": FORMAT, **{name: value for name, value in vars(self).items() if name != "scores"}}
         tree["sets"] = [asdict(one) for one in self.sets]
         replace_text(folder / ABOUT, json.dumps(tree, indent=1) + "\n")

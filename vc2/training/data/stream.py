@@ -30,9 +30,7 @@ def by_size(sample: Sample) -> tuple[int, ...]:
 
 def mirrored(frames: torch.Tensor) -> torch.Tensor:
     """Left and right exchanged, alike in all frames `[T, C, H, W]`."""
-    from kornia.geometry.transform import hflip  # here, since few recipes flip, and it takes a second to import
-
-    return hflip(frames)
+    return frames.flip(-1)
 
 
 class Stream:

@@ -94,10 +94,18 @@ class FolderListing(Listing):
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files in a folder and those below it. Folders that cannot be looked into are named, and left out."""
+    """All files in a folder and those below it, also by links, each folder once. Folders that cannot be looked into are
+    named, and left out.
+    """
     closed: list[OSError] = []
-    files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=closed.append) for name in names]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for parent, below, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        files += [Path(parent, name) for name in names]
+        # A link to where the walk has been, such as to a folder above, would be walked for ever.
+        below[:] = sorted(name for name in below if os.path.realpath(os.path.join(parent, name)) not in seen)
     if closed:
-        names = ", ".join(f"{error.filename} ({error.strerror})" for error in closed[:5])
-        log.warning("%s: %s left out, which cannot be read: %s", folder, plural(len(closed), "folder"), names)
+        named = ", ".join(f"{error.filename} ({error.strerror})" for error in closed[:5])
+        log.warning("%s: %s left out, which cannot be read: %s", folder, plural(len(closed), "folder"), named)
     return files

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from .files import Listing, identity_of
 from .lines import Lines
 from .record import Record, caption_of
+from .rows import json_row
 from .source import CONTENT, BrokenSample, Source, SourceError
 
 
@@ -46,9 +46,9 @@ class JourneyDBListing(Listing):
 
     def record(self, index: int) -> Record:
         name = f"{self.lines.path} line {index + 1}"
+        row = json_row(self.lines.record(index), name)
         try:
-            row = json.loads(self.lines.record(index))
-            path, caption = self.root / row["img_path"], row[self.caption]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BrokenSample(f"{name} is not a JSON object with img_path and {self.caption}: {error!r}") from error
+            path, caption = self.root / str(row["img_path"]), row[self.caption]
+        except KeyError as error:
+            raise BrokenSample(f"{name} has no {error}; expected img_path and {self.caption}") from error
         return Record(str(path), caption_of(caption, name), path, path.suffix.lower())

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files.output import whole
 from ...plural import plural
 from .files import fingerprint
 from .mapped import Mapped
-from .once import complete, touch, whole
+from .once import complete, touch
 from .record import encoding_of, read_range, text_of
 from .source import SourceError
 

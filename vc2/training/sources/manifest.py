@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from ...files.output import whole
 from .files import Listing, fingerprint, identity_of
 from .lines import Lines
 from .mapped import Mapped
-from .once import complete, touch, whole
+from .once import complete, touch
 from .record import Record, caption_of
 from .rows import csv_row, json_row
 from .select import DETAILS, Select, Selection, picture_size

@@ -8,29 +8,19 @@ it was interrupted.
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 STALE = 120.0  # seconds after which a claim that nobody touches is taken over
 POLL = 0.2  # seconds
+SILENT = 5.0  # seconds of waiting before that is told
 
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end; where something is raised nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{socket.gethostname()}-{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+log = logging.getLogger(__name__)
 
 
 class Claims:
@@ -76,9 +66,9 @@ def _claim(result: Path) -> Path:
 
 def complete(results: Sequence[Path], work: Callable[[int], None], description: str, until: Path | None = None) -> None:
     """Return when every one of `results` is there, or the file `until`, for which they were made. `work(n)` writes the
-    n-th, by `whole`, and calls `touch` with it every few seconds; it is called for those that no other process is at.
+    n-th, whole, and calls `touch` with it every few seconds; it is called for those that no other process is at.
     """
-    claims, missing = Claims(), list(range(len(results)))
+    claims, missing, waited = Claims(), list(range(len(results))), 0.0
     with tqdm(
         total=len(results),
         desc=description,
@@ -91,6 +81,13 @@ def complete(results: Sequence[Path], work: Callable[[int], None], description: 
             mine = next((n for n in missing if claims.take(results[n])), None)
             if mine is None:
                 time.sleep(POLL)
+                if waited <= SILENT < (waited := waited + POLL):
+                    log.info(
+                        "waiting for %s, which another process is at; if that was killed, this one takes over after"
+                        " %d s",
+                        results[missing[0]],
+                        STALE,
+                    )
                 continue
             try:
                 if not results[mine].is_file():

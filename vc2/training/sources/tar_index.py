@@ -18,10 +18,11 @@ from typing import IO
 
 import numpy as np
 
+from ...files.output import whole
 from ...plural import plural
 from .files import ENDINGS, fingerprint
 from .mapped import Mapped
-from .once import complete, touch, whole
+from .once import complete, touch
 from .rows import json_row
 from .select import DETAILS, NOTHING, Select, Selection, size_of_bytes
 from .source import BrokenSample, SourceError

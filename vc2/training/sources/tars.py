@@ -61,7 +61,8 @@ def shard_paths(pattern: str) -> Sequence[Path]:
 
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "*.tar")
-    names = expand_urls(pattern) if "{" in pattern else sorted(glob.glob(pattern))
+    # In braces a backslash escapes, and on Windows it parts folders.
+    names = expand_urls(Path(pattern).as_posix()) if "{" in pattern else sorted(glob.glob(pattern))
     if not names:
         raise SourceError(f"{pattern}: no such tars")
     if "{" in pattern and (missing := [name for name in names if not os.path.isfile(name)]):
