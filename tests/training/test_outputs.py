@@ -113,12 +113,16 @@ def test_clips_are_sampled_while_it_trains(recipe, folder, monkeypatch):
 def test_trackers_get_the_figures(recipe, folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    Trainer(recipe(steps=4, log_every=2, trackers=["tensorboard"], validation={"every": 4}), folder).run()
+    shows = {
+        "validation": {"every": 4, "metrics": ["duplicates"]},
+        "samples": {"every": 4, "prompts": ["a red circle"]},
+        "sampling": {"width": 64, "height": 64, "frames": 3, "steps": 1},
+    }
+    Trainer(recipe(steps=4, log_every=2, trackers=["tensorboard"], **shows), folder).run()
     events = EventAccumulator(str(next(p.parent for p in folder.rglob("events.out*"))))
     events.Reload()
-    assert {"loss", "grad_norm", "clips/s", "data_wait", "lr", "data/broken", "validation/clips"} <= set(
-        events.Tags()["scalars"]
-    )
+    of_training = {"loss", "grad_norm", "clips/s", "data_wait", "lr", "data/broken"}
+    assert of_training | {"validation/clips", "samples/duplicates"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("loss")] == [2, 4]
 
 
