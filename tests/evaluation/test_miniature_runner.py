@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
 
 from vc2.evaluation.miniature import __main__ as command
-from vc2.evaluation.miniature import rows, runner
-from vc2.evaluation.miniature.arms import ARMS, REPEAT_ROOT, Place
+from vc2.evaluation.miniature import arms, rows, runner
+from vc2.evaluation.miniature.arms import ARMS, BY_NAME, REPEAT_ROOT, Place
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
 from vc2.training.tally import NonFiniteError
@@ -212,3 +213,27 @@ def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, m
     (tmp_path / "docs" / "miniature" / "expectations.md").write_text("Status: draft.")
     assert command.main(["run", "--seeds", "1"]) == 2
     assert "is a draft" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_seed_of_few_models_and_steps_for_real(tmp_path, monkeypatch):
+    """Prepared, trained, sampled, judged and written down, and shown."""
+    monkeypatch.setattr(arms, "QUICKLY", 150)
+    monkeypatch.setattr(runner, "ARMS", tuple(BY_NAME[name] for name in ("SD", "F-base", "F-Spa-DIR")))
+    monkeypatch.setattr(runner, "PREPARED_BY", ("F-base", "F-Spa-DIR"))
+    place, folder = Place(tmp_path / "runs", tmp_path / "encoders.safetensors", quick=True), tmp_path / "rows"
+    runner.Runner(place, folder, (2,), False, "abc").run()
+    found = {row["arm"]: row for row in rows.read(rows.path_of(folder, 2))}
+    assert found.keys() == {"F-base", "F-Spa-DIR", "random"}
+    for row in found.values():
+        assert len(row["motion_error"]) == row["prompts"] == 32
+        assert all(0 <= error <= 1 for error in row["motion_error"])
+        assert all(map(math.isfinite, row["distance"].values()))
+    change = {name: found[name]["change"] for name in ("F-Spa-DIR", "random")}
+    assert change["F-Spa-DIR"]["temporal"] == change["random"]["temporal"] == 0
+    assert change["random"]["spatial"] == pytest.approx(change["F-Spa-DIR"]["spatial"], rel=0.01)
+    assert change["random"]["spatial"] > 0
+    assert (place.root / "seed-2" / "F-Spa-DIR" / "model.safetensors").is_file()
+    written = rows.path_of(folder, 2).read_bytes()
+    runner.Runner(place, folder, (2,), False, "abc").run()
+    assert rows.path_of(folder, 2).read_bytes() == written
