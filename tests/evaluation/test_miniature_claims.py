@@ -11,7 +11,7 @@ import pytest
 from tests.evaluation import synthetic
 from tests.evaluation.synthetic import PAPER, SAME, gathered, layout, sketch
 from vc2.evaluation.miniature import evidence, report, rows, verdicts
-from vc2.evaluation.miniature.arms import BY_NAME, PILOT_SEEDS, Place
+from vc2.evaluation.miniature.arms import BY_NAME, LATER, PILOT_SEEDS, Place
 from vc2.evaluation.miniature.evidence import check_fixed, gather
 from vc2.evaluation.miniature.gates import NEEDS, of_a_seed
 from vc2.evaluation.miniature.layouts import Layout
@@ -102,6 +102,25 @@ def test_a_finetune_on_its_way_is_not_finished(tmp_path, kind):
         found = gather(place, folder / "rows", folder / "gates.json", kind)
         assert found.unfinished == ({} if shown is written else {2: ["F-Temp-DIR"]})
     report.write(Layout(folder, folder / "rows", folder / "gates.json", place, kind))
+
+
+def test_what_was_asked_later_stands_beside_and_decides_nothing(tmp_path):
+    folder, [arm] = synthetic.write(tmp_path / "docs", seeds=(2, 3)), LATER
+    report.write(layout(folder))
+    before = json.loads((folder / "report.json").read_text())
+    assert "-slow`" not in (folder / "README.md").read_text()
+    later = {**synthetic.row(2, arm.name, (0.5,) * 7, 1000), "commit": "e" * 40}
+    rows.append(rows.path_of(folder / "later", 2), later)
+    report.write(layout(folder))
+    after = json.loads((folder / "report.json").read_text())
+    assert all(after[name] == before[name] for name in ("claims", "commit", "seeds"))
+    assert arm.name in after["table 3"]
+    assert "`-full-rank-slow`: the same at F-Spa-DIR's rate" in (folder / "README.md").read_text()
+    (asked,) = [one for one in after["beside"] if "asked later" in one["topic"] and "motion" in one["positive"]]
+    assert asked["values"].keys() == {"2"}
+    rows.path_of(folder / "later", 2).write_text(json.dumps({**later, "recipe": "f" * 16}) + "\n")
+    with pytest.raises(RecipeError, match=f"{arm.name} has another recipe"):
+        gathered(folder)
 
 
 def test_a_repetition_decides_by_itself_and_its_rows_are_of_one_commit(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import arms, rows, runner
-from vc2.evaluation.miniature.arms import ARMS, BY_NAME, REPEAT_ROOT, Place
+from vc2.evaluation.miniature.arms import ARMS, BY_NAME, LATER, REPEAT_ROOT, Place
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
 from vc2.training.tally import NonFiniteError
@@ -80,8 +80,8 @@ def fake_runner(tmp_path, monkeypatch):
     (tmp_path / "gates.json").write_text(json.dumps(gates))
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
-    def make(commit="abc", decides=True):
-        return Runner(place, tmp_path / "rows", (2,), decides, commit)
+    def make(commit="abc", decides=True, later=False):
+        return Runner(place, tmp_path / ("later" if later else "rows"), (2,), decides, commit, later)
 
     make.events, make.deaths, make.rows, make.diverge = events, deaths, tmp_path / "rows", diverge
     return make
@@ -113,6 +113,14 @@ def test_finetunes_are_scored_on_their_way_before_they_train_on(fake_runner):
     ]
     steps = (50, 100, 200, 400, 1000)
     assert mine == [pair for step in steps for pair in (("train", step), ("score", step))] + [("score", 1000)]
+
+
+def test_what_is_asked_later_starts_from_what_the_others_left(fake_runner):
+    fake_runner().run()
+    fake_runner.events.clear()
+    fake_runner("def", decides=False, later=True).run()
+    assert {name for _, name, *_ in fake_runner.events} == {arm.name for arm in LATER}
+    assert [kind for kind, *_ in fake_runner.events] == ["train", "score"] * len(LATER)
 
 
 def test_a_job_that_another_process_holds_is_left_to_it(fake_runner):

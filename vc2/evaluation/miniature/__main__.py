@@ -37,6 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         repeat="from nothing, by this commit, in a folder of its own",
         quick="a sketch: few steps, few prompts, in a folder of its own",
     )
+    run.add_argument("--later", action="store_true", help="of finished seeds that count, what was asked for later")
     run.add_argument("--workers", type=int, default=1, help="processes of one thread each (default: 1, this one)")
     report = commands.add_parser("report", help="what came out: docs/miniature/README.md, report.json and pictures")
     _which(
@@ -117,9 +118,11 @@ def rates() -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises KeyboardInterrupt where a run was stopped, RecipeError and what training raises."""
     from . import layouts, rows
-    from .evidence import OF_ONE_COMMIT
+    from .evidence import OF_ONE_COMMIT, gather, later_than
     from .runner import Runner
 
+    if args.later and args.kind != "counted":
+        raise RecipeError("--later is of the seeds that count; leave out the other option")
     seeds = PILOT_SEEDS if args.kind == "pilot" else tuple(range(len(PILOT_SEEDS), len(PILOT_SEEDS) + args.seeds))
     if args.kind == "counted":
         commit = rows.commit()
@@ -132,6 +135,10 @@ def run(args: argparse.Namespace) -> None:
             "this checkout has changes that no commit has; rows made before and after another are not told apart"
         )
     layout = layouts.of_kind(args.kind)
+    if args.later:
+        done = gather(layout.place, layout.rows, layout.gates, layout.kind).seeds
+        Runner(layout.place, later_than(layout.rows), tuple(seed.number for seed in done), False, later=True).run()
+        return
     Runner(layout.place, layout.rows, seeds, args.kind in OF_ONE_COMMIT).run()
 
 

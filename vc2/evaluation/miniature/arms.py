@@ -69,7 +69,10 @@ CONTROLS = (
     ),
 )
 ARMS = (*BASES, *ROWS, *CONTROLS)
-BY_NAME = {arm.name: arm for arm in ARMS}
+# Asked once the seeds that count had begun; rows of its own, no part of what was registered. At the rate of rank 2,
+# `full-rank` goes so far that it does not say which layers matter; this is it at F-Spa-DIR's.
+LATER = (_control("F-Spa-LORA", "full-rank-slow", "learn.rank=64", "optimizer.lr=3e-4"),)
+BY_NAME = {arm.name: arm for arm in (*ARMS, *LATER)}
 
 
 @dataclass(frozen=True)

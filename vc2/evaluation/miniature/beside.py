@@ -136,6 +136,18 @@ CONTRASTS = (
         "F-Spa-LORA at full rank has more motion error than F-Spa-DIR",
         last(Results.motion, (1, "F-Spa-LORA-full-rank"), (-1, "F-Spa-DIR")),
     ),
+    Contrast(
+        "which layers: LoRA of full rank, at the rate of direct training (asked later)",
+        (3,),
+        "F-Spa-LORA at full rank (attention alone) has more defect than F-Spa-DIR (all spatial layers)",
+        last(Results.defect, (1, "F-Spa-LORA-full-rank-slow"), (-1, "F-Spa-DIR")),
+    ),
+    Contrast(
+        "which layers: LoRA of full rank, at the rate of direct training (asked later)",
+        (3,),
+        "F-Spa-LORA at full rank has more motion error than F-Spa-DIR",
+        last(Results.motion, (1, "F-Spa-LORA-full-rank-slow"), (-1, "F-Spa-DIR")),
+    ),
     _laion("held-out pairs", "F-Spa-DIR (1000 steps) has more held-out pairs right than F-Spa-DIR-LAION at 400", "for"),
     _laion("seen pairs", "F-Spa-DIR (1000 steps) has more seen pairs right than F-Spa-DIR-LAION at 400", "against"),
     Contrast(

@@ -17,7 +17,7 @@ from ...training.errors import RecipeError
 from ...training.sources.paper_world import world_hash
 from ..picture import Scale
 from . import rows
-from .arms import ARMS, BASES, PILOT_SEEDS, ROWS, Place
+from .arms import ARMS, BASES, LATER, PILOT_SEEDS, ROWS, Place
 from .claims import Results
 from .gates import Gate, of_a_seed, share_right
 from .rows import Row
@@ -37,6 +37,7 @@ FIXED = (
     "vc2/evaluation/statistics.py",
 )
 OF_ONE_COMMIT = ("counted", "repeat")  # kinds whose rows decide
+ASKED_LATER = tuple(arm.name for arm in LATER)  # which decide nothing, and may be of another commit
 PER_CLIP = ("motion_error", "speed", "tremble")
 
 
@@ -61,7 +62,7 @@ class Seed:
     @cached_property
     def results(self) -> Results:
         """Of every arm's averaged row at its end."""
-        last = {name: self.row(name) for name in (*(arm.name for arm in ARMS), "random")}
+        last = {name: self.row(name) for name in (*(arm.name for arm in (*ARMS, *LATER)), "random")}
         return Results({name: row for name, row in last.items() if row and self._at_its_end(row)}, self.scale)
 
     def _at_its_end(self, row: Row) -> bool:
@@ -134,7 +135,9 @@ class Evidence:
 
 
 def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
-    """Read `folder/seed-*.jsonl`. Raises RecipeError for rows of another world, recipe, encoder or code; OSError."""
+    """Read `folder/seed-*.jsonl`, and of seeds that count what was asked later, beside the folder. Raises RecipeError
+    for rows of another world, recipe, encoder or code; OSError.
+    """
     if not gates.is_file():
         raise RecipeError(f"{gates} is missing; `python -m vc2.evaluation.miniature gates` writes it")
     tree = json.loads(gates.read_text(encoding="utf-8"))
@@ -148,13 +151,15 @@ def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
     if kind != "sketch":
         paths = {number: path for number, path in paths.items() if (number in PILOT_SEEDS) == (kind == "pilot")}
     ends = {arm.name: place.stops(arm, 0)[-1] for arm in ARMS} if kind == "sketch" else None
-    seeds = [Seed(number, rows.read(path), scale, ends) for number, path in sorted(paths.items())]
+    later = later_than(folder) if kind == "counted" else None
+    read = {n: [*rows.read(path), *(rows.read(later / path.name) if later else ())] for n, path in paths.items()}
+    seeds = [Seed(number, some, scale, ends) for number, some in sorted(read.items())]
     encoders = tree["encoders"]
     if kind == "sketch":  # which decides nothing, and so need not be made with what the gates were measured with
         encoders = next((row["encoders"] for seed in seeds for row in seed.rows), encoders)
     _check(place, folder, seeds, encoders, kind)
     finished = [seed for seed in seeds if not seed.missing]
-    commits = sorted({row["commit"] for seed in seeds for row in seed.rows})
+    commits = sorted({row["commit"] for seed in seeds for row in seed.rows if row["arm"] not in ASKED_LATER})
     if kind == "counted" and commits:
         check_fixed(commits[0])
     return Evidence(
@@ -169,8 +174,13 @@ def gather(place: Place, folder: Path, gates: Path, kind: str) -> Evidence:
     )
 
 
+def later_than(folder: Path) -> Path:
+    """Where rows lie of models that were asked for after those of the seeds in `folder`."""
+    return folder.with_name("later")
+
+
 def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[str, str], kind: str) -> None:
-    identities = {arm.name: place.identity(arm) for arm in ARMS}
+    identities = {arm.name: place.identity(arm) for arm in (*ARMS, *LATER)}
     identities["random"] = identities["F-Spa-DIR"]
     first = next((row["commit"] for seed in seeds for row in seed.rows), "")
     for seed in seeds:
@@ -179,7 +189,7 @@ def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[
             wanted: dict[str, Any] = {"world": world_hash(), "encoders": encoders}
             # What the pilot was for is to choose the recipes.
             wanted |= {"recipe": identities.get(row["arm"])} if kind != "pilot" else {}
-            wanted |= {"commit": first} if kind in OF_ONE_COMMIT else {}
+            wanted |= {"commit": first} if kind in OF_ONE_COMMIT and row["arm"] not in ASKED_LATER else {}
             for name, value in wanted.items():
                 if row[name] != value:
                     raise RecipeError(

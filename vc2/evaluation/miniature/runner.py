@@ -34,7 +34,7 @@ from ...training.sources.paper_world import world_hash
 from ...training.tally import NonFiniteError
 from ..writing import replace_text
 from . import encoders, rows
-from .arms import ARMS, BY_NAME, Arm, Place
+from .arms import ARMS, BY_NAME, LATER, Arm, Place
 from .distance import Distance
 from .machine import DEVICE, PRECISION
 from .score import sample, save_clips, scenes, score, weight_change
@@ -69,6 +69,7 @@ class Runner:
     seeds: tuple[int, ...]
     decides: bool
     commit: str = field(default_factory=rows.commit)
+    later: bool = False  # models that were asked for later, from what the others have left
 
     def run(self) -> None:
         """Until everything is done. Raises RecipeError, NonFiniteError where seeds do not decide, OSError, and
@@ -84,7 +85,7 @@ class Runner:
                 time.sleep(PATIENCE)
 
     def jobs(self) -> list[tuple[str, int]]:
-        names = (*(arm.name for arm in ARMS), RANDOM)
+        names = [arm.name for arm in LATER] if self.later else [*(arm.name for arm in ARMS), RANDOM]
         return [(name, seed) for seed in self.running() for name in names]
 
     def running(self) -> tuple[int, ...]:
@@ -139,7 +140,7 @@ class Runner:
 
     def prepare(self) -> None:
         """Latents and captions, once for all seeds."""
-        for name in PREPARED_BY:
+        for name in (arm.name for arm in LATER) if self.later else PREPARED_BY:
             prepare(self.place.recipe(BY_NAME[name], 0), self.place.cache)
 
     def scorings(self, name: str, seed: int) -> list[Scoring]:

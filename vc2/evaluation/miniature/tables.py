@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..picture import DEFECTS
-from .arms import BASES, BY_NAME, CONTROLS, ROWS, SNAPSHOTS
+from .arms import BASES, BY_NAME, CONTROLS, LATER, ROWS, SNAPSHOTS
 from .claims import CLAIMS, Part, Results, _clips  # claims.py is fixed, names included
 from .evidence import Seed, direction, on_some, speed, without_object
 from .gates import share_right
@@ -88,7 +88,7 @@ Table = dict[str, dict[str, Spread]]
 def _table(seeds: Sequence[Seed], read: Callable[[Row, Seed], Cells]) -> Table:
     """Mean and spread of what is read from a row, of every model that any seed has on all prompts."""
     table: Table = {}
-    for name in (*(arm.name for arm in (*BASES[1:], *ROWS, *CONTROLS)), "random"):
+    for name in (*(arm.name for arm in (*BASES[1:], *ROWS, *CONTROLS, *LATER)), "random"):
         columns: dict[str, list[float]] = {}
         for seed in seeds:
             if name in seed.results.rows:
