@@ -146,7 +146,7 @@ class Runner:
     def scorings(self, name: str, seed: int) -> list[Scoring]:
         """What is scored of a model, in the order in which training passes it."""
         if name == RANDOM:
-            return [Scoring(0)]
+            return [Scoring(0, some=self.place.quick)]
         if name == "SD":
             return []
         arm = BY_NAME[name]
