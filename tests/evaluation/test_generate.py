@@ -81,11 +81,11 @@ def test_a_set_is_made_and_goes_on_and_is_scored(command, checkpoint, tmp_path, 
     }
 
 
-def test_processes_take_shares_and_the_first_writes_the_manifest(command, tmp_path, monkeypatch):
+def test_processes_take_shares_and_who_comes_first_writes_the_manifest(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert main(command) == 0
-    assert [path.name for path in (tmp_path / "set").iterdir()] == ["dog-0.mp4"]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["dog-0.mp4", "manifest.json"]
     monkeypatch.setenv("RANK", "0")
     assert main([*command, "--count", "2"]) == 0
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["cat-0.mp4", "dog-0.mp4", "manifest.json"]
@@ -114,9 +114,13 @@ def test_a_suite_that_changed_is_told(command, tmp_path, capsys):
     assert "was begun with another suite_hash" in capsys.readouterr().err
 
 
-def test_another_programs_clips_are_not_taken_for_its_own(command, tmp_path, capsys):
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_another_programs_clips_are_not_taken_for_its_own(command, tmp_path, capsys, monkeypatch, rank):
+    """By no process, whichever of them would make that clip."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "cat-0.mp4").write_bytes(b"gen-2's")
     assert main(command) == 2
-    assert "no manifest.json: another program made them" in capsys.readouterr().err
+    assert "cat-0.mp4: there already, without a manifest.json, so another program's" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["cat-0.mp4"]

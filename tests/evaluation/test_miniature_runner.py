@@ -123,6 +123,13 @@ def test_what_is_asked_later_starts_from_what_the_others_left(fake_runner):
     assert [kind for kind, *_ in fake_runner.events] == ["train", "score"] * len(LATER)
 
 
+def test_what_is_asked_later_is_not_waited_for_where_nobody_makes_its_start(fake_runner, tmp_path):
+    fake_runner().run()
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(RecipeError, match=r"seed-2/F-base: not finished here"):
+        fake_runner(decides=False, later=True).run()
+
+
 def test_a_job_that_another_process_holds_is_left_to_it(fake_runner):
     one, other = fake_runner(), fake_runner()
     with runner.FileLock(one._lock("2-SD")):

@@ -346,6 +346,7 @@ def test_scores_are_of_the_clips_that_are_there(sets, tmp_path, caplog):
     ((one, other), scores) = read_sets([theirs, ours], [rows])
     assert (one.name, other.name) == ("theirs", "ours")
     assert "1 clip changed" in caplog.text
+    assert "clipsim were of other clips" in caplog.text  # that it was skipped
     values = {(s.set, s.prompt_id): s.value for s in scores if s.metric == "flicker" and s.control is None}
     assert values == {
         ("theirs", "panda"): 2.0,

@@ -90,16 +90,17 @@ def test_the_held_out_loss_is_taken_at_its_quantiles_and_with_its_own_noise(reci
     assert len({round(own[f"clips t={t}"], 5) for t in (100, 500, 900)}) == 3
 
 
-def test_a_sample_clip_is_what_the_exported_model_makes(recipe, folder, start, monkeypatch):
+def test_a_sample_clip_is_what_the_exported_model_makes(recipe, folder, start):
     """With the recipe's steps, guidance, negative prompt and frame rate, at which it also plays."""
     sampling = {"width": 64, "height": 64, "frames": 3, "steps": 4, "guidance": 5.0, "eta": 0.5, "fps": 12}
-    prompts, written = ["a red circle", "a blue square"], []
+    prompts = ["a red circle", "a blue square"]
     settings = recipe(
         init={"unet": start}, samples={"every": 1, "prompts": prompts}, sampling={**sampling, "negative": "a circle"}
     )
     trainer = Trainer(settings, folder)
-    monkeypatch.setattr(validate, "write_video", lambda path, frames, fps: written.append((np.stack(frames), fps)))
-    trainer.objective.sample(trainer.model, trainer.accelerator, folder)
+    made = trainer.objective.sample(trainer.model, trainer.accelerator)
+    written = [(np.stack(clip.frames), clip.fps) for clip in made]
+    assert trainer.network.training
     whole = write_full(
         folder / "now.safetensors", settings, trainer.ema.weights(), 0, torch.float32, trainer.objective.fingerprints
     )
@@ -114,13 +115,10 @@ def test_a_sample_clip_is_what_the_exported_model_makes(recipe, folder, start, m
 
 
 @pytest.mark.parametrize(("fps", "plays"), [(24, 24), (0, 10)])
-def test_sample_clips_play_at_the_frame_rate_they_are_sampled_for(recipe, folder, fps, plays, monkeypatch):
+def test_sample_clips_play_at_the_frame_rate_they_are_sampled_for(recipe, folder, fps, plays):
     sampling = {"width": 64, "height": 64, "frames": 1, "steps": 1, "guidance": 1.0, "fps": fps}
     trainer = Trainer(recipe(samples={"every": 1, "prompts": ["a"]}, sampling=sampling), folder)
-    rates: list[float] = []
-    monkeypatch.setattr(validate, "write_video", lambda path, frames, fps: rates.append(fps))
-    trainer.objective.sample(trainer.model, trainer.accelerator, folder)
-    assert rates == [plays]
+    assert [clip.fps for clip in trainer.objective.sample(trainer.model, trainer.accelerator)] == [plays]
 
 
 def test_the_error_is_the_mean_square_of_epsilon(recipe, folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __main__ as sampling
-from ..files.output import scratch_folder
+from ..files.output import listed, scratch_folder
 from ..files.video import write_video
 from ..plural import plural
 from . import provenance, suites
@@ -52,21 +52,21 @@ def run(args: argparse.Namespace) -> int:
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"{args.checkpoint}: no such checkpoint")
     every = [(prompt, seed) for seed in range(args.seeds) for prompt in suite.prompts]
+    before = read_manifest(args.out)  # at once, as all processes do, before any writes it
+    if before is None and (foreign := [path for job in every if (path := target(args.out, *job)).is_file()]):
+        raise ValueError(
+            f"{listed(foreign)}: there already, without a {MANIFEST}, so another program's; name another folder with -o"
+        )
     missing = [(prompt, seed) for prompt, seed in every[rank::world] if not target(args.out, prompt, seed).is_file()]
     mine = len(every[rank::world])
     log.info("%d of %s there already", mine - len(missing), plural(mine, "clip"))
     model = sampling.load(args)
     settings = sampling.settings_of(args, model)
     manifest = describe(args, suite, model, settings)
-    before = read_manifest(args.out)
     if before:
         manifest = continued(before, manifest, args.out)
-    elif len(missing) < mine:  # looked at before, since another process may write the manifest meanwhile
-        raise ValueError(
-            f"{args.out} holds clips of these names and no {MANIFEST}: another program made them; name another folder"
-            " with -o"
-        )
-    if rank == 0 and manifest != before:
+    # Whoever comes first, so that no clip lies there without one.
+    if manifest != before and (rank == 0 or not (args.out / MANIFEST).is_file()):
         write(args.out, manifest)
     warn_of_cut([settings.negative, *(prompt.prompt for prompt, _ in missing)], model.text.config.context_length)
     _sample(args, model, settings, missing, rank)

@@ -22,7 +22,8 @@ def commit() -> str:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return ""  # installed into a folder of somebody else's checkout
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!docs/miniature/rows")
+        rows = (":!docs/miniature/rows", ":!docs/miniature/later")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *rows)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

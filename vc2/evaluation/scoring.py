@@ -239,7 +239,7 @@ class Scoring:
         of, against = digest(item.hash for item in items), None
         if reference:
             hashed = digest(file_hash(path) for path in reference)
-            against = f"{reference[0].parent.name}, {len(theirs)} of {len(reference)} clips, {hashed[:12]}"
+            against = f"{reference[0].resolve().parent.name}, {len(theirs)} of {len(reference)} clips, {hashed[:12]}"
         # There may be too few, or too few that could be looked at.
         refused = self._refusal(metric, len(items), len(reference)) or self._refusal(metric, len(paths), len(theirs))
         status, values = refused or OK, dict[str, float]()
@@ -265,8 +265,14 @@ class Scoring:
         counts = Counter[str]()
         # A clip that was made anew has left its old rows behind, and the set those of other clips.
         whole = digest(self._hashes.values())
-        present = {*self._hashes.values(), whole}
-        mine = (row for row in self._rows.values() if row.clip_hash in present or row.control == GROUND_TRUTH)
+        present = {(path.name, found) for path, found in self._hashes.items()} | {(None, whole)}
+        asked = {clip.prompt_id for clip in self.clips}
+        mine = [
+            row
+            for row in self._rows.values()
+            if (row.clip, row.clip_hash) in present
+            or (row.control == GROUND_TRUTH and (row.clip is None or row.prompt_id in asked))
+        ]
         for row in current(mine):
             if row.set == self.name and row.control == control and row.value is not None and row.metric in values:
                 values[row.metric].append(row.value)

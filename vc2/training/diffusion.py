@@ -4,7 +4,7 @@ images jointly (paper section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .data.mixture import stream_of
 from .encoders import Encoders
 from .export import write_full, write_lora
 from .initialise import fingerprint_of, sampling_of, start_unet
-from .objective import Objective
+from .objective import Objective, SampleClip
 from .partition import mark_what_learns
 from .quantise import quantise
 from .recipe import Recipe
@@ -158,9 +158,9 @@ class DiffusionObjective(Objective[Batch]):
         levels = (recipe.seed, recipe.validation.quantiles, recipe.diffusion.scale_end)
         return fingerprint(*levels, fingerprint_of(samples)) if samples else None
 
-    def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
+    def sample(self, model: nn.Module, accelerator: Accelerator) -> Iterator[SampleClip]:
         with kernels.uncompiled(self.recipe):
-            validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator, folder)
+            yield from validate.sample_clips(self.encoders, self.schedule, model, self.recipe, accelerator)
 
     def preview(self, batch: Batch, folder: Path) -> None:
         preview.write(self.encoders, batch, folder)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
+from ..files.video import write_video
 from . import parallel, trackers
 from .errors import TrainingError
 from .recipe import Recipe
@@ -45,6 +46,7 @@ class Trainer(RunState):
         super().__init__(recipe, folder, cache, allow)
         self.signals = Signals()  # to this process
         self.stopping = self.saving = False  # what all processes have agreed on
+        self.lost = 0  # clips of the last samples, to signals
 
     def learning_rate(self, step: int) -> float:
         config = self.recipe.optimizer
@@ -121,6 +123,11 @@ class Trainer(RunState):
         with self.signals.answered(), self.writer:
             try:
                 return self._run()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"memory ran out beside a step ({str(error).splitlines()[0]}); what was saved is whole; see what"
+                    " `check` says, and what else is on the card"
+                ) from error
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
@@ -212,9 +219,10 @@ class Trainer(RunState):
         try:
             yield
         except (RuntimeError, OSError) as error:
-            if not self.signals.stop:
+            if not self.signals.stop or isinstance(error, torch.OutOfMemoryError):
                 raise
             log.warning("a clip was not written: %s", error)
+            self.lost += 1
 
     def _log(self, bar: tqdm) -> None:
         figures = self.meter.averages() | {"lr": self.learning_rate(self.step - 1)}
@@ -249,8 +257,11 @@ class Trainer(RunState):
             weights = self.ema.weights(keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 self.objective.export_lora(folder / f"lora-{self.step:08d}.safetensors", weights, self.step)
-        with self.ema.applied(self.network), self._losing_clips_to_signals():
-            self.objective.sample(self.model, self.accelerator, folder)
+        self.lost = 0
+        with self.ema.applied(self.network):
+            for clip in self.objective.sample(self.model, self.accelerator):
+                with self._losing_clips_to_signals():
+                    write_video(folder / f"{clip.name}.mp4", clip.frames, clip.fps)
         self.accelerator.wait_for_everyone()  # each process writes some of the clips
         if self.recipe.validation.metrics and self.accelerator.is_main_process:
             from .measure import sample_clips
@@ -258,7 +269,8 @@ class Trainer(RunState):
             self.accelerator.log(sample_clips(self.recipe, folder), step=self.step)
         with self._losing_clips_to_signals():
             trackers.log_clips(self.accelerator, folder, self.step)
-        if self.accelerator.is_main_process:
+        whole = not any(parallel.gather_numbers(self.lost, self.accelerator))
+        if whole and self.accelerator.is_main_process:
             self.history.add(self.step, sampled=True)
 
     def export(self) -> None:

@@ -7,10 +7,11 @@ two that the miniature needs because it has no Stable Diffusion to start from (`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -28,6 +29,14 @@ class AnyBatch(Protocol):
 
     def content(self) -> dict[str, object]:
         """All that torch.save takes, to look at where the step fails."""
+
+
+class SampleClip(NamedTuple):
+    """`name` has no ending; frames are uint8 `[H, W, 3]`, so many a second."""
+
+    name: str
+    frames: list[np.ndarray]
+    fps: float
 
 
 B = TypeVar("B", bound=AnyBatch)
@@ -78,8 +87,9 @@ class Objective(ABC, Generic[B]):
         """
         return None
 
-    def sample(self, model: nn.Module, accelerator: Accelerator, folder: Path) -> None:
-        """Write what the model makes now."""
+    def sample(self, model: nn.Module, accelerator: Accelerator) -> Iterator[SampleClip]:
+        """What the model makes now, this process's share. Every process must take all of it."""
+        return iter(())
 
     def preview(self, batch: B, folder: Path) -> None:
         """Write a batch as the network gets it, for people to look at."""

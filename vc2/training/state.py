@@ -64,6 +64,7 @@ class RunState:
             )
         if state:
             self.load_state_dict(state)
+            self.saved = self.step
             log.info("%s goes on from step %d", self.recipe.name, self.step)
         if self.accelerator.is_main_process:
             self.tally.forget_from(self.step)

@@ -37,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         repeat="from nothing, by this commit, in a folder of its own",
         quick="a sketch: few steps, few prompts, in a folder of its own",
     )
-    run.add_argument("--later", action="store_true", help="of finished seeds that count, what was asked for later")
+    run.add_argument("--later", action="store_true", help="of all finished seeds that count, what was asked later")
     run.add_argument("--workers", type=int, default=1, help="processes of one thread each (default: 1, this one)")
     report = commands.add_parser("report", help="what came out: docs/miniature/README.md, report.json and pictures")
     _which(

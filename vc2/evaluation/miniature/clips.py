@@ -148,7 +148,9 @@ def fix(folders: Sequence[Path], folder: Path) -> Session:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folders[session.sets.index(entry.set)] / entry.clip, target)
         keep_scores(session, made)
-        session = replace(session, folders=tuple((folder / "clips" / name).as_posix() for name in session.sets))
+        asked = {"questions": ",".join(QUESTIONS), "meet": [list(both) for both in MEETINGS], "pairs": PAIRS, "seed": 0}
+        kept = tuple((folder / "clips" / name).as_posix() for name in session.sets)
+        session = replace(session, folders=kept, asked=asked)
         session.save(made)
         made.replace(folder)
     return session

@@ -184,8 +184,8 @@ def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[
     identities["random"] = identities["F-Spa-DIR"]
     first = next((row["commit"] for seed in seeds for row in seed.rows), "")
     for seed in seeds:
-        path = rows.path_of(folder, seed.number)
         for row in seed.rows:
+            path = rows.path_of(later_than(folder) if row["arm"] in ASKED_LATER else folder, seed.number)
             wanted: dict[str, Any] = {"world": world_hash(), "encoders": encoders}
             # What the pilot was for is to choose the recipes.
             wanted |= {"recipe": identities.get(row["arm"])} if kind != "pilot" else {}

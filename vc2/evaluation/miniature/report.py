@@ -21,7 +21,7 @@ from .beside import dominating, look, undominated
 from .calibration import measured, trained_weights
 from .claims import LEAST_GAIN
 from .contrasts import Seen
-from .evidence import REGISTERED_SEEDS, Evidence, Seed, gather
+from .evidence import ASKED_LATER, REGISTERED_SEEDS, Evidence, Seed, gather
 from .layouts import Layout
 from .score import scenes
 from .tables import (
@@ -252,10 +252,12 @@ def _seed_gates(seeds: tuple[Seed, ...]) -> list[dict[str, Any]]:
 
 def _hours(seeds: tuple[Seed, ...], what: str) -> str:
     """Of processors. The rows of one stop on the way (averaged weights, not averaged ones) all have its training."""
-    if what == "training":
-        stops = {(seed.number, row["arm"], row["step"]): row["seconds"][what] for seed in seeds for row in seed.rows}
-        return f"{sum(stops.values()) / 3600:.1f}"
-    return f"{sum(row['seconds'][what] for seed in seeds for row in seed.rows) / 3600:.1f}"
+    spent: dict[tuple[Any, ...], float] = {}
+    for seed in seeds:
+        for row in (row for row in seed.rows if row["arm"] not in ASKED_LATER):
+            stop = (seed.number, row["arm"], row["step"])
+            spent[stop if what == "training" else (*stop, row["weights"], row["fps"])] = row["seconds"][what]
+    return f"{sum(spent.values()) / 3600:.1f}"
 
 
 def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class Runner:
             if not encoders.make(self.place.encoders):
                 raise KeyboardInterrupt
             self.check()
+            if self.later:
+                self.check_starts()
             self.prepare()
         while todo := [job for job in self.jobs() if not self.done(*job)]:
             if not any(self.attempt(*job) for job in todo if self.ready(*job)):
@@ -113,7 +115,7 @@ class Runner:
                     )
             if failed := [gate["name"] for gate in tree["gates"] if not gate["passed"]]:
                 raise RecipeError(f"{gates}: {', '.join(failed)} failed; in such a world nothing is run")
-            log.info("gates of the world, %s: %d of %d passed", gates, len(tree["gates"]), len(tree["gates"]))
+            log.info("all %d gates of the world passed (%s)", len(tree["gates"]), gates)
         for seed in self.running():
             for row in rows.read(rows.path_of(self.folder, seed)):
                 wanted = {"world": world_hash(), "recipe": self.identity(row["arm"]), "encoders": self.fingerprints}
@@ -125,6 +127,17 @@ class Runner:
                             f" it is {value}; check out what the rows were made by, move the file away, or repeat"
                             " it all in a folder of its own (run --repeat)"
                         )
+
+    def check_starts(self) -> None:
+        """Raises RecipeError where what later models start from is not here."""
+        starts = {start for arm in LATER if (start := arm.start)}
+        if lacking := [
+            str(self.place.folder(BY_NAME[start], seed))
+            for seed in self.seeds
+            for start in sorted(starts)
+            if not self._finished(start, seed)
+        ]:
+            raise RecipeError(f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were")
 
     def identity(self, name: str) -> str:
         return self.place.identity(BY_NAME["F-Spa-DIR" if name == RANDOM else name])

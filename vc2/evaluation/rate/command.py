@@ -82,7 +82,7 @@ def _session(args: argparse.Namespace) -> Session:
             )
         for name in DEFAULTS:
             given, before = getattr(args, name), session.asked.get(name)
-            if given is not None and given != before:
+            if given is not None and name in session.asked and given != before:
                 raise ValueError(
                     f"{args.out} was begun with --{name} {before}, not {given}; name another folder with -o"
                 )

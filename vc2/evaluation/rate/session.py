@@ -81,7 +81,7 @@ class Session:
                 for pair in tree["pairs"]
             )
             names = {name: tuple(tree[name]) for name in ("sets", "folders", "questions")}
-            return cls(**names, seed=tree["seed"], pairs=pairs, asked=tree["asked"])
+            return cls(**names, seed=tree["seed"], pairs=pairs, asked=tree.get("asked", {}))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not what `rate` writes ({error!r})") from error
 

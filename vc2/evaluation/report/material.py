@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,19 +85,29 @@ def read_sets(folders: Sequence[Path], rows: Sequence[Path]) -> tuple[tuple[SetO
         every = [*read_scores(folder / SCORES), *named]
         hashes = clips | {None: digest(clips.values())}
         here = [score for score in every if hashes.get(score.clip) == score.clip_hash]
-        names = Counter(score.set for score in here)
+        names = Counter(score.set for score in here or every)
         own = manifest.name if manifest else folder.resolve().name
         name = own if own in names or not names else names.most_common(1)[0][0]
         mine = [score for score in here if score.set == name]
-        if stale := {*clips} & {score.clip for score in every if score.set == name} - {score.clip for score in mine}:
-            log.warning("%s: %s changed since it was scored; score the set again", folder, plural(len(stale), "clip"))
+        _warn_of_stale(folder, clips, [score for score in every if score.set == name], mine)
         sets.append(SetOfClips(name, str(folder), len(clips), manifest.json() if manifest else None))
-        # What the world itself shows is of no file.
-        truth = [score for score in every if score.control == GROUND_TRUTH and score.set == name]
-        scores += current([*mine, *truth])
+        # What the world itself shows is of no file, but of the prompts of those that are here.
+        asked = {score.prompt_id for score in mine}
+        truth = [score for score in every if (score.set, score.control) == (name, GROUND_TRUTH)]
+        scores += current([*mine, *(score for score in truth if score.clip is None or score.prompt_id in asked)])
     twice = [name for name, times in Counter(one.name for one in sets).items() if times > 1]
     if twice:
         raise ValueError(f"more than one set is called {twice[0]!r}; score them with --name")
     if not scores:
         raise ValueError(f"no scores of {', '.join(map(str, folders))}; run `python -m vc2.evaluation score` first")
     return tuple(sets), tuple(scores)
+
+
+def _warn_of_stale(folder: Path, clips: Container[str | None], every: Sequence[Score], mine: Sequence[Score]) -> None:
+    """Of a set's scores, tell which are not of its clips as they are."""
+    there = {score.clip for score in mine}
+    if changed := {score.clip for score in every if score.clip in clips} - there:
+        log.warning("%s: %s changed since it was scored; score the set again", folder, plural(len(changed), "clip"))
+    whole = {score.metric for score in every if score.clip is None and score.control != GROUND_TRUTH}
+    if left_out := sorted(whole - {score.metric for score in mine if score.clip is None}):
+        log.warning("%s: %s were of other clips; score the set again", folder, ", ".join(left_out))

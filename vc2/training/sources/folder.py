@@ -101,10 +101,13 @@ def _files(folder: Path) -> list[Path]:
     files: list[Path] = []
     seen: set[str] = set()
     for parent, below, names in os.walk(folder, onerror=closed.append, followlinks=True):
-        seen.add(os.path.realpath(parent))
+        real = os.path.realpath(parent)
+        if real in seen:  # by another link, or by one to a folder above, which has no end
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
         files += [Path(parent, name) for name in names]
-        # A link to where the walk has been, such as to a folder above, would be walked for ever.
-        below[:] = sorted(name for name in below if os.path.realpath(os.path.join(parent, name)) not in seen)
     if closed:
         named = ", ".join(f"{error.filename} ({error.strerror})" for error in closed[:5])
         log.warning("%s: %s left out, which cannot be read: %s", folder, plural(len(closed), "folder"), named)

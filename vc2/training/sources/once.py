@@ -68,7 +68,7 @@ def complete(results: Sequence[Path], work: Callable[[int], None], description: 
     """Return when every one of `results` is there, or the file `until`, for which they were made. `work(n)` writes the
     n-th, whole, and calls `touch` with it every few seconds; it is called for those that no other process is at.
     """
-    claims, missing, waited = Claims(), list(range(len(results))), 0.0
+    claims, missing, waited, told = Claims(), list(range(len(results))), 0.0, False
     with tqdm(
         total=len(results),
         desc=description,
@@ -81,7 +81,9 @@ def complete(results: Sequence[Path], work: Callable[[int], None], description: 
             mine = next((n for n in missing if claims.take(results[n])), None)
             if mine is None:
                 time.sleep(POLL)
-                if waited <= SILENT < (waited := waited + POLL):
+                waited += POLL
+                if waited > SILENT and not told:
+                    told = True
                     log.info(
                         "waiting for %s, which another process is at; if that was killed, this one takes over after"
                         " %d s",
