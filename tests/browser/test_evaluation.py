@@ -15,7 +15,7 @@ from aiohttp import web
 from playwright.sync_api import Browser, Page
 
 from scripts.canvas import picture
-from tests.evaluation.test_report import HOSTILE, PROMPTS, of_set
+from tests.evaluation.test_report import HOSTILE, PROMPTS, hashed, of_set
 from vc2.evaluation import __main__ as command
 from vc2.evaluation import suites
 from vc2.evaluation.rate import votes
@@ -39,7 +39,7 @@ def sets(tmp_path_factory) -> list[Path]:
             for time in range(8):
                 frames[time, :, 12 * time : 12 * time + 8] = 255
             write_video(folder / name / f"{prompt}-0.mp4", frames, 8)
-        append_scores(folder / name / SCORES, of_set(name, level))
+        append_scores(folder / name / SCORES, hashed(folder / name, of_set(name, level)))
     return [folder / name for name in NAMES]
 
 

@@ -262,5 +262,5 @@ def test_a_folder_that_cannot_be_is_a_clear_error(recipe, folder):
     folder.mkdir()
     (folder / "checkpoints").write_text("a file stands in the way")
     trainer = Trainer(recipe(), folder)
-    with pytest.raises(OSError, match=r"step-00000000\.pt could not be written .*give another folder with --runs"):
+    with pytest.raises(OSError, match=r"step-00000000\.pt could not be written .*name that with --runs"):
         trainer.save()
