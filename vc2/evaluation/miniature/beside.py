@@ -136,17 +136,15 @@ CONTRASTS = (
         "F-Spa-LORA at full rank has more motion error than F-Spa-DIR",
         last(Results.motion, (1, "F-Spa-LORA-full-rank"), (-1, "F-Spa-DIR")),
     ),
-    Contrast(
-        "which layers: LoRA of full rank, at the rate of direct training (asked later)",
-        (3,),
-        "F-Spa-LORA at full rank (attention alone) has more defect than F-Spa-DIR (all spatial layers)",
-        last(Results.defect, (1, "F-Spa-LORA-full-rank-slow"), (-1, "F-Spa-DIR")),
-    ),
-    Contrast(
-        "which layers: LoRA of full rank, at the rate of direct training (asked later)",
-        (3,),
-        "F-Spa-LORA at full rank has more motion error than F-Spa-DIR",
-        last(Results.motion, (1, "F-Spa-LORA-full-rank-slow"), (-1, "F-Spa-DIR")),
+    *(
+        Contrast(
+            "asked later: LoRA of full rank at the rate of direct training",
+            (3,),
+            f"it has more {measure} than {other}, which differs in {what}",
+            last(of, (1, "F-Spa-LORA-full-rank-slow"), (-1, other)),
+        )
+        for other, what in (("F-Spa-DIR", "the layers that learn"), ("F-Spa-LORA", "rank and rate"))
+        for measure, of in (("defect", Results.defect), ("motion error", Results.motion))
     ),
     _laion("held-out pairs", "F-Spa-DIR (1000 steps) has more held-out pairs right than F-Spa-DIR-LAION at 400", "for"),
     _laion("seen pairs", "F-Spa-DIR (1000 steps) has more seen pairs right than F-Spa-DIR-LAION at 400", "against"),
