@@ -11,6 +11,7 @@ import pytest
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import arms, rows, runner
 from vc2.evaluation.miniature.arms import ARMS, BY_NAME, LATER, REPEAT_ROOT, Place
+from vc2.evaluation.miniature.score import scenes
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
 from vc2.training.tally import NonFiniteError
@@ -231,17 +232,18 @@ def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_seed_of_few_models_and_steps_for_real(tmp_path, monkeypatch):
+def test_a_seed_of_few_models_steps_and_prompts_for_real(tmp_path, monkeypatch):
     """Prepared, trained, sampled, judged and written down, and shown."""
     monkeypatch.setattr(arms, "QUICKLY", 150)
     monkeypatch.setattr(runner, "ARMS", tuple(BY_NAME[name] for name in ("SD", "F-base", "F-Spa-DIR")))
     monkeypatch.setattr(runner, "PREPARED_BY", ("F-base", "F-Spa-DIR"))
+    monkeypatch.setattr(runner, "scenes", lambda some: scenes(some)[:4])
     place, folder = Place(tmp_path / "runs", tmp_path / "encoders.safetensors", quick=True), tmp_path / "rows"
     runner.Runner(place, folder, (2,), False, "abc").run()
     found = {row["arm"]: row for row in rows.read(rows.path_of(folder, 2))}
     assert found.keys() == {"F-base", "F-Spa-DIR", "random"}
     for row in found.values():
-        assert len(row["motion_error"]) == row["prompts"] == 32
+        assert len(row["motion_error"]) == row["prompts"] == 4
         assert all(0 <= error <= 1 for error in row["motion_error"])
         assert all(map(math.isfinite, row["distance"].values()))
     change = {name: found[name]["change"] for name in ("F-Spa-DIR", "random")}
