@@ -154,7 +154,8 @@ def test_motion_is_compared_in_itself_too_and_without_clips_that_show_nothing():
 
 def test_contrasts_see_every_control(paper):
     seen = beside.look(gathered(paper).seeds)
-    assert all(len(one.values) >= 7 for one in seen)
+    of_seeds = [one for one in seen if not one.contrast.topic.startswith("asked later")]  # which these have not
+    assert all(len(one.values) >= 7 for one in of_seeds)
     assert {tuple(one.values) for one in beside.look(())} == {()}
     by = {(one.contrast.topic, one.contrast.positive): one.mean for one in seen}
     (held_out,) = [mean for (topic, text), mean in by.items() if "held-out pairs right than" in text]
