@@ -64,16 +64,13 @@ def test_the_front_page_says_how_it_stands(tmp_path, seeds, sentence):
 def test_the_sentence_counts_verdicts(paper):
     found = gathered(paper)
     decided = verdicts.verdicts(found)
-    assert (
-        verdicts.in_a_sentence(found, decided) == "of its 5 claims 5 confirmed (1, 2, 3, 4, 5), over 8 training seeds"
-    )
+    begins, ends = "of its 5 claims, as put for a drawn world, ", ", over 8 training seeds"
+    assert verdicts.in_a_sentence(found, decided) == f"{begins}5 confirmed (1, 2, 3, 4, 5){ends}"
     parts = tuple(replace(part, p_against=p) for part, p in zip(decided[2].parts, (0.5, 0.004), strict=True))
     refuted = replace(decided[2], verdict="refuted", parts=parts)
     first = [replace(decided[0], verdict="untestable"), replace(decided[1], verdict="undecided"), refuted]
     mixed = [*first, *decided[3:]]
-    sentence = (
-        "of its 5 claims 2 confirmed (4, 5), 1 refuted (3b), 1 undecided (2), 1 untestable (1), over 8 training seeds"
-    )
+    sentence = f"{begins}2 confirmed (4, 5), 1 refuted (3b), 1 undecided (2), 1 untestable (1){ends}"
     assert verdicts.in_a_sentence(found, mixed) == sentence
 
 

@@ -69,9 +69,16 @@ CONTROLS = (
     ),
 )
 ARMS = (*BASES, *ROWS, *CONTROLS)
-# Asked once the seeds that count had begun; rows of its own, no part of what was registered. At the rate of rank 2,
-# `full-rank` goes so far that it does not say which layers matter; this is it at F-Spa-DIR's.
-LATER = (_control("F-Spa-LORA", "full-rank-slow", "learn.rank=64", "optimizer.lr=3e-4"),)
+# Asked once the seeds that count had begun; rows of their own, no part of what was registered.
+LATER = (
+    # At the rate of rank 2 `full-rank` goes so far that it does not say which layers matter; this is at F-Spa-DIR's.
+    _control("F-Spa-LORA", "full-rank-slow", "learn.rank=64", "optimizer.lr=3e-4"),
+    # LoRA at the rate of the first pilot, where claim 1 went as in the paper.
+    _control("F-Spa-LORA", "slow", "optimizer.lr=1e-3"),
+    _control("P-Spa-LORA", "slow", "optimizer.lr=1e-3"),
+    # VideoCrafter2's second stage from the other base, which Table 3 lacks: does the recipe need F?
+    Arm("P-Spa-DIR", "F-Spa-DIR", "P-base"),
+)
 BY_NAME = {arm.name: arm for arm in (*ARMS, *LATER)}
 
 

@@ -81,6 +81,24 @@ CONTRASTS = (
         (1,),
         "P-Spa-LORA on low-quality stills has more motion error than P-base",
         last(Results.motion, (1, "P-Spa-LORA-sham"), (-1, "P-base")),
+        needs="P-Spa-LORA-sham",
+    ),
+    Contrast(
+        "asked later: LoRA at the pilot's rate",
+        (1,),
+        "at a third of the rate P-Spa-LORA loses a larger share of its motion than F-Spa-LORA",
+        less(lost("P-Spa-LORA-slow"), lost("F-Spa-LORA-slow")),
+        "for",
+    ),
+    *(
+        Contrast(
+            "asked later: VideoCrafter2's second stage from P-base",
+            (1,),
+            f"P-Spa-DIR has more {measure} than F-Spa-DIR",
+            last(of, (1, "P-Spa-DIR"), (-1, "F-Spa-DIR")),
+            "for",
+        )
+        for measure, of in (("motion error", Results.motion), ("defect", Results.defect))
     ),
     Contrast(
         "images pass the temporal convolutions",
@@ -109,6 +127,7 @@ CONTRASTS = (
         "P-Spa-LORA on low-quality stills has less defect than P-base",
         last(Results.defect, (1, "P-base"), (-1, "P-Spa-LORA-sham")),
         "against",
+        needs="P-Spa-LORA-sham",
     ),
     Contrast(
         "equal defect",
@@ -129,12 +148,14 @@ CONTRASTS = (
         (3,),
         "F-Spa-LORA at full rank (attention alone) has more defect than F-Spa-DIR (all spatial layers)",
         last(Results.defect, (1, "F-Spa-LORA-full-rank"), (-1, "F-Spa-DIR")),
+        needs="F-Spa-LORA-full-rank",
     ),
     Contrast(
         "which layers: LoRA of full rank",
         (3,),
         "F-Spa-LORA at full rank has more motion error than F-Spa-DIR",
         last(Results.motion, (1, "F-Spa-LORA-full-rank"), (-1, "F-Spa-DIR")),
+        needs="F-Spa-LORA-full-rank",
     ),
     *(
         Contrast(

@@ -29,6 +29,7 @@ class Contrast:
     positive: str  # what a positive number means
     of: Value
     speaks: Speaks | None = None
+    needs: str | None = None  # a model that must still know what it knew, or there is nothing to compare
 
 
 @dataclass(frozen=True)

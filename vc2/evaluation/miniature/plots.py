@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from ..svg import document, text
-from .verdicts import Tested, Verdict
+from .verdicts import AS_CLAIMED, OTHER_WAY, Tested, Verdict
 
 STYLE = """
 svg { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -19,11 +19,12 @@ svg { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; }
 .margin { fill: #818b98; opacity: 0.18; } .seed { fill: #0969da; opacity: 0.55; } .bar { stroke: #1f2328; }
 .mean { fill: #1f2328; } .way { fill: none; stroke-width: 2; } .halo { stroke: #ffffff; stroke-width: 4; }
 .confirmed { fill: #1a7f37; } .refuted { fill: #cf222e; } .untestable { fill: #9a6700; } .other { fill: #6e7781; }
+.claimed { fill: #1a7f37; } .contrary { fill: #cf222e; } .star { fill: #1f2328; }
 .label { fill: #ffffff; font-size: 12px; font-weight: 600; }
 @media (prefers-color-scheme: dark) {
   .paper { fill: #0d1117; } .ink { fill: #f0f6fc; } .dim { fill: #9198a1; } .rule { stroke: #3d444d; }
   .zero { stroke: #818b98; } .seed { fill: #4493f8; } .bar { stroke: #f0f6fc; } .mean { fill: #f0f6fc; }
-  .halo { stroke: #0d1117; }
+  .halo { stroke: #0d1117; } .claimed { fill: #3fb950; } .contrary { fill: #f85149; } .star { fill: #f0f6fc; }
   .confirmed { fill: #238636; } .refuted { fill: #da3633; } .untestable { fill: #9e6a03; } .other { fill: #656c76; }
 }
 """
@@ -41,7 +42,7 @@ COLOURS = {
 }
 
 
-WIDTH, LEFT, PLOT, HEADER, ROW = 860, 350, 300, 44, 58  # of the forest, in pixels
+WIDTH, LEFT, PLOT, HEADER, ROW = 930, 350, 300, 44, 58  # of the forest, in pixels
 
 
 def forest(verdicts: Sequence[Verdict]) -> str:
@@ -106,7 +107,12 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
     if part.interval:
         body.append(text(right + 62, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
     wanted = "> 0" if margin is None else f"within ±{margin:g}"
-    body.append(text(right, middle + 16, f"{part.in_favour} of {len(part.values)} seeds {wanted}", "dim small"))
+    says = f"{part.in_favour} of {len(part.values)} seeds {wanted}: {part.stands}"
+    body.append(
+        text(
+            right, middle + 16, says, {AS_CLAIMED: "claimed", OTHER_WAY: "contrary"}.get(part.stands, "dim") + " small"
+        )
+    )
     return body
 
 
@@ -121,14 +127,16 @@ def signed(value: float) -> str:
 Way = Sequence[tuple[int, float, float]]  # step, defect, motion error
 
 
-def trajectories(ways: Mapping[str, Way]) -> str:
+def trajectories(ways: Mapping[str, Way], truth: tuple[float, float] | None = None) -> str:
     """Picture against motion along the finetunes, in a panel for each base: to the right the picture is cleaner, and
-    upwards the motion is better; a dot is a stop at which the model was scored.
+    upwards the motion is better; a dot is a stop at which the model was scored, the star the `truth`, (defect, motion
+    error).
     """
     panels = {base: {name: way for name, way in ways.items() if name[0] == base and way} for base in "PF"}
     size, gap, top = 350, 70, 46
     # Panels share their axes, or they could not be compared.
     points = [(defect, motion) for way in ways.values() for _, defect, motion in way] or [(0.0, 0.0), (1.0, 1.0)]
+    points += [truth] if truth else []
     (x_low, x_high), (y_low, y_high) = (_limits(values) for values in zip(*points, strict=True))
     body = []
     for number, (base, mine) in enumerate(panels.items()):
@@ -152,6 +160,8 @@ def trajectories(ways: Mapping[str, Way]) -> str:
             body.append(text(left - 8, y + 4, f"{motion:.2f}", "dim small", "end"))
         for name, way in mine.items():
             body += _way(name, [place(defect, motion) for _, defect, motion in way])
+        if truth:
+            body.append(_star(*place(*truth)))
         axis = "defect: cleaner picture \N{RIGHTWARDS ARROW}"
         body.append(text(left + size / 2, top + size + 40, axis, "dim small", "middle"))
         body += _labels({name: place(*way[-1][1:]) for name, way in mine.items()}, left, left + size)
@@ -161,6 +171,13 @@ def trajectories(ways: Mapping[str, Way]) -> str:
     )
     title = "Picture against motion along the finetunes"
     return document(60 + 2 * size + gap + 20, top + size + 56, title, STYLE, body)
+
+
+def _star(x: float, y: float) -> str:
+    corners = [
+        (x + r * math.sin(math.pi * k / 5), y - r * math.cos(math.pi * k / 5)) for k, r in enumerate((9, 3.6) * 5)
+    ]
+    return f'<polygon class="star" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in corners)}"/>'
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

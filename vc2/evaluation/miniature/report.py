@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import jinja2
@@ -15,27 +15,20 @@ from ...training.sources import paper_world
 from ..picture import DEFECTS
 from ..rate.votes import VOTES
 from ..writing import replace_text, rounded
-from . import gallery, grids, plots, rates, rows
+from . import gallery, grids, plots, rates, rows, words
 from .arms import ROWS
-from .beside import dominating, look, undominated
 from .calibration import measured, trained_weights
-from .claims import LEAST_GAIN
-from .contrasts import Seen
 from .evidence import ASKED_LATER, REGISTERED_SEEDS, Evidence, Seed, gather
+from .findings import Findings
 from .layouts import Layout
 from .score import scenes
 from .tables import (
     MEASURES,
     STEPS,
     TABLE_3,
-    Preference,
     Table,
-    apart,
-    by_step,
     mean_trajectory,
     of_row,
-    table_3,
-    table_4,
 )
 from .verdicts import Verdict, in_a_sentence, verdicts
 
@@ -46,7 +39,8 @@ FRONT = "../../README.md"  # the repository's front page, from docs/miniature
 HOW_IT_STANDS = re.compile(r"(?<=<!-- verdicts -->).*?(?=<!-- /verdicts -->)", re.DOTALL)
 IN_THE_PAPER = {
     1: "Table 4: people prefer F-Spa-LORA's motion to P-Spa-LORA's (87 %) and F-Temp-LORA's to P-Temp-LORA's (73 %).",
-    2: "Table 3: P-Spa-LORA has technical quality 72.74, F-Spa-LORA 59.60; F-Temp-LORA keeps the watermark.",
+    2: "Table 3: P-Spa-LORA and F-Spa-LORA have much the same aesthetic score (78.25, 77.97), but technical quality"
+    " 72.74 and 59.60; F-Temp-LORA keeps the watermark.",
     3: "Table 3: F-Spa-DIR's picture is as good as F-Spa&Temp-DIR's; Table 4: its motion is preferred, 67 %.",
     4: "Section 4.4: JourneyDB's pictures teach concepts that LAION's do not.",
     5: "the supplement: FVD rises from 485 to 653 while quality rises, so that FVD measures likeness to poor videos.",
@@ -91,20 +85,15 @@ def regenerate(layout: Layout) -> dict[str, str]:
 def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> dict[str, str]:
     """Every file that follows from the rows, by name; the repository's front page has a sentence that does."""
     decided, seeds = verdicts(evidence), evidence.seeds
-    findings = Findings(
-        table_3(seeds),
-        apart(seeds),
-        by_step(seeds),
-        table_4(seeds),
-        look(seeds),
-        dominating(seeds),
-        undominated(seeds),
-    )
+    findings = Findings.of(seeds)
     written = {NUMBERS: json.dumps(numbers(evidence, decided, findings), indent=1) + "\n"}
-    written[PAGE] = page(layout, evidence, decided, findings, known)
+    calibration = [{"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))} for row in known]
+    written[PAGE] = page(layout, evidence, decided, findings, calibration)
     if seeds:
         written[FOREST] = plots.forest(decided)
-        written[WAYS] = plots.trajectories({arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS})
+        ways = {arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS}
+        clean = next((row["cells"] for row in calibration if row["kind"].startswith("ground truth, clean")), None)
+        written[WAYS] = plots.trajectories(ways, (clean["defect"], clean["motion error"]) if clean else None)
     front = layout.folder / FRONT
     if layout.kind == "counted" and front.is_file():
         sentence = in_a_sentence(evidence, decided)
@@ -112,54 +101,23 @@ def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> di
     return written
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What page and numbers both show."""
-
-    table_3: Table
-    apart: Table
-    by_step: dict[str, list[float | None]]
-    table_4: list[Preference]
-    beside: list[Seen]
-    dominating: dict[str, list[int]]
-    undominated: dict[str, int]
-
-    @property
-    def quarter(self) -> float | None:
-        """Claim 3's quarter in defect: that of what the better one takes off the base."""
-        table = self.table_3
-        if not table:
-            return None
-        base, *both = (table[name]["defect"].mean for name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"))
-        return 0.25 * max(base - min(both), LEAST_GAIN)
-
-    @property
-    def as_equal(self) -> list[str]:
-        """Models whose mean defect would pass for equal to F-Spa-DIR's."""
-        if self.quarter is None:
-            return []
-        choice = self.table_3["F-Spa-DIR"]["defect"].mean
-        of_f = (name for name in self.table_3 if name.startswith("F-") and name not in ("F-Spa-DIR", "F-Spa-Temp-DIR"))
-        return [name for name in of_f if abs(self.table_3[name]["defect"].mean - choice) <= self.quarter]
-
-
 def page(
     layout: Layout,
     evidence: Evidence,
     decided: list[Verdict],
     findings: Findings,
-    known: list[dict[str, Any]],
+    calibration: list[dict[str, Any]],
 ) -> str:
     """The Markdown."""
-    seeds, choice = evidence.seeds, grids.choose(evidence)
+    seeds, choice, votes = evidence.seeds, grids.choose(evidence), _votes(layout)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vc2.evaluation.miniature", "."),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
     environment.filters["signed"] = lambda value: "\N{EN DASH}" if value is None else plots.signed(value)
+    environment.filters["said"] = lambda seen: words.reading(seen, findings)
     environment.tests["about"] = lambda claims, number: number in claims
-    calibration = [{"kind": row["kind"], "cells": of_row(row, Seed(-1, (), evidence.scale))} for row in known]
     text = environment.get_template("report.md.jinja").render(
         kind=evidence.kind,
         seeds=seeds,
@@ -171,7 +129,9 @@ def page(
         prompts=evidence.prompts,
         some=len(scenes(some=True)),
         stops=f"{', '.join(map(str, (0, *STEPS[:-1])))} and {STEPS[-1]}",
-        reading=reading,
+        words=words.Words(seeds, decided, findings, votes is not None),
+        verdict_of=words.verdict,
+        held_out={index for index in (choice.random if choice else ()) if not _seen(index)},
         measures=[measure.name for measure in MEASURES],
         trained={name: _count(weights) for name, weights in (trained_weights() if seeds else {}).items()},
         paper_table_3={name: f"{a:.2f} / {t:.2f}" for name, (a, t) in TABLE_3.items()},
@@ -179,15 +139,13 @@ def page(
         frozen_is_worst=_frozen_is_worst(calibration),
         **vars(findings),
         by_part={part: way for part, way in findings.by_step.items() if way != [None] * len(STEPS)},
-        quarter=findings.quarter,
-        as_equal=findings.as_equal,
         steps=STEPS,
         defects=DEFECTS,
         seen_share=[_seen_share(some) for some in (True, False)],
         grids=bool(choice) and all((layout.folder / name).is_file() for name in (grids.BY_MOTION, grids.RANDOM)),
         choice=choice,
         rates=rates.table(rows.read(layout.rates)) if layout.rates.is_file() else [],
-        votes=_votes(layout),
+        votes=votes,
         world_gates=evidence.world_gates,
         seed_gates=_seed_gates(seeds),
         world=paper_world.world_hash(),
@@ -217,18 +175,15 @@ def _votes(layout: Layout) -> dict[str, Any] | None:
     return tree if tree["votes"] else None
 
 
-def reading(seen: Seen) -> str:
-    """A contrast in a word: what its interval leaves open."""
-    if seen.interval is None:
-        return "\N{EN DASH}"
-    low, high = seen.interval
-    return "yes" if low > 0 else "no, the other way" if high < 0 else "open"
-
-
 def _seen_share(some: bool) -> float:
     """Of the prompts, some or all, those whose pair of colour and shape the videos show."""
     chosen = scenes(some=some)
     return sum(paper_world.seen(scene.colour, scene.shape) for scene in chosen) / len(chosen)
+
+
+def _seen(index: int) -> bool:
+    """Whether the videos show the pair of a prompt."""
+    return paper_world.seen(scenes()[index].colour, scenes()[index].shape)
 
 
 def _count(weights: int) -> str:

@@ -65,14 +65,15 @@ STEPS = (*SNAPSHOTS, 1000)
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds and their standard deviation (None for one seed)."""
+    """Mean over seeds, their standard deviation (None for one seed), and how many they are."""
 
     mean: float
     sd: float | None
+    n: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
 def of_row(row: Row, seed: Seed) -> dict[str, float | None]:

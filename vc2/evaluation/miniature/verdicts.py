@@ -13,7 +13,8 @@ from .claims import CLAIMS, Claim, Part, decide
 from .evidence import OF_ONE_COMMIT, REGISTERED_SEEDS, Evidence
 from .gates import NEEDS, TOLERATED
 
-OPEN = "not run yet"
+NOT_RUN = "not run yet"
+AS_CLAIMED, OTHER_WAY, OPEN = "as claimed", "the other way", "open"
 SKETCH = "not decided"
 UNTESTABLE = "untestable"
 
@@ -44,6 +45,17 @@ class Tested:
             return sum(abs(value) <= self.part.margin for value in self.values)
         return sum(value > 0 for value in self.values)
 
+    @property
+    def stands(self) -> str:
+        """What the interval says by itself."""
+        if self.interval is None:
+            return OPEN
+        (low, high), margin = self.interval, self.part.margin
+        if margin is None:
+            return AS_CLAIMED if low > 0 else OTHER_WAY if high < 0 else OPEN
+        within, beyond = -margin <= low and high <= margin, low > margin or high < -margin
+        return AS_CLAIMED if within else OTHER_WAY if beyond else OPEN
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -70,7 +82,7 @@ def failed_gates(evidence: Evidence) -> dict[str, list[int]]:
 def verdicts(evidence: Evidence) -> list[Verdict]:
     """Of all claims, in their order."""
     if not evidence.seeds:
-        return [Verdict(claim, OPEN, "no seed is finished", (), None) for claim in CLAIMS]
+        return [Verdict(claim, NOT_RUN, "no seed is finished", (), None) for claim in CLAIMS]
     failed = failed_gates(evidence)
     return [
         Verdict(
@@ -106,17 +118,17 @@ def in_a_sentence(evidence: Evidence, decided: Sequence[Verdict]) -> str:
         return f"{done} of {REGISTERED_SEEDS} seeds counted, so nothing is decided yet"
     of_each: dict[str, list[str]] = {name: [] for name in ("confirmed", "refuted", "undecided", UNTESTABLE)}
     for verdict in decided:
-        of_each[verdict.verdict].append(_named(verdict))
+        of_each[verdict.verdict].append(f"{verdict.claim.number}{refuting(verdict)}")
     counts = [f"{len(found)} {name} ({', '.join(found)})" for name, found in of_each.items() if found]
-    return f"of its {len(decided)} claims {', '.join(counts)}, over {done} training seeds"
+    return f"of its {len(decided)} claims, as put for a drawn world, {', '.join(counts)}, over {done} training seeds"
 
 
-def _named(verdict: Verdict) -> str:
-    """A refuted claim's number with the letter of the part that speaks most against it, others with theirs."""
+def refuting(verdict: Verdict) -> str:
+    """The letter of the part that speaks most against a refuted claim, "" for another verdict."""
     if verdict.verdict != "refuted":
-        return str(verdict.claim.number)
+        return ""
     against = [part.p_against for part in verdict.parts]
-    return f"{verdict.claim.number}{ascii_lowercase[against.index(min(against))]}"
+    return ascii_lowercase[against.index(min(against))]
 
 
 def _of_seeds(numbers: Sequence[int]) -> str:

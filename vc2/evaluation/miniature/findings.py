@@ -1,0 +1,64 @@
+"""What page and numbers of a report both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .beside import dominating, look, undominated
+from .claims import LEAST_GAIN
+from .contrasts import Seen
+from .evidence import Seed
+from .tables import Preference, Table, apart, by_step, table_3, table_4
+
+RIGHT = 0.8  # share of seen pairs: a model with less has lost what it knew, and says nothing of what it was asked
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of the seeds that count. Tables are empty without any."""
+
+    table_3: Table
+    apart: Table
+    by_step: dict[str, list[float | None]]
+    table_4: list[Preference]
+    beside: list[Seen]
+    dominating: dict[str, list[int]]
+    undominated: dict[str, int]
+
+    @classmethod
+    def of(cls, seeds: Sequence[Seed]) -> Findings:
+        rest = (dominating(seeds), undominated(seeds))
+        return cls(table_3(seeds), apart(seeds), by_step(seeds), table_4(seeds), look(seeds), *rest)
+
+    def mean(self, model: str, measure: str) -> float | None:
+        """Over the seeds that have the model; also of what `apart` has."""
+        cell = (self.table_3.get(model, {}) | self.apart.get(model, {})).get(measure)
+        return cell.mean if cell else None
+
+    def seen(self, positive: str) -> Seen | None:
+        """The contrast whose words begin so, None where no seed has it."""
+        return next((one for one in self.beside if one.contrast.positive.startswith(positive) and one.values), None)
+
+    def collapsed(self, model: str | None) -> bool:
+        """Whether a model no longer knows what the videos showed."""
+        known = self.mean(model, "seen pairs") if model else None
+        return known is not None and known < RIGHT
+
+    @property
+    def quarter(self) -> float | None:
+        """Claim 3's quarter in defect: that of what the better one takes off the base."""
+        table = self.table_3
+        if not table:
+            return None
+        base, *both = (table[name]["defect"].mean for name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"))
+        return 0.25 * max(base - min(both), LEAST_GAIN)
+
+    @property
+    def as_equal(self) -> list[str]:
+        """Models whose mean defect would pass for equal to F-Spa-DIR's."""
+        if self.quarter is None:
+            return []
+        choice = self.table_3["F-Spa-DIR"]["defect"].mean
+        of_f = (name for name in self.table_3 if name.startswith("F-") and name not in ("F-Spa-DIR", "F-Spa-Temp-DIR"))
+        return [name for name in of_f if abs(self.table_3[name]["defect"].mean - choice) <= self.quarter]
