@@ -48,7 +48,14 @@ def test_where_the_paper_is_right_recipe_and_reason_hold(paper):
         rf"what it promises: defect 0\.[89]\d {arrow} 0\.[01]\d, held-out pairs right 3\d % {arrow} [89]\d %", text
     )
     assert "ties picture and motion closer together (claims 1 and 2), shows here too. No person" in text
-    for other in ("refuted here", "moves better here too", "turns around", "hardly two findings", "lost what it knew"):
+    for other in (
+        "refuted here",
+        "moves better here too",
+        "to blame",
+        "turns around",
+        "hardly two findings",
+        "lost what it knew",
+    ):
         assert other not in text, other
     assert text.count(": as claimed") == 10
     assert text.count("<details>") == text.count("</details>") > 5

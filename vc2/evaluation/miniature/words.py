@@ -94,9 +94,11 @@ class Words:
         return [note for note in made if note]
 
     def _notes_1(self) -> list[str]:
+        if self.part("1a").mean >= 0:
+            return []
         ends, bases = self._pair("F-Spa-LORA"), self._pair("F-base")
         out = []
-        if ends and bases and self.part("1a").mean < 0 and ends.wins > ends.losses:
+        if ends and bases and ends.wins > ends.losses:
             out.append(
                 "The paper's Table 4 compares the two finetunes, and not what each has lost. So compared, F-Spa-LORA"
                 f" moves better here too ({_shares(ends)}), as its base did ({_shares(bases)}). What goes the other"
