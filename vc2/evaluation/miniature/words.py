@@ -224,10 +224,13 @@ class Words:
         """Whether the rate of LoRA is what turned 1a."""
         asked = self.findings.seen("at a third of the rate P-Spa-LORA")
         if not asked or asked.mean is None:
-            return "not known"
-        low, high = asked.interval or (asked.mean, asked.mean)
-        at = f"{signed(asked.mean)} [{signed(low)}, {signed(high)}] with LoRA at 1e-3, asked later"
-        return f"not the rate: 1a is {at}" if high < 0 else f"the rate: 1a is {at}" if low > 0 else f"open: 1a is {at}"
+            return "Which of the two turned the sign of 1a is not known."
+        at = f"with LoRA at 1e-3, asked later, 1a is {signed(asked.mean)}"
+        if asked.interval is None:
+            return f"Whether it was the rate is open: {at} in a single seed."
+        low, high = asked.interval
+        was = "It was not the rate" if high < 0 else "It was the rate" if low > 0 else "Whether it was the rate is open"
+        return f"{was}: {at} [{signed(low)}, {signed(high)}] over {len(asked.values)} seeds."
 
     def answered(self) -> str:
         """How many of the questions beside the claims have an answer, and how many would by chance."""
