@@ -75,7 +75,7 @@ miniature: $(INSTALLED)  ## train the UNet of models/vc2-tiny.safetensors from n
 	$(RUN) -m vc2.training run training/recipes/tiny/turbo.yaml $(ARGS)
 	$(RUN) -m scripts.bundle runs/tiny-turbo/model.safetensors
 
-paper: $(INSTALLED)  ## does the paper hold, in miniature? again, from nothing: SEEDS=8 takes most of a day on two cores; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
+paper: $(INSTALLED)  ## does the paper hold, in miniature? again, from nothing: SEEDS=8 takes about eleven hours on two cores; SEEDS=1 QUICK=1 is a sketch in ten minutes. Resumes
 	$(RUN) -m vc2.evaluation.miniature run --seeds $(SEEDS) --workers 2 $(if $(QUICK),--quick,--repeat)
 	$(RUN) -m vc2.evaluation.miniature report $(if $(QUICK),--quick,--repeat)
 

@@ -35,24 +35,20 @@ Within = AbstractContextManager[object]
 Change = Callable[[VideoUNet], Within | None]
 
 
+def as_class(kind: type[nn.Module], made_of: Callable[[type], type]) -> Change:
+    """Layers of a kind with another class, made of their own."""
+
+    def change(unet: VideoUNet) -> None:
+        for module in unet.modules():
+            if isinstance(module, kind):
+                module.__class__ = made_of(module.__class__)
+
+    return change
+
+
 def plain(kind: type[nn.Module]) -> Change:
     """Convolutions of a kind as torch computes them."""
-
-    def change(unet: VideoUNet) -> None:
-        for module in unet.modules():
-            if isinstance(module, kind):
-                module.__class__ = kind
-
-    return change
-
-
-def winograd(kind: type[nn.Module]) -> Change:
-    def change(unet: VideoUNet) -> None:
-        for module in unet.modules():
-            if isinstance(module, kind):
-                module.__class__ = by_winograd(module.__class__)
-
-    return change
+    return as_class(kind, lambda _: kind)
 
 
 def channels_last(unet: VideoUNet) -> None:
@@ -124,10 +120,10 @@ CHANGES = {
     "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used", False),
     "convolutions channels-last": Way(channels_last, "not used"),
     "temporal convolutions by Winograd": Way(
-        winograd(nn.Conv3d), "not used: half of the products, but more copies", False
+        as_class(nn.Conv3d, by_winograd), "not used: half of the products, but more copies", False
     ),
     "3x3 convolutions by Winograd": Way(
-        winograd(nn.Conv2d), "not used: a quarter of the products, but more copies", False
+        as_class(nn.Conv2d, by_winograd), "not used: a quarter of the products, but more copies", False
     ),
     "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel", False),
 }

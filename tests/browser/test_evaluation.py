@@ -15,7 +15,7 @@ from aiohttp import web
 from playwright.sync_api import Browser, Page
 
 from scripts.canvas import picture
-from tests.evaluation.test_report import HOSTILE, PROMPTS, hashed, of_set
+from tests.evaluation.scored import HOSTILE, PROMPTS, hashed, of_set
 from vc2.evaluation import __main__ as command
 from vc2.evaluation import suites
 from vc2.evaluation.rate import votes

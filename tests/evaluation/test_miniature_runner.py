@@ -10,7 +10,7 @@ import pytest
 
 from vc2.evaluation.miniature import __main__ as command
 from vc2.evaluation.miniature import arms, rows, runner
-from vc2.evaluation.miniature.arms import ARMS, BY_NAME, LATER, REPEAT_ROOT, Place
+from vc2.evaluation.miniature.arms import ARMS, LATER, REPEAT_ROOT, Place
 from vc2.evaluation.miniature.score import scenes
 from vc2.training.errors import RecipeError
 from vc2.training.sources.paper_world import world_hash
@@ -82,7 +82,8 @@ def fake_runner(tmp_path, monkeypatch):
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
     def make(commit="abc", decides=True, later=False):
-        return Runner(place, tmp_path / ("later" if later else "rows"), (2,), decides, commit, later)
+        names = [arm.name for arm in LATER] if later else Runner.names
+        return Runner(place, tmp_path / ("later" if later else "rows"), (2,), decides, commit, names)
 
     make.events, make.deaths, make.rows, make.diverge = events, deaths, tmp_path / "rows", diverge
     return make
@@ -235,11 +236,11 @@ def test_seeds_that_count_need_a_clean_commit_and_fixed_expectations(tmp_path, m
 def test_a_seed_of_few_models_steps_and_prompts_for_real(tmp_path, monkeypatch):
     """Prepared, trained, sampled, judged and written down, and shown."""
     monkeypatch.setattr(arms, "QUICKLY", 150)
-    monkeypatch.setattr(runner, "ARMS", tuple(BY_NAME[name] for name in ("SD", "F-base", "F-Spa-DIR")))
+    names = ("SD", "F-base", "F-Spa-DIR", runner.RANDOM)
     monkeypatch.setattr(runner, "PREPARED_BY", ("F-base", "F-Spa-DIR"))
     monkeypatch.setattr(runner, "scenes", lambda some: scenes(some)[:4])
     place, folder = Place(tmp_path / "runs", tmp_path / "encoders.safetensors", quick=True), tmp_path / "rows"
-    runner.Runner(place, folder, (2,), False, "abc").run()
+    runner.Runner(place, folder, (2,), False, "abc", names).run()
     found = {row["arm"]: row for row in rows.read(rows.path_of(folder, 2))}
     assert found.keys() == {"F-base", "F-Spa-DIR", "random"}
     for row in found.values():
@@ -252,5 +253,5 @@ def test_a_seed_of_few_models_steps_and_prompts_for_real(tmp_path, monkeypatch):
     assert change["random"]["spatial"] > 0
     assert (place.root / "seed-2" / "F-Spa-DIR" / "model.safetensors").is_file()
     written = rows.path_of(folder, 2).read_bytes()
-    runner.Runner(place, folder, (2,), False, "abc").run()
+    runner.Runner(place, folder, (2,), False, "abc", names).run()
     assert rows.path_of(folder, 2).read_bytes() == written

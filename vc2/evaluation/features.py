@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.output import scratch_folder
+from ..files.output import whole
 
 
 class Features:
@@ -26,6 +26,5 @@ class Features:
 
     def save(self, path: Path, features: np.ndarray) -> None:
         """Whole or not at all."""
-        with scratch_folder(path) as scratch:
-            np.save(scratch / path.name, features, allow_pickle=False)
-            (scratch / path.name).replace(path)
+        with whole(path) as temporary:
+            np.save(temporary, features, allow_pickle=False)

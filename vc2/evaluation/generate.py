@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __main__ as sampling
-from ..files.output import listed, scratch_folder
+from ..files.output import listed
 from ..files.video import write_video
 from ..plural import plural
 from . import provenance, suites
 from .sets import MANIFEST, Manifest, read_manifest
+from .writing import replace_text
 
 if TYPE_CHECKING:
     from ..pipeline import Settings, TextToVideo
@@ -134,7 +135,4 @@ def _short(value: Any) -> str:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    with scratch_folder(folder / MANIFEST) as scratch:
-        file = scratch / MANIFEST
-        file.write_text(json.dumps(manifest.json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        file.replace(folder / MANIFEST)
+    replace_text(folder / MANIFEST, json.dumps(manifest.json(), indent=1, ensure_ascii=False) + "\n")

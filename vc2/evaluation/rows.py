@@ -24,17 +24,21 @@ written again where it was overtaken.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock
 
+from .writing import replace_text
+
 JsonRow = dict[str, Any]
+Key = tuple[str | None, ...]
 OK = "ok"
 GROUND_TRUTH = "ground truth"
 CONTROLS = ("frozen", "shuffled", GROUND_TRUTH)
@@ -67,28 +71,51 @@ class Score:
             raise ValueError(f"{self.metric} of {self.clip}: {self.value} is no number; such a clip has failed")
 
     @property
-    def key(self) -> tuple[str | None, ...]:
+    def key(self) -> Key:
         """What tells rows apart; of several with one key the last one counts."""
         what = (self.set, self.clip, self.clip_hash, self.prompt_id, self.prompt, self.control, self.metric)
         return (*what, self.implementation, self.weights, self.preprocessing, self.reference)
 
     @property
-    def place(self) -> tuple[str | None, ...]:
+    def place(self) -> Key:
         """Where it stands in a table, in which the newest counts."""
         return (self.set, self.clip, self.control, self.metric)
 
 
 def read_scores(path: Path) -> list[Score]:
     """All scores in the order written, of several with one key the last. Raises ValueError for a file of others."""
-    scores: dict[tuple[str | None, ...], Score] = {}
     try:
-        for row in read(path):
-            score = Score(**row)
-            scores.pop(score.key, None)
-            scores[score.key] = score
+        return list(by_key(Score(**row) for row in read(path)).values())
     except TypeError as error:
         raise ValueError(f"{path} holds other rows than scores ({error})") from error
-    return list(scores.values())
+
+
+def by_key(scores: Iterable[Score]) -> dict[Key, Score]:
+    """Of several with one key the last, where it stands."""
+    found: dict[Key, Score] = {}
+    for score in scores:
+        found.pop(score.key, None)
+        found[score.key] = score
+    return found
+
+
+def digest(hashes: Iterable[str]) -> str:
+    """SHA-256 of clips' hashes, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(hashes)).encode()).hexdigest()
+
+
+def of_clips(scores: Iterable[Score], hashes: Mapping[str, str]) -> list[Score]:
+    """Those of clips that are now as `hashes` has them, by name, and of the set of all of them. A clip that was made
+    anew has left its old scores behind, and the set those of other clips.
+    """
+    whole = digest(hashes.values())
+    return [one for one in scores if one.clip_hash == (whole if one.clip is None else hashes.get(one.clip))]
+
+
+def of_truth(scores: Iterable[Score], prompts: Container[str | None]) -> list[Score]:
+    """Those of what the world itself shows, which is of no file, for prompts and for all together."""
+    truth = (score for score in scores if score.control == GROUND_TRUTH)
+    return [score for score in truth if score.clip is None or score.prompt_id in prompts]
 
 
 def current(scores: Iterable[Score]) -> list[Score]:
@@ -105,6 +132,11 @@ def current(scores: Iterable[Score]) -> list[Score]:
     return list(newest.values())
 
 
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """These, in place of what is there. Raises OSError."""
+    replace_text(path, _lines(map(asdict, scores)))
+
+
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     append(path, *map(asdict, scores))
 
@@ -119,13 +151,17 @@ def read(path: Path) -> list[JsonRow]:
         return [json.loads(line) for line in _whole(file)]
 
 
+def _lines(rows: Iterable[JsonRow]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
 def _whole(lines: Iterable[str]) -> Iterator[str]:
     return (line for line in lines if line.endswith("\n"))
 
 
 def append(path: Path, *rows: JsonRow) -> None:
     """Add rows, whole or not at all; other processes may add theirs. Raises OSError, and ValueError for a NaN."""
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    lines = _lines(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"), open(path, "ab+") as file:
         file.truncate(_end_of_whole_lines(file))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -21,7 +20,18 @@ from ..files.video import read_clip
 from ..metrics.metric import Clip, ClipMetric, Composite, CorpusMetric, Metric, NotApplicableError, file_hash
 from . import controls
 from .features import Features
-from .rows import GROUND_TRUTH, OK, Score, append_scores, current, read_scores
+from .rows import (
+    GROUND_TRUTH,
+    OK,
+    Score,
+    append_scores,
+    by_key,
+    current,
+    digest,
+    of_clips,
+    of_truth,
+    read_scores,
+)
 from .sets import ClipFile
 from .suites import Prompt
 
@@ -75,7 +85,7 @@ class Scoring:
     outcomes: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
-        self._rows = {row.key: row for row in read_scores(self.out)}
+        self._rows = by_key(read_scores(self.out))
         self._newest = {row.place: row for row in self._rows.values()}
         self._features = Features(self.out.with_name(f"{self.out.name}.features"))
         self._hashes = {clip.path: file_hash(clip.path) for clip in self.clips}
@@ -263,18 +273,14 @@ class Scoring:
         """From the rows that count, of the set's present clips alone."""
         values: dict[str, list[float]] = {name: [] for name in metric.parts}
         counts = Counter[str]()
-        # A clip that was made anew has left its old rows behind, and the set those of other clips.
         whole = digest(self._hashes.values())
-        present = {(path.name, found) for path, found in self._hashes.items()} | {(None, whole)}
-        asked = {clip.prompt_id for clip in self.clips}
-        mine = [
-            row
-            for row in self._rows.values()
-            if (row.clip, row.clip_hash) in present
-            or (row.control == GROUND_TRUTH and (row.clip is None or row.prompt_id in asked))
-        ]
+        mine = [row for row in self._rows.values() if (row.set, row.control) == (self.name, control)]
+        if control == GROUND_TRUTH:
+            mine = of_truth(mine, {clip.prompt_id for clip in self.clips})
+        else:
+            mine = of_clips(mine, {path.name: found for path, found in self._hashes.items()})
         for row in current(mine):
-            if row.set == self.name and row.control == control and row.value is not None and row.metric in values:
+            if row.value is not None and row.metric in values:
                 values[row.metric].append(row.value)
                 counts[row.metric] += row.n or 1
         missing = [name for name, some in values.items() if not some]
@@ -326,11 +332,6 @@ def _of_a_clip(
 
 def _kind(status: str) -> str:
     return status.partition(":")[0]
-
-
-def digest(hashes: Iterable[str]) -> str:
-    """SHA-256 of clips' hashes, whatever their order."""
-    return hashlib.sha256(json.dumps(sorted(hashes)).encode()).hexdigest()
 
 
 def _read(path: Path, prompt: str) -> Clip:

@@ -103,7 +103,6 @@ def keep_gates(tree: dict[str, Any]) -> None:
     if before | {"commit": tree["commit"]} == tree:
         log.info("%s stays as it is: the same was found in commit %s", GATES, before["commit"])
         return
-    GATES.parent.mkdir(parents=True, exist_ok=True)
     replace_text(GATES, json.dumps(tree, indent=1) + "\n")
 
 
@@ -118,7 +117,7 @@ def rates() -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises KeyboardInterrupt where a run was stopped, RecipeError and what training raises."""
     from . import layouts, rows
-    from .evidence import OF_ONE_COMMIT, gather, later_than
+    from .evidence import ASKED_LATER, OF_ONE_COMMIT, gather, later_than
     from .runner import Runner
 
     if args.later and args.kind != "counted":
@@ -137,7 +136,8 @@ def run(args: argparse.Namespace) -> None:
     layout = layouts.of_kind(args.kind)
     if args.later:
         done = gather(layout.place, layout.rows, layout.gates, layout.kind).seeds
-        Runner(layout.place, later_than(layout.rows), tuple(seed.number for seed in done), False, later=True).run()
+        numbers = tuple(seed.number for seed in done)
+        Runner(layout.place, later_than(layout.rows), numbers, False, names=ASKED_LATER).run()
         return
     Runner(layout.place, layout.rows, seeds, args.kind in OF_ONE_COMMIT).run()
 

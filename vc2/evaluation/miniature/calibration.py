@@ -20,7 +20,7 @@ from ...training.partition import mark_what_learns
 from ...training.rng import torch_generator
 from ...training.sources import paper_world, world
 from ..writing import replace_text
-from .arms import ARMS, ENCODERS, LATER, ROOT, Place
+from .arms import BY_NAME, ENCODERS, ROOT, Place
 from .distance import Distance
 from .gates import FPS, Clips, through
 from .score import scenes, score
@@ -33,7 +33,7 @@ BEHIND = "behind the autoencoder"
 def trained_weights() -> dict[str, int]:
     """Parameters that each arm trains."""
     counts = {}
-    for arm in (*ARMS, *LATER):
+    for arm in BY_NAME.values():
         recipe = Place(ROOT, ENCODERS).recipe(arm, 0)
         with torch.device("meta"):
             unet = VideoUNet(as_config(UNetConfig, recipe.networks.unet))

@@ -17,7 +17,7 @@ from ...training.errors import RecipeError
 from ...training.sources.paper_world import world_hash
 from ..picture import Scale
 from . import rows
-from .arms import ARMS, BASES, LATER, PILOT_SEEDS, ROWS, Place
+from .arms import ARMS, BASES, BY_NAME, LATER, PILOT_SEEDS, ROWS, Place
 from .claims import Results
 from .gates import Gate, of_a_seed, share_right
 from .rows import Row
@@ -62,7 +62,7 @@ class Seed:
     @cached_property
     def results(self) -> Results:
         """Of every arm's averaged row at its end."""
-        last = {name: self.row(name) for name in (*(arm.name for arm in (*ARMS, *LATER)), "random")}
+        last = {name: self.row(name) for name in (*BY_NAME, "random")}
         return Results({name: row for name, row in last.items() if row and self._at_its_end(row)}, self.scale)
 
     def _at_its_end(self, row: Row) -> bool:
@@ -180,7 +180,7 @@ def later_than(folder: Path) -> Path:
 
 
 def _check(place: Place, folder: Path, seeds: Sequence[Seed], encoders: Mapping[str, str], kind: str) -> None:
-    identities = {arm.name: place.identity(arm) for arm in (*ARMS, *LATER)}
+    identities = {name: place.identity(arm) for name, arm in BY_NAME.items()}
     identities["random"] = identities["F-Spa-DIR"]
     first = next((row["commit"] for seed in seeds for row in seed.rows), "")
     for seed in seeds:

@@ -37,8 +37,9 @@ class Findings:
         return cell.mean if cell else None
 
     def seen(self, positive: str) -> Seen | None:
-        """The contrast whose words begin so, None where no seed has it."""
-        return next((one for one in self.beside if one.contrast.positive.startswith(positive) and one.values), None)
+        """The contrast whose words begin so, None where no seed has it. Raises ValueError where not one begins so."""
+        [found] = [one for one in self.beside if one.contrast.positive.startswith(positive)]
+        return found if found.values else None
 
     def collapsed(self, model: str | None) -> bool:
         """Whether a model no longer knows what the videos showed."""

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
@@ -34,7 +35,7 @@ from ...training.sources.paper_world import world_hash
 from ...training.tally import NonFiniteError
 from ..writing import replace_text
 from . import encoders, rows
-from .arms import ARMS, BY_NAME, LATER, Arm, Place
+from .arms import ARMS, BY_NAME, Arm, Place
 from .distance import Distance
 from .machine import DEVICE, PRECISION
 from .score import sample, save_clips, scenes, score, weight_change
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds between two looks for work that another process may have finished
 PREPARED_BY = ("F-base", "F-Spa-DIR", "F-Spa-DIR-LAION", "F-Spa-DIR-sham")  # recipes that read all there is
+FINISHED = "finished"  # in the folder of a model that is whole
 STUCK = "cannot-finish.txt"  # in the folder of a model whose loss is not finite: why
 RANDOM = "random"  # F-base with a random change of theta_S, as large in every tensor as F-Spa-DIR's
 RANDOM_OF = ("F-base", "F-Spa-DIR")
@@ -69,7 +71,7 @@ class Runner:
     seeds: tuple[int, ...]
     decides: bool
     commit: str = field(default_factory=rows.commit)
-    later: bool = False  # models that were asked for later, from what the others have left
+    names: Sequence[str] = (*(arm.name for arm in ARMS), RANDOM)  # of the models that are made
 
     def run(self) -> None:
         """Until everything is done. Raises RecipeError, NonFiniteError where seeds do not decide, OSError, and
@@ -79,16 +81,13 @@ class Runner:
             if not encoders.make(self.place.encoders):
                 raise KeyboardInterrupt
             self.check()
-            if self.later:
-                self.check_starts()
             self.prepare()
         while todo := [job for job in self.jobs() if not self.done(*job)]:
             if not any(self.attempt(*job) for job in todo if self.ready(*job)):
                 time.sleep(PATIENCE)
 
     def jobs(self) -> list[tuple[str, int]]:
-        names = [arm.name for arm in LATER] if self.later else [*(arm.name for arm in ARMS), RANDOM]
-        return [(name, seed) for seed in self.running() for name in names]
+        return [(name, seed) for seed in self.running() for name in self.names]
 
     def running(self) -> tuple[int, ...]:
         """The seeds; where they decide, the next number takes the place of one that cannot finish."""
@@ -101,9 +100,15 @@ class Runner:
         return self.place.folder(arm, seed) / STUCK
 
     def check(self) -> None:
-        """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders, or
-        rows that are there not of this code.
+        """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders,
+        where rows that are there are not of this code, or where a model starts from one that is neither here nor to be
+        made.
         """
+        starts = {BY_NAME[name].start for name in self.names if name != RANDOM} - {None, *self.names}
+        missing = [BY_NAME[start] for start in sorted(filter(None, starts))]
+        folders = [self.place.folder(arm, seed) for seed in self.seeds for arm in missing]
+        if lacking := [str(folder) for folder in folders if not (folder / FINISHED).is_file()]:
+            raise RecipeError(f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were")
         if self.decides:
             gates = encoders.GATES
             tree = json.loads(gates.read_text(encoding="utf-8")) if gates.is_file() else {}
@@ -128,17 +133,6 @@ class Runner:
                             " it all in a folder of its own (run --repeat)"
                         )
 
-    def check_starts(self) -> None:
-        """Raises RecipeError where what later models start from is not here."""
-        starts = {start for arm in LATER if (start := arm.start)}
-        if lacking := [
-            str(self.place.folder(BY_NAME[start], seed))
-            for seed in self.seeds
-            for start in sorted(starts)
-            if not self._finished(start, seed)
-        ]:
-            raise RecipeError(f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were")
-
     def identity(self, name: str) -> str:
         return self.place.identity(BY_NAME["F-Spa-DIR" if name == RANDOM else name])
 
@@ -153,7 +147,7 @@ class Runner:
 
     def prepare(self) -> None:
         """Latents and captions, once for all seeds."""
-        for name in (arm.name for arm in LATER) if self.later else PREPARED_BY:
+        for name in PREPARED_BY:
             prepare(self.place.recipe(BY_NAME[name], 0), self.place.cache)
 
     def scorings(self, name: str, seed: int) -> list[Scoring]:
@@ -186,7 +180,7 @@ class Runner:
         return all(self.done(other, seed) for other in from_it)
 
     def _finished(self, name: str, seed: int) -> bool:
-        return (self.place.folder(BY_NAME[name], seed) / "finished").is_file()
+        return (self.place.folder(BY_NAME[name], seed) / FINISHED).is_file()
 
     def ready(self, name: str, seed: int) -> bool:
         """Whether what it starts from is there."""
@@ -239,7 +233,7 @@ class Runner:
             seconds = time.process_time() - began
             for scoring in (s for s in scorings if s.step == stop and s in self.missing(arm.name, seed)):
                 self.score(arm.name, seed, scoring, self._weights(arm, seed, scoring), seconds)
-        (folder / "finished").touch()
+        (folder / FINISHED).touch()
         shutil.rmtree(folder / "checkpoints")
 
     def _weights(self, arm: Arm, seed: int, scoring: Scoring) -> Path:

@@ -15,6 +15,7 @@ from .plots import signed
 from .tables import TABLE_3, Preference
 from .verdicts import OPEN, Tested, Verdict, refuting
 
+YES, NO = "yes", "no, the other way"
 ENOUGH = 4  # seeds for a correlation over them
 
 
@@ -27,7 +28,7 @@ def reading(seen: Seen, findings: Findings) -> str:
     low, high = seen.interval
     if low == high == 0:
         return "equal in every seed"
-    return "yes" if low > 0 else "no, the other way" if high < 0 else OPEN
+    return YES if low > 0 else NO if high < 0 else OPEN
 
 
 def verdict(of: Verdict) -> str:
@@ -235,7 +236,7 @@ class Words:
     def answered(self) -> str:
         """How many of the questions beside the claims have an answer, and how many would by chance."""
         asked = [one for one in self.findings.beside if one.interval is not None]
-        answers = sum(one.interval[0] > 0 or one.interval[1] < 0 for one in asked if one.interval)
+        answers = sum(reading(one, self.findings) in (YES, NO) for one in asked)
         return (
             f"Of {len(asked)} such questions on this page {answers} are answered; about {0.05 * len(asked):.0f}"
             " would be if nothing differed."

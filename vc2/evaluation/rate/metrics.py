@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from ..report.measures import known
-from ..rows import OK, Score, read_scores
+from ..rows import OK, Score, by_key, read_scores, write_scores
 from ..sets import SCORES
-from ..writing import replace_text
 from .session import Pair, Session
 from .votes import Vote
 
@@ -52,13 +50,14 @@ def keep_scores(session: Session, folder: Path, files: Sequence[Path] = ()) -> N
     """
     hashes = {entry.hash for pair in session.pairs for entry in (pair.first, pair.second)}
     sources = [folder / ROWS, *(Path(one, SCORES) for one in session.folders), *files]
-    scores: dict[tuple[str | None, ...], Score] = {}
-    for score in (score for path in sources for score in read_scores(path)):
-        if score.clip_hash in hashes and score.clip is not None and score.control is None and score.status == OK:
-            scores.pop(score.key, None)
-            scores[score.key] = score
+    scores = by_key(
+        score
+        for path in sources
+        for score in read_scores(path)
+        if score.clip_hash in hashes and score.clip is not None and score.control is None and score.status == OK
+    )
     if scores:
-        replace_text(folder / ROWS, "".join(json.dumps(asdict(score)) + "\n" for score in scores.values()))
+        write_scores(folder / ROWS, scores.values())
 
 
 def against_votes(session: Session, votes: Sequence[Vote], scores: Iterable[Score]) -> list[Agreed]:

@@ -12,8 +12,7 @@ from typing import Any
 
 from ...metrics.metric import file_hash
 from ...plural import plural
-from ..rows import GROUND_TRUTH, Score, current, read_scores
-from ..scoring import digest
+from ..rows import GROUND_TRUTH, Score, current, of_clips, of_truth, read_scores, write_scores
 from ..sets import SCORES, clips_of, read_manifest
 from ..writing import replace_text
 
@@ -52,7 +51,7 @@ class Material:
 
     def save(self, folder: Path) -> None:
         """Raises OSError."""
-        replace_text(folder / ROWS, "".join(f"{json.dumps(asdict(score))}\n" for score in self.scores))
+        write_scores(folder / ROWS, self.scores)
         tree = {"format": FORMAT, **{name: value for name, value in vars(self).items() if name != "scores"}}
         tree["sets"] = [asdict(one) for one in self.sets]
         replace_text(folder / ABOUT, json.dumps(tree, indent=1) + "\n")
@@ -83,18 +82,15 @@ def read_sets(folders: Sequence[Path], rows: Sequence[Path]) -> tuple[tuple[SetO
     for folder in folders:
         manifest, clips = read_manifest(folder), {clip.path.name: file_hash(clip.path) for clip in clips_of(folder)}
         every = [*read_scores(folder / SCORES), *named]
-        hashes = clips | {None: digest(clips.values())}
-        here = [score for score in every if hashes.get(score.clip) == score.clip_hash]
+        here = of_clips(every, clips)
         names = Counter(score.set for score in here or every)
         own = manifest.name if manifest else folder.resolve().name
         name = own if own in names or not names else names.most_common(1)[0][0]
         mine = [score for score in here if score.set == name]
         _warn_of_stale(folder, clips, [score for score in every if score.set == name], mine)
         sets.append(SetOfClips(name, str(folder), len(clips), manifest.json() if manifest else None))
-        # What the world itself shows is of no file, but of the prompts of those that are here.
-        asked = {score.prompt_id for score in mine}
-        truth = [score for score in every if (score.set, score.control) == (name, GROUND_TRUTH)]
-        scores += current([*mine, *(score for score in truth if score.clip is None or score.prompt_id in asked)])
+        truth = of_truth((score for score in every if score.set == name), {score.prompt_id for score in mine})
+        scores += current([*mine, *truth])
     twice = [name for name, times in Counter(one.name for one in sets).items() if times > 1]
     if twice:
         raise ValueError(f"more than one set is called {twice[0]!r}; score them with --name")
