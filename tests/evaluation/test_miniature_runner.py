@@ -81,9 +81,9 @@ def fake_runner(tmp_path, monkeypatch):
     (tmp_path / "gates.json").write_text(json.dumps(gates))
     place = Place(tmp_path / "runs", tmp_path / "e.safetensors")
 
-    def make(commit="abc", decides=True, later=False):
+    def make(commit="abc", decides=True, later=False, seeds=(2,)):
         names = [arm.name for arm in LATER] if later else Runner.names
-        return Runner(place, tmp_path / ("later" if later else "rows"), (2,), decides, commit, names)
+        return Runner(place, tmp_path / ("later" if later else "rows"), seeds, decides, commit, names)
 
     make.events, make.deaths, make.rows, make.diverge = events, deaths, tmp_path / "rows", diverge
     return make
@@ -130,6 +130,17 @@ def test_what_is_asked_later_is_not_waited_for_where_nobody_makes_its_start(fake
     shutil.rmtree(tmp_path / "runs")
     with pytest.raises(RecipeError, match=r"seed-2/F-base, .*seed-2/P-base: not finished here"):
         fake_runner(decides=False, later=True).run()
+
+
+def test_what_is_asked_later_is_made_of_the_seeds_whose_bases_are_here(fake_runner, tmp_path, caplog):
+    fake_runner(seeds=(2, 3)).run()
+    shutil.rmtree(tmp_path / "runs" / "seed-2")
+    later = fake_runner("def", decides=False, later=True, seeds=(2, 3))
+    later.run()
+    assert [row["arm"] for row in rows.read(rows.path_of(later.folder, 3))] == [arm.name for arm in LATER]
+    assert not rows.read(rows.path_of(later.folder, 2))
+    assert "seed-2/F-base" in caplog.text
+    assert "only seeds 3 are run" in caplog.text
 
 
 def test_a_job_that_another_process_holds_is_left_to_it(fake_runner):

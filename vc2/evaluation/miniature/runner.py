@@ -90,25 +90,36 @@ class Runner:
         return [(name, seed) for seed in self.running() for name in self.names]
 
     def running(self) -> tuple[int, ...]:
-        """The seeds; where they decide, the next number takes the place of one that cannot finish."""
+        """The seeds but those that lack what they start from; where they decide, the next number takes the place of one
+        that cannot finish.
+        """
         if not self.decides:
-            return self.seeds
+            return tuple(seed for seed in self.seeds if not self.lacking(seed))
         able = (seed for seed in count(self.seeds[0]) if not any(self._stuck(arm, seed).is_file() for arm in ARMS))
         return tuple(islice(able, len(self.seeds)))
+
+    def lacking(self, seed: int) -> list[str]:
+        """Folders of what its models start from, where that is neither here nor made by this run. None where all that
+        would start from it is done.
+        """
+        todo = [name for name in self.names if name != RANDOM and not self.done(name, seed)]
+        starts = {BY_NAME[name].start for name in todo} - {None, *self.names}
+        arms = [BY_NAME[start] for start in sorted(filter(None, starts))]
+        return [str(self.place.folder(arm, seed)) for arm in arms if not self._finished(arm.name, seed)]
 
     def _stuck(self, arm: Arm, seed: int) -> Path:
         return self.place.folder(arm, seed) / STUCK
 
     def check(self) -> None:
         """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders,
-        where rows that are there are not of this code, or where a model starts from one that is neither here nor to be
-        made.
+        where rows that are there are not of this code, or where every seed has a model that starts from one that is
+        neither here nor to be made.
         """
-        starts = {BY_NAME[name].start for name in self.names if name != RANDOM} - {None, *self.names}
-        missing = [BY_NAME[start] for start in sorted(filter(None, starts))]
-        folders = [self.place.folder(arm, seed) for seed in self.seeds for arm in missing]
-        if lacking := [str(folder) for folder in folders if not (folder / FINISHED).is_file()]:
-            raise RecipeError(f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were")
+        if lacking := [folder for seed in self.seeds for folder in self.lacking(seed)]:
+            problem = f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were"
+            if not self.running():
+                raise RecipeError(problem)
+            log.warning("%s; only seeds %s are run", problem, ", ".join(map(str, self.running())))
         if self.decides:
             gates = encoders.GATES
             tree = json.loads(gates.read_text(encoding="utf-8")) if gates.is_file() else {}
