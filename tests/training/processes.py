@@ -14,8 +14,8 @@ from typing import IO
 import torch
 
 # Torch starts autograd's threads in a process' first backward pass, one for each GPU that it knows of, and what is
-# forked from a process that has them cannot learn. A test that compiles makes it know of one even where there is none: so
-# the first backward pass is here, before any test.
+# forked from a process that has them cannot learn. A test that compiles makes it know of one even where there is none:
+# so the first backward pass is here, before any test.
 torch.ones((), requires_grad=True).backward()
 
 
