@@ -122,25 +122,6 @@ def test_worse_pictures_are_further_away(lite, bikes):
 # CLIP
 
 
-@pytest.fixture
-def clip_metric(weights):
-    """A tiny CLIP with random weights, in OpenAI's layout."""
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-
-    metric = fresh("clip")
-    assert "ViT-B-32.pt" in metric.available()
-    torch.manual_seed(0)
-    vision = CLIPVisionCfg(layers=1, width=64, head_width=64, patch_size=16, image_size=32)
-    text = CLIPTextCfg(layers=1, width=64, heads=1, context_length=77, vocab_size=49408)
-    network = CLIP(32, vision, text, quick_gelu=True)
-    network.half().float()  # OpenAI's weights are in half precision, and open_clip rounds what is read as them
-    state = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("attn_mask")}
-    torch.save(state, weights / metric.file)
-    assert metric.available() is None
-    metric.original = network.eval()
-    return metric
-
-
 def test_clip_of_equal_frames_and_of_the_networks_own_embeddings(clip_metric, bikes):
     same = clip_metric.measure(frozen(bikes))
     assert same["clip_temporal"] == pytest.approx(1, abs=1e-5)
