@@ -147,6 +147,18 @@ def test_dover_without_a_file_says_which(program, repository, clip, missing, cap
     assert re.search(rf"^run_dover\.py: .*{Path(missing).name}", capfd.readouterr().err, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [({"other": torch.zeros(1)}, "is not of the network that .*dover.yml describes"), (None, "is no file of weights")],
+)
+def test_dover_with_other_weights_says_so(program, repository, clip, content, says, capfd):
+    weights = repository / "pretrained_weights" / "DOVER.pth"
+    torch.save(content, weights) if content else weights.write_bytes(b"<html>")
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        program("dover", "run_dover.py", repository, "--device", "cpu").measure(clip)
+    assert re.search(rf"^run_dover\.py: .*DOVER\.pth {says}", capfd.readouterr().err, re.MULTILINE)
+
+
 # VBench: files as its program writes them
 
 

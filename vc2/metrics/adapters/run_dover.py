@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from protocol import claim_output, serve, sha256
@@ -31,30 +32,37 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of Image
 
 
 def scores(heads: Mapping[str, float]) -> dict[str, float]:
-    """0 to 100, of the heads' outputs."""
+    """0 to 100, of the heads' outputs: a hundred times the sigmoid of each, standardised."""
     return {
-        f"dover.{whose}{name}": 100 / (1 + math.exp((mean - heads[name]) / deviation))
+        f"dover.{whose}{name}": 50 * (1 + math.tanh((heads[name] - mean) / deviation / 2))
         for whose, standard in STANDARDS.items()
         for name, (mean, deviation) in standard.items()
     }
 
 
 class Dover:
-    """Raises OSError for a file that is missing, ImportError for a library."""
+    """Raises OSError for a file that is missing, ImportError for a library, ValueError for other weights."""
 
     def __init__(self, repository: Path, weights: Path, device: str):
         import torch
         import yaml
 
         options = yaml.safe_load((repository / "dover.yml").read_text(encoding="utf-8"))
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except (RuntimeError, UnpicklingError) as error:
+            raise ValueError(f"{weights} is no file of weights: {str(error).splitlines()[0]}") from error
         sys.path.insert(0, str(repository))
         from dover.models import evaluator
 
         build = evaluator.convnext_3d_tiny
         evaluator.convnext_3d_tiny = lambda pretrained: build()  # or it downloads weights, which `state` replaces
         self.network = evaluator.DOVER(**options["model"]["args"]).to(device)
-        self.network.load_state_dict(state)
+        try:
+            self.network.load_state_dict(state)
+        except RuntimeError as error:
+            described = repository / "dover.yml"
+            raise ValueError(f"{weights} is not of the network that {described} describes: {error}") from error
         self.views: dict[str, dict[str, Any]] = options["data"][VIEWS]["args"]["sample_types"]
         self.device = device
 
@@ -100,7 +108,7 @@ def main() -> None:
             "weights": sha256(weights),
             "preprocessing": f"the views of {VIEWS}; where fragments lie is drawn from seed 0 for each clip",
         }
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")
     serve(out, about, dover)
 
