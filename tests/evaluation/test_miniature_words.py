@@ -94,11 +94,35 @@ def test_what_was_asked_later_answers_what_it_was_asked(otherwise, tmp_path):
     words = of(folder)
     assert words.slower().startswith("It was the rate: with LoRA at 1e-3, asked later, 1a is +0.2")
     assert words.layers_or_rank().startswith("It ends far from F-Spa-DIR")
+    assert words.from_p() == ""
     assert "is not known" in of(otherwise).slower()
     for seed in (3, 4):
         rows.path_of(folder / "later", seed).unlink()
     assert of(folder).slower().startswith("Whether it was the rate is open")
     assert of(folder).slower().endswith("in a single seed.")
+
+
+@pytest.mark.parametrize(
+    ("motions", "says"),
+    [
+        (
+            (0.7, 0.7, 0.7),
+            " *Its second stage needs the full base*: begun from P-base instead, motion error changes by +0.",
+        ),
+        ((0.05, 0.05, 0.05), " *Its second stage does better without the full base*: begun from P-base instead"),
+        ((0.1, 0.8, 0.3), " *Whether its second stage needs the full base is open*: begun from P-base instead"),
+        ((0.7,), ""),
+    ],
+)
+def test_the_recipe_is_held_against_the_other_base(tmp_path, motions, says):
+    folder = synthetic.write(tmp_path / "docs", PAPER, seeds=(2, 3, 4))
+    for seed, motion in zip((2, 3, 4), motions, strict=False):
+        row = synthetic.row(seed, "P-Spa-DIR", (motion, *PAPER["F-Spa-DIR"][1:]), 1000)
+        rows.append(rows.path_of(folder / "later", seed), row)
+    found = of(folder).from_p()
+    assert found.startswith(says)
+    assert bool(found) == bool(says)
+    assert found in of(folder).in_short()
 
 
 def test_a_difference_that_nobody_can_see_is_said_to_be_one(tmp_path):

@@ -74,7 +74,23 @@ class Words:
             "**In short.** *What the paper recommends*, F-Spa-DIR (all layers learn from poor videos, then the"
             f" spatial ones from clean pictures), {promise}: {turns} (0 is clean; 1 is a still picture). *Why the"
             " paper says that it works*, that full training ties picture and motion closer together (claims 1 and"
-            f" 2), {self._why()}." + ("" if self.voted else " No person has judged a clip.")
+            f" 2), {self._why()}.{self.from_p()}" + ("" if self.voted else " No person has judged a clip.")
+        )
+
+    def from_p(self) -> str:
+        """Whether the recipe needs the base that it names, where that was asked in more than one seed."""
+        asked = self.findings.seen("P-Spa-DIR has more motion error than F-Spa-DIR")
+        if not asked or asked.mean is None or asked.interval is None:
+            return ""
+        low, high = asked.interval
+        found = "Whether its second stage needs the full base is open"
+        if low > 0:
+            found = "Its second stage needs the full base"
+        elif high < 0:
+            found = "Its second stage does better without the full base"
+        return (
+            f" *{found}*: begun from P-base instead, motion error changes by {signed(asked.mean)} [{signed(low)},"
+            f" {signed(high)}] (asked later, {len(asked.values)} seeds)."
         )
 
     def _why(self) -> str:
