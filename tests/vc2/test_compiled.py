@@ -4,6 +4,8 @@ compiler, which would take minutes.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,13 @@ def test_without_a_compiler_nothing_begins(checkpoint, tmp_path, monkeypatch, ca
     assert main(["a cat", "-o", str(out), "--checkpoint", str(checkpoint), "--compile"]) == 2
     assert "--compile needs a C++ compiler, and no-such-compiler is not there" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["recompile_limit", "cache_size_limit"])
+@pytest.mark.parametrize(("before", "after"), [(8, compiled.GRAPHS), (9999, 9999)])
+def test_all_sizes_are_compiled_whatever_torch_calls_their_limit(monkeypatch, name, before, after):
+    """cache_size_limit up to torch 2.6."""
+    config = SimpleNamespace(**{name: before})
+    monkeypatch.setattr(torch._dynamo, "config", config)
+    compiled.compile_layers(torch.nn.Identity())
+    assert vars(config) == {name: after}

@@ -24,7 +24,9 @@ def compile_layers(unet: nn.Module) -> None:
 
     A size that comes for the first time is compiled when it comes. Raises nothing: ask `missing_compiler` before.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its name up to torch 2.6
+    setattr(config, limit, max(getattr(config, limit), GRAPHS))
     for block in unet.modules():
         if isinstance(block, Block):
             for layer in block:
