@@ -205,7 +205,7 @@ class TemporalTransformer(Transformer):
 
 def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
     """A transformer's projection of tokens `[N, L, C]`, which a convolution sees with the channels first."""
-    if not isinstance(layer, nn.Conv1d | nn.Conv2d):
+    if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):  # a union breaks the graph of torch 2.6
         return layer(tokens)
     x = tokens.transpose(1, 2)
     return layer(x if isinstance(layer, nn.Conv1d) else x[..., None]).flatten(2).transpose(1, 2)

@@ -58,7 +58,7 @@ class Block(nn.Sequential):
         """The layers that checkpointing computes again. Resampling keeps its input and nothing else: there is nothing
         to gain.
         """
-        return [layer for layer in self if not isinstance(layer, Downsample | Upsample)]
+        return [layer for layer in self if not isinstance(layer, (Downsample, Upsample))]
 
     def forward(self, inputs: list[Tensor], pass_: Pass) -> Tensor:  # type: ignore[override]
         """What comes in, side by side as channels, through all layers. The list is emptied: whoever calls would
