@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+About = Mapping[str, Any]
+ValuesOf = Callable[[str, str], Mapping[str, float]]
 
 
-def claim_output() -> IO[str]:
-    """Standard output, for answers alone: what libraries print from here on goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return out
-
-
-def serve(out: IO[str], about: Mapping[str, Any], values_of: Callable[[str, str], Mapping[str, float]]) -> None:
-    """Say what this is, then answer each clip with `values_of(path, prompt)`, until the input ends. What that raises is
-    told as that clip's error.
+def serve(start: Callable[[], tuple[About, ValuesOf]]) -> None:
+    """Say what this is, then answer each clip with values of its path and prompt, until the input ends; both are what
+    `start` returns. A missing file or library and an unusable argument, which it raises, end the program with a line;
+    what the values raise is told as that clip's error. What libraries print goes to standard error.
     """
-    print(json.dumps(about), file=out, flush=True)
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        about, values_of = start()
+    except (OSError, ImportError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    out.write(json.dumps(about) + "\n")
     for line in sys.stdin:
         asked = json.loads(line)
         answer: dict[str, Any]
@@ -30,13 +32,4 @@ def serve(out: IO[str], about: Mapping[str, Any], values_of: Callable[[str, str]
             answer = {"values": dict(values_of(asked["clip"], asked["prompt"]))}
         except Exception as error:  # noqa: BLE001 (one clip's, and told to who asked)
             answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=out, flush=True)
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        out.write(json.dumps(answer) + "\n")

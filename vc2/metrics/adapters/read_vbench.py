@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from protocol import claim_output, serve
+from protocol import About, ValuesOf, serve
 
 PATTERN = "*_eval_results.json"
 PERCENT = {"imaging_quality"}  # MUSIQ's, of 100: `vbench/imaging_quality.py` divides their mean
@@ -58,24 +57,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help=f"folder with {PATTERN}")
     args = parser.parse_args()
-    out = claim_output()
-    try:
+
+    def start() -> tuple[About, ValuesOf]:
         found, fingerprint = read(args.results)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
 
-    def values_of(clip: str, prompt: str) -> dict[str, float]:
-        if (path := Path(clip).resolve()) not in found:
-            example = next(iter(found), "none")
-            raise LookupError(f"VBench has not seen it; of {len(found)} clips in {args.results} the first is {example}")
-        return found[path]
+        def values_of(clip: str, prompt: str) -> dict[str, float]:
+            if (path := Path(clip).resolve()) not in found:
+                there = f"of {len(found)} clips in {args.results} the first is {next(iter(found), 'none')}"
+                raise LookupError(f"VBench has not seen it; {there}")
+            return found[path]
 
-    about = {
-        "implementation": f"VBench, results {fingerprint[:12]}",
-        "weights": None,
-        "preprocessing": "its own",
-    }
-    serve(out, about, values_of)
+        about = {"implementation": f"VBench, results {fingerprint[:12]}", "weights": None, "preprocessing": "its own"}
+        return about, values_of
+
+    serve(start)
 
 
 if __name__ == "__main__":

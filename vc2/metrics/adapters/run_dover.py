@@ -11,6 +11,7 @@ every clip.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import random
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from protocol import claim_output, serve, sha256
+from protocol import About, serve
 
 # Mean and deviation of a head's output, for technical and aesthetic quality: of DOVER's `evaluate_one_video.py`
 # (`fuse_results`), and of EvalCrafter's `metrics/DOVER`. The paper does not say which its Table 3 was made with.
@@ -97,20 +98,21 @@ def main() -> None:
     parser.add_argument("--device", help="default: cuda where there is one")
     args = parser.parse_args()
     weights = args.weights or args.repository / "pretrained_weights" / "DOVER.pth"
-    out = claim_output()
-    try:
+
+    def start() -> tuple[About, Dover]:
         import torch
 
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         dover = Dover(args.repository.absolute(), weights, device)
+        options, state = (hashlib.sha256(path.read_bytes()) for path in (args.repository / "dover.yml", weights))
         about = {
-            "implementation": f"DOVER, dover.yml {sha256(args.repository / 'dover.yml')[:12]}",
-            "weights": sha256(weights),
+            "implementation": f"DOVER, dover.yml {options.hexdigest()[:12]}",
+            "weights": state.hexdigest(),
             "preprocessing": f"the views of {VIEWS}; where fragments lie is drawn from seed 0 for each clip",
         }
-    except (OSError, ImportError, ValueError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
-    serve(out, about, dover)
+        return about, dover
+
+    serve(start)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from protocol import claim_output, serve
+from protocol import About, ValuesOf, serve
 from torch import Tensor
 
 from vc2.files.video import read_video
@@ -53,34 +52,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, help=f"folder of pictures and {LIST}")
     args = parser.parse_args()
-    out = claim_output()
-    clip_scores = ClipScores()
-    try:
+
+    def start() -> tuple[About, ValuesOf]:
+        clip_scores = ClipScores()
         pictures = read_list(args.pictures)
         if missing := clip_scores.available():
             raise FileNotFoundError(missing)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
 
-    @cache
-    def embedded(prompt: str) -> Tensor:
-        """`[pictures, D]`"""
-        if prompt not in pictures:
-            raise LookupError(f"{args.pictures / LIST} has no picture of {prompt!r}")
-        frames = (np.asarray(Image.open(path).convert("RGB")) for path in pictures[prompt])
-        return torch.cat([clip_scores.embed_frames(Clip(frame[None], fps=1)) for frame in frames])
+        @cache
+        def embedded(prompt: str) -> Tensor:
+            """`[pictures, D]`"""
+            if prompt not in pictures:
+                raise LookupError(f"{args.pictures / LIST} has no picture of {prompt!r}")
+            frames = (np.asarray(Image.open(path).convert("RGB")) for path in pictures[prompt])
+            return torch.cat([clip_scores.embed_frames(Clip(frame[None], fps=1)) for frame in frames])
 
-    def values_of(clip: str, prompt: str) -> dict[str, float]:
-        frames = clip_scores.embed_frames(Clip(read_video(clip), fps=1))
-        return {"sd_score": float((frames @ embedded(prompt).T).mean())}
+        def values_of(clip: str, prompt: str) -> dict[str, float]:
+            frames = clip_scores.embed_frames(Clip(read_video(clip), fps=1))
+            return {"sd_score": float((frames @ embedded(prompt).T).mean())}
 
-    of_what = f"{sum(map(len, pictures.values()))} pictures of {len(pictures)} prompts"
-    about = {
-        "implementation": f"SD score by {clip_scores.implementation}",
-        "weights": clip_scores.weights_hash,
-        "preprocessing": f"{clip_scores.preprocessing}; {of_what}",
-    }
-    serve(out, about, values_of)
+        of_what = f"{sum(map(len, pictures.values()))} pictures of {len(pictures)} prompts"
+        about = {
+            "implementation": f"SD score by {clip_scores.implementation}",
+            "weights": clip_scores.weights_hash,
+            "preprocessing": f"{clip_scores.preprocessing}; {of_what}",
+        }
+        return about, values_of
+
+    serve(start)
 
 
 if __name__ == "__main__":
