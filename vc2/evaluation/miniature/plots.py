@@ -105,7 +105,7 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
     right = LEFT + PLOT + 24
     body.append(text(right, middle - 2, signed(part.mean), "ink bold"))
     if part.interval:
-        body.append(text(right + 62, middle - 2, f"[{signed(low)}, {signed(high)}]", "ink small"))
+        body.append(text(right + 62, middle - 2, bracketed(part.interval), "ink small"))
     wanted = "> 0" if margin is None else f"within ±{margin:g}"
     says = f"{part.in_favour} of {len(part.values)} seeds {wanted}: {part.stands}"
     body.append(
@@ -114,6 +114,11 @@ def _part(y: float, name: str, part: Tested) -> list[str]:
         )
     )
     return body
+
+
+def bracketed(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"[{signed(low)}, {signed(high)}]"
 
 
 def signed(value: float) -> str:

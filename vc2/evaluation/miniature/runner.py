@@ -80,6 +80,7 @@ class Runner:
         with FileLock(self._lock("prepare")):
             if not encoders.make(self.place.encoders):
                 raise KeyboardInterrupt
+            self.seeds = self.able_to_start()
             self.check()
             self.prepare()
         while todo := [job for job in self.jobs() if not self.done(*job)]:
@@ -90,15 +91,25 @@ class Runner:
         return [(name, seed) for seed in self.running() for name in self.names]
 
     def running(self) -> tuple[int, ...]:
-        """The seeds but those that lack what they start from; where they decide, the next number takes the place of one
-        that cannot finish.
-        """
+        """The seeds; where they decide, the next number takes the place of one that cannot finish."""
         if not self.decides:
-            return tuple(seed for seed in self.seeds if not self.lacking(seed))
+            return self.seeds
         able = (seed for seed in count(self.seeds[0]) if not any(self._stuck(arm, seed).is_file() for arm in ARMS))
         return tuple(islice(able, len(self.seeds)))
 
-    def lacking(self, seed: int) -> list[str]:
+    def able_to_start(self) -> tuple[int, ...]:
+        """The seeds but those that lack what their models start from. Raises RecipeError where no other is left."""
+        lacking = {seed: self._lacking(seed) for seed in self.seeds}
+        able = tuple(seed for seed, folders in lacking.items() if not folders)
+        if able != self.seeds:
+            folders = ", ".join(folder for some in lacking.values() for folder in some)
+            problem = f"{folders}: not finished here; later models are trained where the seeds were"
+            if not able:
+                raise RecipeError(problem)
+            log.warning("%s; only seeds %s are run", problem, ", ".join(map(str, able)))
+        return able
+
+    def _lacking(self, seed: int) -> list[str]:
         """Folders of what its models start from, where that is neither here nor made by this run. None where all that
         would start from it is done.
         """
@@ -111,15 +122,9 @@ class Runner:
         return self.place.folder(arm, seed) / STUCK
 
     def check(self) -> None:
-        """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders,
-        where rows that are there are not of this code, or where every seed has a model that starts from one that is
-        neither here nor to be made.
+        """Raises RecipeError where a gate of the world failed or the gates are of another world or other encoders, or
+        where rows that are there are not of this code.
         """
-        if lacking := [folder for seed in self.seeds for folder in self.lacking(seed)]:
-            problem = f"{', '.join(lacking)}: not finished here; later models are trained where the seeds were"
-            if not self.running():
-                raise RecipeError(problem)
-            log.warning("%s; only seeds %s are run", problem, ", ".join(map(str, self.running())))
         if self.decides:
             gates = encoders.GATES
             tree = json.loads(gates.read_text(encoding="utf-8")) if gates.is_file() else {}

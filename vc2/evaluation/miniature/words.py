@@ -11,7 +11,7 @@ from scipy import stats
 from .contrasts import Seen
 from .evidence import REGISTERED_SEEDS, Seed
 from .findings import Findings
-from .plots import signed
+from .plots import bracketed, signed
 from .tables import TABLE_3, Preference
 from .verdicts import OPEN, Tested, Verdict, refuting
 
@@ -28,7 +28,12 @@ def reading(seen: Seen, findings: Findings) -> str:
     low, high = seen.interval
     if low == high == 0:
         return "equal in every seed"
-    return YES if low > 0 else NO if high < 0 else OPEN
+    return _by_sign(seen.interval, YES, NO, OPEN)
+
+
+def _by_sign(interval: tuple[float, float], above: str, below: str, neither: str) -> str:
+    low, high = interval
+    return above if low > 0 else below if high < 0 else neither
 
 
 def verdict(of: Verdict) -> str:
@@ -82,15 +87,15 @@ class Words:
         asked = self.findings.seen("P-Spa-DIR has more motion error than F-Spa-DIR")
         if not asked or asked.mean is None or asked.interval is None:
             return ""
-        low, high = asked.interval
-        found = "Whether its second stage needs the full base is open"
-        if low > 0:
-            found = "Its second stage needs the full base"
-        elif high < 0:
-            found = "Its second stage does better without the full base"
+        found = _by_sign(
+            asked.interval,
+            "Its second stage needs the full base",
+            "Its second stage does better without the full base",
+            "Whether its second stage needs the full base is open",
+        )
         return (
-            f" *{found}*: begun from P-base instead, motion error changes by {signed(asked.mean)} [{signed(low)},"
-            f" {signed(high)}] (asked later, {len(asked.values)} seeds)."
+            f" *{found}*: begun from P-base instead, motion error changes by {signed(asked.mean)}"
+            f" {bracketed(asked.interval)} (asked later, {len(asked.values)} seeds)."
         )
 
     def _why(self) -> str:
@@ -245,9 +250,8 @@ class Words:
         at = f"with LoRA at 1e-3, asked later, 1a is {signed(asked.mean)}"
         if asked.interval is None:
             return f"Whether it was the rate is open: {at} in a single seed."
-        low, high = asked.interval
-        was = "It was not the rate" if high < 0 else "It was the rate" if low > 0 else "Whether it was the rate is open"
-        return f"{was}: {at} [{signed(low)}, {signed(high)}] over {len(asked.values)} seeds."
+        was = _by_sign(asked.interval, "It was the rate", "It was not the rate", "Whether it was the rate is open")
+        return f"{was}: {at} {bracketed(asked.interval)} over {len(asked.values)} seeds."
 
     def answered(self) -> str:
         """How many of the questions beside the claims have an answer, and how many would by chance."""
