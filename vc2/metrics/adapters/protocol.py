@@ -1,4 +1,8 @@
-"""The protocol of `vc2.metrics.external`, from the program's side, by the standard library alone."""
+"""The protocol of `vc2.metrics.external`, from the program's side, by the standard library alone.
+
+This folder holds programs, not modules of `vc2`: each is run by its path, by a Python that has what it needs and that
+need not have this distribution, and finds this file beside it.
+"""
 
 from __future__ import annotations
 
