@@ -70,7 +70,7 @@ def test_the_sentence_counts_verdicts(paper):
     refuted = replace(decided[2], verdict="refuted", parts=parts)
     first = [replace(decided[0], verdict="untestable"), replace(decided[1], verdict="undecided"), refuted]
     mixed = [*first, *decided[3:]]
-    sentence = f"{begins}2 confirmed (4, 5), 1 refuted (3b), 1 undecided (2), 1 untestable (1){ends}"
+    sentence = f"{begins}2 confirmed (4, 5), 1 refuted (3 by its part 3b), 1 undecided (2), 1 untestable (1){ends}"
     assert verdicts.in_a_sentence(found, mixed) == sentence
 
 

@@ -90,13 +90,19 @@ CONTRASTS = (
         less(lost("P-Spa-LORA-slow"), lost("F-Spa-LORA-slow")),
         "for",
     ),
+    # No LoRA, so neither for nor against a claim about LoRA.
+    Contrast(
+        "asked later: VideoCrafter2's second stage from P-base",
+        (1,),
+        "P-Spa-DIR loses a larger share of its motion than F-Spa-DIR",
+        less(lost("P-Spa-DIR"), lost("F-Spa-DIR")),
+    ),
     *(
         Contrast(
             "asked later: VideoCrafter2's second stage from P-base",
             (1,),
             f"P-Spa-DIR has more {measure} than F-Spa-DIR",
             last(of, (1, "P-Spa-DIR"), (-1, "F-Spa-DIR")),
-            "for",
         )
         for measure, of in (("motion error", Results.motion), ("defect", Results.defect))
     ),
@@ -105,6 +111,13 @@ CONTRASTS = (
         (2,),
         "F-Spa-LORA has more defects than P-Spa-LORA, also with `image_temporal: full`",
         last(Results.defect, (1, "F-Spa-LORA-full"), (-1, "P-Spa-LORA-full")),
+        "for",
+    ),
+    Contrast(
+        "asked later: LoRA at the pilot's rate",
+        (2,),
+        "at a third of the rate F-Spa-LORA has more defects than P-Spa-LORA",
+        last(Results.defect, (1, "F-Spa-LORA-slow"), (-1, "P-Spa-LORA-slow")),
         "for",
     ),
     Contrast(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .. import statistics
 from .beside import dominating, look, undominated
-from .claims import LEAST_GAIN
+from .claims import ALPHA, LEAST_GAIN
 from .contrasts import Seen
 from .evidence import Seed
 from .tables import Preference, Table, apart, by_step, table_3, table_4
 
+QUARTER = 0.25  # claim 3a's margin
 RIGHT = 0.8  # share of seen pairs: a model with less has lost what it knew, and says nothing of what it was asked
 
 
@@ -25,10 +27,11 @@ class Findings:
     beside: list[Seen]
     dominating: dict[str, list[int]]
     undominated: dict[str, int]
+    as_equal: list[str]  # finetunes of F whose defect would pass claim 3's test of being equal to F-Spa-DIR's
 
     @classmethod
     def of(cls, seeds: Sequence[Seed]) -> Findings:
-        rest = (dominating(seeds), undominated(seeds))
+        rest = (dominating(seeds), undominated(seeds), as_equal(seeds))
         return cls(table_3(seeds), apart(seeds), by_step(seeds), table_4(seeds), look(seeds), *rest)
 
     def mean(self, model: str, measure: str) -> float | None:
@@ -36,9 +39,15 @@ class Findings:
         cell = (self.table_3.get(model, {}) | self.apart.get(model, {})).get(measure)
         return cell.mean if cell else None
 
-    def seen(self, positive: str) -> Seen | None:
-        """The contrast whose words begin so, None where no seed has it. Raises ValueError where not one begins so."""
-        [found] = [one for one in self.beside if one.contrast.positive.startswith(positive)]
+    def seen(self, positive: str, topic: str = "") -> Seen | None:
+        """The contrast whose words, and topic, begin so; None where no seed has it. Raises ValueError where not one
+        begins so.
+        """
+        [found] = [
+            one
+            for one in self.beside
+            if one.contrast.positive.startswith(positive) and one.contrast.topic.startswith(topic)
+        ]
         return found if found.values else None
 
     def collapsed(self, model: str | None) -> bool:
@@ -53,13 +62,19 @@ class Findings:
         if not table:
             return None
         base, *both = (table[name]["defect"].mean for name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"))
-        return 0.25 * max(base - min(both), LEAST_GAIN)
+        return QUARTER * max(base - min(both), LEAST_GAIN)
 
-    @property
-    def as_equal(self) -> list[str]:
-        """Models whose mean defect would pass for equal to F-Spa-DIR's."""
-        if self.quarter is None:
-            return []
-        choice = self.table_3["F-Spa-DIR"]["defect"].mean
-        of_f = (name for name in self.table_3 if name.startswith("F-") and name not in ("F-Spa-DIR", "F-Spa-Temp-DIR"))
-        return [name for name in of_f if abs(self.table_3[name]["defect"].mean - choice) <= self.quarter]
+
+def as_equal(seeds: Sequence[Seed]) -> list[str]:
+    """Finetunes of F whose defect is equal to F-Spa-DIR's by the test of claim 3a, F-Spa-Temp-DIR left out."""
+    found = []
+    for name in table_3(seeds):
+        if not name.startswith("F-") or name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"):
+            continue
+        apart = []
+        for results in (seed.results for seed in seeds if name in seed.results.rows):
+            one, choice, base = (results.defect(arm) for arm in (name, "F-Spa-DIR", "F-base"))
+            apart.append((one - choice) / max(base - min(one, choice), LEAST_GAIN))
+        if statistics.equivalence(apart, QUARTER) < ALPHA:
+            found.append(name)
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from ..svg import document, text
-from .verdicts import AS_CLAIMED, OTHER_WAY, Tested, Verdict
+from .verdicts import AS_CLAIMED, OTHER_WAY, Tested, Verdict, in_words
 
 STYLE = """
 svg { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -42,7 +42,7 @@ COLOURS = {
 }
 
 
-WIDTH, LEFT, PLOT, HEADER, ROW = 930, 350, 300, 44, 58  # of the forest, in pixels
+WIDTH, LEFT, PLOT, HEADER, ROW, PILL = 930, 350, 300, 44, 58, 132  # of the forest, in pixels
 
 
 def forest(verdicts: Sequence[Verdict]) -> str:
@@ -51,9 +51,9 @@ def forest(verdicts: Sequence[Verdict]) -> str:
     """
     body, y = [], 12.0
     for verdict in verdicts:
-        body.append(_pill(16, y + 8, verdict.verdict))
-        lines = textwrap.wrap(f"{verdict.claim.number}. {verdict.claim.says}", 90)
-        body += [text(130, y + 24 + 18 * i, line, "ink bold") for i, line in enumerate(lines)]
+        body.append(_pill(16, y + 8, verdict))
+        lines = textwrap.wrap(f"{verdict.claim.number}. {verdict.claim.says}", 86)
+        body += [text(16 + PILL + 14, y + 24 + 18 * i, line, "ink bold") for i, line in enumerate(lines)]
         y += HEADER + 18 * (len(lines) - 1)
         for letter, part in zip("ab", verdict.parts, strict=False):
             body += _part(y, f"{verdict.claim.number}{letter}", part)
@@ -68,10 +68,10 @@ def forest(verdicts: Sequence[Verdict]) -> str:
     return document(WIDTH, y + 56, "Every part of every claim over the training seeds", STYLE, body)
 
 
-def _pill(x: float, y: float, verdict: str) -> str:
-    kind = verdict if verdict in ("confirmed", "refuted", "untestable") else "other"
-    return f'<rect class="{kind}" x="{x}" y="{y}" width="100" height="22" rx="11"/>' + text(
-        x + 50, y + 15.5, verdict, "label", "middle"
+def _pill(x: float, y: float, verdict: Verdict) -> str:
+    kind = verdict.verdict if verdict.verdict in ("confirmed", "refuted", "untestable") else "other"
+    return f'<rect class="{kind}" x="{x}" y="{y}" width="{PILL}" height="22" rx="11"/>' + text(
+        x + PILL / 2, y + 15.5, in_words(verdict), "label", "middle"
     )
 
 

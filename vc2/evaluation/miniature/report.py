@@ -15,7 +15,7 @@ from ...training.sources import paper_world
 from ..picture import DEFECTS
 from ..rate.votes import VOTES
 from ..writing import replace_text, rounded
-from . import gallery, grids, plots, rates, rows, words
+from . import gallery, grids, notes, plots, rates, rows, words
 from .arms import ROWS
 from .calibration import measured, trained_weights
 from .evidence import ASKED_LATER, REGISTERED_SEEDS, Evidence, Seed, gather
@@ -30,7 +30,7 @@ from .tables import (
     mean_trajectory,
     of_row,
 )
-from .verdicts import Verdict, in_a_sentence, verdicts
+from .verdicts import Verdict, in_a_sentence, in_words, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def files(layout: Layout, evidence: Evidence, known: list[dict[str, Any]]) -> di
     if seeds:
         written[FOREST] = plots.forest(decided)
         ways = {arm.name: mean_trajectory(seeds, arm.name) for arm in ROWS}
-        clean = next((row["cells"] for row in calibration if row["kind"].startswith("ground truth, clean")), None)
+        clean = _clean(calibration)
         written[WAYS] = plots.trajectories(ways, (clean["defect"], clean["motion error"]) if clean else None)
     front = layout.folder / FRONT
     if layout.kind == "counted" and front.is_file():
@@ -117,7 +117,10 @@ def page(
     )
     environment.filters["signed"] = lambda value: "\N{EN DASH}" if value is None else plots.signed(value)
     environment.filters["said"] = lambda seen: words.reading(seen, findings)
+    environment.filters["speaking"] = lambda seen: words.speaking(seen, findings)
     environment.tests["about"] = lambda claims, number: number in claims
+    clean = _clean(calibration)
+    said = words.Words(seeds, decided, findings, votes is not None, clean["motion error"] if clean else None)
     text = environment.get_template("report.md.jinja").render(
         kind=evidence.kind,
         seeds=seeds,
@@ -129,8 +132,9 @@ def page(
         prompts=evidence.prompts,
         some=len(scenes(some=True)),
         stops=f"{', '.join(map(str, (0, *STEPS[:-1])))} and {STEPS[-1]}",
-        words=words.Words(seeds, decided, findings, votes is not None),
-        verdict_of=words.verdict,
+        words=said,
+        notes=lambda claim: notes.of(said, claim),
+        verdict_of=in_words,
         held_out={index for index in (choice.random if choice else ()) if not _seen(index)},
         measures=[measure.name for measure in MEASURES],
         trained={name: _count(weights) for name, weights in (trained_weights() if seeds else {}).items()},
@@ -151,6 +155,7 @@ def page(
         world=paper_world.world_hash(),
         encoders=evidence.encoders,
         commit=evidence.commit,
+        later=_later(seeds),
         torch=", ".join(sorted({row["torch"] for seed in seeds for row in seed.rows})),
         precision=" and ".join(sorted({row["precision"] for seed in seeds for row in seed.rows})),
         hours=_hours(seeds, "training"),
@@ -188,6 +193,16 @@ def _seen(index: int) -> bool:
 
 def _count(weights: int) -> str:
     return f"{weights / 1e6:.2f} M" if weights >= 1e5 else f"{weights / 1e3:.0f} K"
+
+
+def _clean(calibration: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the judge says of clean ground truth."""
+    return next((row["cells"] for row in calibration if row["kind"].startswith("ground truth, clean")), None)
+
+
+def _later(seeds: tuple[Seed, ...]) -> list[str]:
+    """Commits of the rows that were asked later."""
+    return sorted({row["commit"][:7] for seed in seeds for row in seed.rows if row["arm"] in ASKED_LATER})
 
 
 def _frozen_is_worst(calibration: list[dict[str, Any]]) -> bool:

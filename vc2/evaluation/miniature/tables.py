@@ -150,7 +150,8 @@ def by_step(seeds: Sequence[Seed]) -> dict[str, list[float | None]]:
 @dataclass(frozen=True)
 class Preference:
     """How often the first model's clip moves better than the second's on the same prompt and noise, how often worse;
-    `tie` is the difference in motion error up to which they are called equal.
+    `tie` is the difference in motion error up to which they are called equal. `ahead`: how often it moves better by
+    however little.
     """
 
     first: str
@@ -158,6 +159,7 @@ class Preference:
     wins: int
     ties: int
     losses: int
+    ahead: int
     tie: float
     paper: int | None
 
@@ -176,7 +178,8 @@ def table_4(seeds: Sequence[Seed]) -> list[Preference]:
         tie = float(np.mean([_seed_to_seed(a), _seed_to_seed(b)]))
         gap = b - a  # the lower error moves better
         wins, losses = int((gap > tie).sum()), int((gap < -tie).sum())
-        preferences.append(Preference(first, second, wins, gap.size - wins - losses, losses, tie, paper))
+        counts = (wins, gap.size - wins - losses, losses, int((gap > 0).sum()))
+        preferences.append(Preference(first, second, *counts, tie, paper))
     return preferences
 
 

@@ -118,7 +118,8 @@ def in_a_sentence(evidence: Evidence, decided: Sequence[Verdict]) -> str:
         return f"{done} of {REGISTERED_SEEDS} seeds counted, so nothing is decided yet"
     of_each: dict[str, list[str]] = {name: [] for name in ("confirmed", "refuted", "undecided", UNTESTABLE)}
     for verdict in decided:
-        of_each[verdict.verdict].append(f"{verdict.claim.number}{refuting(verdict)}")
+        number, part = verdict.claim.number, refuting(verdict)
+        of_each[verdict.verdict].append(f"{number} by its part {number}{part}" if part else str(number))
     counts = [f"{len(found)} {name} ({', '.join(found)})" for name, found in of_each.items() if found]
     return f"of its {len(decided)} claims, as put for a drawn world, {', '.join(counts)}, over {done} training seeds"
 
@@ -129,6 +130,12 @@ def refuting(verdict: Verdict) -> str:
         return ""
     against = [part.p_against for part in verdict.parts]
     return ascii_lowercase[against.index(min(against))]
+
+
+def in_words(verdict: Verdict) -> str:
+    """It is of the claim as it was put for this world, and one part suffices to refute it."""
+    part = refuting(verdict)
+    return f"{verdict.verdict} here, by {verdict.claim.number}{part}" if part else verdict.verdict
 
 
 def _of_seeds(numbers: Sequence[int]) -> str:
