@@ -6,6 +6,7 @@ Uses, and follows when they change:
   `load_diffusion_model_state_dict`), and calls it (`_apply_model`).
 - `comfy.patcher_extension`: DIFFUSION_MODEL wrappers (EasyCache). Without it call `_forward` directly.
 - `comfy.ldm.modules.attention.optimized_attention`: the attention that the user's flags and hardware choose.
+- `comfy.ops`: which layers have weights that are cast or patched while they are computed.
 - `comfy.conds`: how conditions are batched. `node_helpers.conditioning_set_values`: how a node adds to them.
 - `comfy.latent_formats.SD15`: the latent's scale (0.18215) and its colours in previews.
 - `comfy.diffusers_convert`: the text encoder's official names, for the stock CheckpointSave, as SD 2.1 is saved.
@@ -28,6 +29,7 @@ from torch import Tensor
 from ...vc2.files.checkpoint import TEXT, UNET, schedule_buffers
 from ...vc2.files.lora import GUIDANCE_LAYER
 from ...vc2.networks.config import UNetConfig
+from ...vc2.networks.linear import Operations, Weights
 from ...vc2.networks.unet import PEAK, VideoUNet
 from ...vc2.sampling.schedule import NoiseSchedule
 from .hooks import HostHooks
@@ -38,6 +40,18 @@ DEFAULT_FPS = 28  # the condition that the official sampling script uses
 # The keys of transformer_options that reach `VideoUNet.forward`: FreeNoise's (length, stride), what of the temporal
 # layers takes part, and T2V-Turbo's scales by their arguments' names.
 WINDOW, TEMPORAL, DISTILLED = "vc2_window", "vc2_temporal", "vc2_distilled"
+CAST = (torch.float32, torch.float16, torch.bfloat16)  # what else weights are stored as may need a scale too
+
+
+def _weights(layer, x: Tensor) -> Weights | None:
+    """A Linear's weights on a CPU as the host would cast them; None where casting is not all that it does with them."""
+    weight, bias = layer.weight, layer.bias
+    on_a_cpu = x.device.type == weight.device.type == "cpu"
+    if not on_a_cpu or type(weight) is not torch.nn.Parameter or weight.dtype not in CAST:
+        return None
+    if layer.weight_function or layer.bias_function:
+        return None
+    return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
 
 
 class HostUNet(VideoUNet):
@@ -45,7 +59,7 @@ class HostUNet(VideoUNet):
 
     def __init__(self, vc2_config: UNetConfig, *, dtype=None, device=None, operations=None, **unet_config):
         # `unet_config` is what stock nodes read of a model; the network itself is built from vc2_config.
-        super().__init__(vc2_config, operations=operations, dtype=dtype, device=device)
+        super().__init__(vc2_config, operations=Operations(operations, _weights), dtype=dtype, device=device)
         self._options: dict = {}  # of the forward pass that is running
         self.use_attention(self._attention)
         self.eval()  # ComfyUI 0.3.64 does not, and the temporal convolutions have a dropout

@@ -12,6 +12,7 @@ import comfy.ops
 import comfy.sampler_helpers
 import folder_paths
 import torch
+import torch.nn.functional as F
 from pack.nodes.host import model as host_model
 from pack.nodes.host.loading import load_model
 from pack.nodes.host.windows import ContextWindows
@@ -48,6 +49,20 @@ def peak() -> int:
         return count(lambda: unet(x, t, context, fps=t, num_video_frames=16, shared_context=True)).peak
 
 
+def linears(unet) -> dict[str, float]:
+    """How far a Linear is from what it should be: with its weights as they are, and where the host patches them while
+    it computes, as it does for a LoRA when memory is short.
+    """
+    layer, x = unet.time_embed[0], torch.randn(3, unet.time_embed[0].in_features)
+    weight, bias = layer.weight.float(), layer.bias.float()
+    with torch.no_grad():
+        apart = {"as it is": layer(x) - F.linear(x, weight, bias)}
+        layer.weight_function = [lambda weight: 2 * weight]
+        apart["patched"] = layer(x) - F.linear(x, 2 * weight, bias)
+        layer.weight_function = []
+    return {name: float(difference.abs().max()) for name, difference in apart.items()}
+
+
 def observe(path: Path) -> dict:
     folder_paths.set_output_directory(str(path.parent))
     reserved, observed = [], {}
@@ -61,6 +76,7 @@ def observe(path: Path) -> dict:
     model = load_model(checkpoint.load(path))
     observed["attention"] = attention(model.model.diffusion_model)
     observed["peak"] = peak()
+    observed["linears"] = linears(model.model.diffusion_model)
 
     def cond(**values):
         return [[torch.zeros(1, 77, 64), values]]

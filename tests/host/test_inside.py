@@ -38,6 +38,10 @@ def test_the_host_chooses_attention_among_pixels_and_not_among_frames(observed):
     assert observed["attention"] == {"spatial": ["_attention"], "temporal": ["torch_attention"]}
 
 
+def test_a_linear_has_the_weights_that_the_host_gives_it(observed):
+    assert observed["linears"] == {"as it is": pytest.approx(0, abs=1e-5), "patched": pytest.approx(0, abs=1e-5)}
+
+
 def test_the_peak_that_the_host_is_told_is_its_own_too(observed):
     step = Step(512, 320)
     assert 0.9 < observed["peak"] / (PEAK * step.latent) <= 1

@@ -9,6 +9,8 @@ from functools import cache
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import linear
+
 # Layers are made as `over_time(operations.Conv3d)(...)`. Releases of the host differ in what else they hand to
 # `_conv_forward`, by place or by name (a padding of its own, for example); nothing here asks for it.
 
@@ -38,6 +40,6 @@ def of_size_one(conv: type) -> type:
 
     class ConvOfSizeOne(conv):  # type: ignore[misc, valid-type]
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, *_: object, **__: object) -> Tensor:
-            return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+            return linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
 
     return ConvOfSizeOne

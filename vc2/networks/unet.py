@@ -1,6 +1,6 @@
 """The denoiser: SD 2.1's UNet inflated with temporal attention and temporal convolution (paper section 3.1).
 
-One class serves training and the command line (`operations=torch.nn`) and ComfyUI, whose operations cast and offload.
+One class serves training and the command line (torch.nn's layers) and ComfyUI, whose operations cast and offload.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .layers import (
     scale_embedding,
     timestep_embedding,
 )
+from .linear import OPERATIONS
 
 # Which temporal layers take part, as `VideoUNet.forward` is told: (attention, convolution).
 TEMPORAL = {
@@ -79,7 +80,9 @@ class VideoUNet(nn.Module):
     any latent size go in; clips never influence one another.
     """
 
-    def __init__(self, config: UNetConfig | dict, *, operations=nn, dtype: torch.dtype | None = None, device=None):
+    def __init__(
+        self, config: UNetConfig | dict, *, operations=OPERATIONS, dtype: torch.dtype | None = None, device=None
+    ):
         super().__init__()
         self.config = c = as_config(UNetConfig, config)
         self.dtype = dtype or torch.get_default_dtype()

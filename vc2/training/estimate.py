@@ -45,7 +45,7 @@ def estimate(recipe: Recipe) -> Estimate:
     frozen = sum(p.numel() for p in unet.parameters() if not p.requires_grad)
     bytes_frozen = frozen * (2 if bf16 else 4)
     if recipe.compute.frozen == "int8":
-        eight = sum(m.weight.numel() for m in unet.modules() if type(m) is nn.Linear and not m.weight.requires_grad)
+        eight = sum(m.weight.numel() for m in unet.modules() if isinstance(m, nn.Linear) and not m.weight.requires_grad)
         bytes_frozen -= eight * (1 if bf16 else 3)
     teacher = 0.0
     if cost.holds_teacher(recipe):

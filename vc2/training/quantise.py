@@ -18,7 +18,7 @@ def quantise(network: nn.Module, device: torch.device) -> None:
     from bitsandbytes.nn import Linear8bitLt
 
     for name, layer in list(network.named_modules()):
-        if type(layer) is not nn.Linear:
+        if not isinstance(layer, nn.Linear):
             continue
         eight = Linear8bitLt(
             layer.in_features, layer.out_features, layer.bias is not None, has_fp16_weights=False, threshold=OUTLIER

@@ -42,7 +42,7 @@ COLOURS = {
 }
 
 
-WIDTH, LEFT, PLOT, HEADER, ROW, PILL = 930, 350, 300, 44, 58, 132  # of the forest, in pixels
+WIDTH, LEFT, PLOT, HEADER, ROW, PILL = 930, 350, 300, 44, 58, 154  # of the forest, in pixels
 
 
 def forest(verdicts: Sequence[Verdict]) -> str:
@@ -52,7 +52,7 @@ def forest(verdicts: Sequence[Verdict]) -> str:
     body, y = [], 12.0
     for verdict in verdicts:
         body.append(_pill(16, y + 8, verdict))
-        lines = textwrap.wrap(f"{verdict.claim.number}. {verdict.claim.says}", 86)
+        lines = textwrap.wrap(f"{verdict.claim.number}. {verdict.claim.says}", 84)
         body += [text(16 + PILL + 14, y + 24 + 18 * i, line, "ink bold") for i, line in enumerate(lines)]
         y += HEADER + 18 * (len(lines) - 1)
         for letter, part in zip("ab", verdict.parts, strict=False):

@@ -1,0 +1,108 @@
+"""Linears by oneDNN: the same numbers, and only where nothing is recorded, cast or patched."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vc2.networks import linear as module
+from vc2.networks.convolutions import of_size_one
+from vc2.networks.layers import SpatialTransformer
+from vc2.networks.linear import OPERATIONS, Operations, linear
+from vc2.networks.unet import VideoUNet
+
+SIZES = {"model_channels": 32, "channel_mult": (1, 2), "num_head_channels": 16, "context_dim": 24}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often oneDNN was asked, by a stand-in where there is none."""
+    calls = []
+
+    def product(x, weight, bias, *_):
+        calls.append(x.shape)
+        return F.linear(x, weight, bias)
+
+    monkeypatch.setattr(module, "ONEDNN", True)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_linear_pointwise=product))
+    return calls
+
+
+@pytest.mark.skipif(not module.ONEDNN, reason="this torch has no oneDNN, or this is no x86 processor")
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 7, 3), (2, 0, 3), (1, 1, 1, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_numbers_are_those_of_torch(shape, bias):
+    x, weight = torch.randn(shape), torch.randn(4, 3)
+    b = torch.randn(4) if bias else None
+    with torch.no_grad():
+        found = linear(x, weight, b)
+        torch.testing.assert_close(found, F.linear(x, weight, b), rtol=1e-5, atol=1e-6)
+        assert found.is_contiguous()
+        for other in (x.expand(2, *shape), torch.randn(*shape[:-1], 6)[..., ::2]):
+            for matrix in (weight, torch.randn(3, 4).t()):
+                torch.testing.assert_close(linear(other, matrix, b), F.linear(other, matrix, b), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_without_gradients_asks_for_all_its_linears(asked):
+    layer = SpatialTransformer(32, 2, 16, 1, 24, True, OPERATIONS)
+    unet = VideoUNet(SIZES).eval()
+    made = [m for m in unet.modules() if isinstance(m, nn.Linear)]
+    x, t, context = torch.randn(1, 4, 2, 8, 8), torch.tensor([5]), torch.randn(1, 7, 24)
+    with torch.no_grad():
+        expected = unet(x, t, context)
+    assert len(asked) >= len(made) > 50
+    assert {type(m) for m in layer.modules() if isinstance(m, nn.Linear)} == {OPERATIONS.Linear}
+    asked.clear()
+    assert torch.equal(unet(x, t, context).detach(), expected)
+    assert not asked  # autograd has to see them
+
+
+def test_what_is_recorded_cast_or_no_plain_tensor_is_torchs(asked):
+    x, weight = torch.randn(2, 3), nn.Parameter(torch.randn(4, 3))
+
+    class Quantised(torch.Tensor):
+        pass
+
+    linear(x, weight).sum().backward()
+    assert weight.grad is not None
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert linear(x, weight).dtype == torch.bfloat16
+        for kind in (torch.bfloat16, torch.float64):
+            assert linear(x.to(kind), weight.to(kind)).dtype == kind
+        linear(x, weight.data.as_subclass(Quantised))
+        assert linear(x.to("meta"), weight.to("meta")).device.type == "meta"
+        assert not asked
+        linear(x, weight)
+        of_size_one(nn.Conv1d)(3, 4, 1)(torch.randn(2, 5, 3).transpose(1, 2))
+    assert len(asked) == 2
+
+
+def test_a_host_may_cast_or_patch_a_layer(asked):
+    class HostLinear(nn.Linear):
+        patched = False
+
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    host = Operations(
+        SimpleNamespace(Linear=HostLinear, Conv2d=nn.Conv2d),
+        lambda layer, x: None if layer.patched else (layer.weight, layer.bias),
+    )
+    layer, x = host.Linear(3, 4), torch.randn(2, 3)
+    assert isinstance(layer, HostLinear)
+    assert host.Conv2d is nn.Conv2d
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+        layer.patched = True
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias) + 1)
+    assert len(asked) == 1
+
+
+def test_layers_of_one_kind_are_of_one_class():
+    assert Operations(nn).Linear.forward.__qualname__ == OPERATIONS.Linear.forward.__qualname__
+    assert module.by_onednn(nn.Linear) is module.by_onednn(nn.Linear)
