@@ -25,7 +25,7 @@ from bench.counted import Step
 from bench.performance import keep
 from bench.winograd import by_winograd
 from bench.workloads import WIDTHS, Case, Networks
-from vc2.networks import layers, slices
+from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
 from vc2.networks.unet import VideoUNet
@@ -108,6 +108,9 @@ class Way(NamedTuple):
 
 
 CHANGES = {
+    "Linears by MKL": Way(
+        lambda unet: patch.object(linear, "ONEDNN", False), "oneDNN is used, in float32 on x86", False
+    ),
     "temporal convolutions as conv3d": Way(plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
     "init_attn's projections as conv1d": Way(plain(nn.Conv1d), "a Linear is used"),
     "GEGLU in memory of its own": Way(lambda unet: geglu_apart(), "its product takes a factor's place"),

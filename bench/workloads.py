@@ -5,6 +5,7 @@ weights and inputs.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from bench.machine import in_turns
 from vc2.networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from vc2.networks.compiled import compile_layers
 from vc2.networks.config import UNetConfig
+from vc2.networks.linear import ONEDNN, linear
 from vc2.networks.unet import VideoUNet
 from vc2.pipeline import Guided, to_pixels
 from vc2.sampling import ddim
@@ -30,13 +32,16 @@ WIDTHS = {
     "full": UNetConfig.vc2(),
     "fifth": UNetConfig(model_channels=64, num_head_channels=16, context_dim=64),
 }
-# What torch's counter leaves out: `_scaled_dot_product_flash_attention_for_cpu`, forward and backward.
+# What torch's counter leaves out: `_scaled_dot_product_flash_attention_for_cpu`, forward and backward, and oneDNN's
+# product.
 ON_A_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
         sdpa_backward_flop_count(grad, q, k, v)
     ),
 }
+if ONEDNN:
+    ON_A_CPU[torch.ops.mkldnn._linear_pointwise] = lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GUIDANCE, FPS = 12.0, 28
 
@@ -259,15 +264,16 @@ def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, g
 
 
 def products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
-    """As many operations as products of square matrices, which torch computes as fast as anything."""
+    """As many operations as products of square matrices, by the fastest that torch has."""
     side = 8192 if device.type == "cuda" else 1024
     while flops < 16 * side**3:  # fewer than eight of them would round off too much
         side //= 2
     a = torch.randn(side, side, device=device).to(dtype)
 
     def run() -> Tensor:
-        for _ in range(max(1, round(flops / (2 * side**3)))):
-            out = a @ a
+        with torch.no_grad():
+            for _ in range(max(1, round(flops / (2 * side**3)))):
+                out = linear(a, a)
         return out
 
     return run
