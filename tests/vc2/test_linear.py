@@ -47,6 +47,23 @@ def test_the_numbers_are_those_of_torch(shape, bias):
                 torch.testing.assert_close(linear(other, matrix, b), F.linear(other, matrix, b), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(not module.ONEDNN, reason="this torch has no oneDNN, or this is no x86 processor")
+def test_a_graph_holds_it():
+    """Without a compiler: what torch.compile would hand to one."""
+    layer, graphs = OPERATIONS.Linear(3, 4), []
+
+    def backend(graph, _):
+        graphs.append([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
+        return graph.forward
+
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        found = torch.compile(layer, backend=backend, fullgraph=True)(x)
+        torch.testing.assert_close(found, F.linear(x, layer.weight, layer.bias))
+    assert [len(graph) for graph in graphs] == [1]
+    assert "product" in graphs[0][0]
+
+
 def test_a_network_without_gradients_asks_for_all_its_linears(asked):
     layer = SpatialTransformer(32, 2, 16, 1, 24, True, OPERATIONS)
     unet = VideoUNet(SIZES).eval()

@@ -7,6 +7,7 @@ oneDNN, which torch ships too and computes convolutions and bfloat16 with, uses 
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -20,16 +21,32 @@ ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and hasattr(torch.library, "custom_op")  # from torch 2.4
 )
 
-
 Weights = tuple[Tensor, Tensor | None]
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+if ONEDNN:
+    # torch.compile takes torch's own operation with constant weights alone. By the module's name, since ComfyUI's
+    # process may hold two copies of this module.
+    _compiled = torch.library.custom_op(
+        f"{re.sub(r'[^0-9A-Za-z_]', '_', __name__)}::product",
+        _product,
+        mutates_args=(),
+        schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    )
+    _compiled.register_fake(lambda x, weight, bias: x.new_empty(*x.shape[:-1], weight.shape[0]))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`."""
     if ONEDNN and _is_plain(x) and _is_plain(weight) and not _is_recorded():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return (_compiled if torch.compiler.is_compiling() else _product)(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
