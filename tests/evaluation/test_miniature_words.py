@@ -12,7 +12,7 @@ from tests.evaluation.synthetic import PAPER, gathered, layout
 from vc2.evaluation.miniature import notes, report, rows
 from vc2.evaluation.miniature.findings import Findings
 from vc2.evaluation.miniature.verdicts import verdicts
-from vc2.evaluation.miniature.words import Words
+from vc2.evaluation.miniature.words import Words, speaking
 
 # F begins with better motion and loses more of it, and more of its defects, to spatial LoRA.
 OTHERWISE = {
@@ -115,6 +115,29 @@ def test_what_was_asked_later_answers_what_it_was_asked(otherwise, tmp_path):
         rows.path_of(folder / "later", seed).unlink()
     assert of(folder).slower().startswith("Whether the rate explains it is open")
     assert of(folder).slower().endswith("in a single seed.")
+
+
+def test_what_contradicts_a_part_stands_beside_it(tmp_path):
+    """F-Spa-LORA has fewer defects than P-Spa-LORA, but for where LoRA is slower; trained directly, P loses more."""
+    folder = synthetic.write(tmp_path / "docs", OTHERWISE)
+    for seed in (2, 3, 4, 5):
+        later = {"F-Spa-LORA-slow": (0.6, 0.5), "P-Spa-LORA-slow": (0.65, 0.3), "P-Spa-DIR": (0.9, 0.1)}
+        for name, (motion, defect) in later.items():
+            row = synthetic.row(seed, name, (motion, defect, 0.1, 0.4, 0.8, 0.9, 0.5), 1000)
+            rows.append(rows.path_of(folder / "later", seed), row)
+    words = of(folder)
+    of_motion, of_picture = notes.of(words, 1), notes.of(words, 2)
+    (directly,) = [note for note in of_motion if note.startswith("Of training the spatial layers directly")]
+    assert "P loses the larger share, as the paper has it of LoRA (P-Spa-DIR less F-Spa-DIR +0." in directly
+    assert directly.endswith("seeds 2, 3, 4 and 5).")
+    (equal,) = [note for note in of_motion if note.startswith("Compared where pictures are equally far")]
+    assert "at equal defect 1b is \N{MINUS SIGN}0." in equal
+    (hangs,) = [note for note in of_picture if note.startswith("**2a hangs on choices**")]
+    assert re.search(
+        r"it is \+0\.\d+ \[.*\], as claimed, with LoRA at a third of the rate \(seeds 2, 3, 4 and 5", hangs
+    )
+    seen = words.findings.seen("at a third of the rate F-Spa-LORA has more defects")
+    assert speaking(seen, words.findings) == "for"
 
 
 @pytest.mark.parametrize(
