@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import comfy.context_windows as stock
 import comfy.controlnet
@@ -20,6 +21,7 @@ from pack.nodes.long import VC2ContextWindows, VC2FIFOSampler
 from pack.nodes.sample import VC2Sampler
 from pack.nodes.video import VC2SaveVideo
 from pack.vc2.files import checkpoint
+from pack.vc2.networks import linear
 from pack.vc2.networks.config import UNetConfig
 from pack.vc2.networks.layers import SpatialTransformer, TemporalTransformer
 from pack.vc2.sampling.windows import cover
@@ -50,17 +52,17 @@ def peak() -> int:
 
 
 def linears(unet) -> dict[str, float]:
-    """How far a Linear is from what it should be: with its weights as they are, and where the host patches them while
-    it computes, as it does for a LoRA when memory is short.
+    """How far a Linear is from what it should be, with its weights as they are, and where the host patches them while
+    it computes, as it does for a LoRA when memory is short; and how often it was taken from the host.
     """
     layer, x = unet.time_embed[0], torch.randn(3, unet.time_embed[0].in_features)
     weight, bias = layer.weight.float(), layer.bias.float()
-    with torch.no_grad():
+    with torch.no_grad(), patch.object(linear, "linear", wraps=linear.linear) as taken:
         apart = {"as it is": layer(x) - F.linear(x, weight, bias)}
         layer.weight_function = [lambda weight: 2 * weight]
         apart["patched"] = layer(x) - F.linear(x, 2 * weight, bias)
         layer.weight_function = []
-    return {name: float(difference.abs().max()) for name, difference in apart.items()}
+    return {name: float(difference.abs().max()) for name, difference in apart.items()} | {"taken": taken.call_count}
 
 
 def observe(path: Path) -> dict:

@@ -1,7 +1,7 @@
-"""Linears by the faster of torch's two libraries for products of matrices in float32 on an x86 processor.
+"""Linears by the faster of torch's two libraries for products of matrices in float32 on processors with AVX-512.
 
-torch computes them by MKL, which on AMD's processors leaves half of the registers idle (AVX2 where there is AVX-512);
-oneDNN, which torch ships too and computes convolutions and bfloat16 with, uses them. `bench/changes.py` times it.
+torch computes them by MKL, which on AMD's processors keeps to AVX2; oneDNN, which torch ships too and computes
+convolutions and bfloat16 with, does not. `bench/changes.py` times it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Private to torch, which computes frozen Linears of compiled graphs by it; without it, all is as ever.
-ONEDNN = (
-    platform.machine() in ("x86_64", "AMD64")
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and hasattr(torch.library, "custom_op")  # from torch 2.4
-)
-
 Weights = tuple[Tensor, Tensor | None]
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
+
+def _is_there() -> bool:
+    """Whether it is worth it, and works. The operation is private to torch, which computes frozen Linears of compiled
+    graphs by it.
+    """
+    fast = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if not fast or not torch.backends.mkldnn.is_available() or not hasattr(torch.library, "custom_op"):
+        return False
+    one = torch.ones(1, 1)
+    try:
+        return bool(_product(one, one, torch.ones(1)) == 2)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+ONEDNN = _is_there()
 
 if ONEDNN:
     # torch.compile takes torch's own operation with constant weights alone. By the module's name, since ComfyUI's
@@ -44,21 +52,27 @@ if ONEDNN:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`."""
-    if ONEDNN and _is_plain(x) and _is_plain(weight) and not _is_recorded():
-        return (_compiled if torch.compiler.is_compiling() else _product)(x, weight, bias)
-    return F.linear(x, weight, bias)
+    """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`. Forward-mode differentiation sees nothing of it."""
+    if not (ONEDNN and _is_plain(x) and _is_plain(weight) and _fit(x, weight, bias)) or _is_recorded():
+        return F.linear(x, weight, bias)
+    return (_compiled if torch.compiler.is_compiling() else _product)(x, weight, bias)
 
 
 def _is_plain(t: Tensor) -> bool:
     """Numbers of an ordinary tensor in memory, and not what a subclass stands for."""
     ordinary = type(t) is Tensor or type(t) is nn.Parameter
-    return ordinary and t.device.type == "cpu" and t.dtype == torch.float32
+    return ordinary and t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided
+
+
+def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the sizes do, and the bias, of which oneDNN would not look at strides and device."""
+    sizes = weight.ndim == 2 and x.ndim > 0 and 0 < weight.shape[1] == x.shape[-1]
+    return sizes and (bias is None or (_is_plain(bias) and bias.is_contiguous()))
 
 
 def _is_recorded() -> bool:
-    """Whether autograd or autocast must see the product: oneDNN's has neither."""
-    return torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+    """Whether somebody must see the product: oneDNN's has no gradients, autocasts nothing and is in no old trace."""
+    return torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing()
 
 
 def _as_they_are(layer: Any, x: Tensor) -> Weights:
@@ -66,7 +80,7 @@ def _as_they_are(layer: Any, x: Tensor) -> Weights:
 
 
 @cache
-def by_onednn(kind: type, weights: Callable[[Any, Tensor], Weights | None] = _as_they_are) -> type:
+def _by_onednn(kind: type, weights: Callable[[Any, Tensor], Weights | None]) -> type:
     """`kind`, a Linear, computed so with the `weights` that a layer has for an x; where they are None, as `kind`
     computes it.
     """
@@ -83,11 +97,12 @@ class Operations:
     """The layers of `module` (torch.nn, or the host's), with its Linear by oneDNN."""
 
     def __init__(self, module: Any, weights: Callable[[Any, Tensor], Weights | None] = _as_they_are):
-        self.Linear = by_onednn(module.Linear, weights)
-        self._module = module
+        self.module, self.Linear = module, _by_onednn(module.Linear, weights)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
+        if name == "module":  # not set yet, as while it is copied
+            raise AttributeError(name)
+        return getattr(self.module, name)
 
 
 OPERATIONS = Operations(nn)
