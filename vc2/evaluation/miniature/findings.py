@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from .. import statistics
 from .beside import dominating, look, undominated
-from .claims import ALPHA, LEAST_GAIN
+from .claims import ALPHA, CLAIMS, LEAST_GAIN
 from .contrasts import Seen
-from .evidence import Seed
+from .evidence import ASKED_LATER, Seed
 from .tables import Preference, Table, apart, by_step, table_3, table_4
 
-QUARTER = 0.25  # claim 3a's margin
+QUARTER = CLAIMS[2].parts[0].margin or 0.0  # claim 3a's
 RIGHT = 0.8  # share of seen pairs: a model with less has lost what it knew, and says nothing of what it was asked
 
 
@@ -66,15 +66,16 @@ class Findings:
 
 
 def as_equal(seeds: Sequence[Seed]) -> list[str]:
-    """Finetunes of F whose defect is equal to F-Spa-DIR's by the test of claim 3a, F-Spa-Temp-DIR left out."""
+    """Registered finetunes of F, F-Spa-Temp-DIR left out, whose defect is equal to F-Spa-DIR's by the test of 3a."""
     found = []
-    for name in table_3(seeds):
-        if not name.startswith("F-") or name in ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR"):
+    left_out = ("F-base", "F-Spa-DIR", "F-Spa-Temp-DIR", *ASKED_LATER)
+    for name in seeds[0].results.rows if seeds else ():
+        if not name.startswith("F-") or name in left_out:
             continue
-        apart = []
+        shares = []
         for results in (seed.results for seed in seeds if name in seed.results.rows):
             one, choice, base = (results.defect(arm) for arm in (name, "F-Spa-DIR", "F-base"))
-            apart.append((one - choice) / max(base - min(one, choice), LEAST_GAIN))
-        if statistics.equivalence(apart, QUARTER) < ALPHA:
+            shares.append((one - choice) / max(base - min(one, choice), LEAST_GAIN))
+        if statistics.equivalence(shares, QUARTER) < ALPHA:
             found.append(name)
     return found

@@ -6,10 +6,11 @@ from scipy import stats
 
 from .contrasts import Seen
 from .plots import signed
-from .verdicts import AS_CLAIMED, OTHER_WAY
+from .verdicts import AS_CLAIMED, OPEN, OTHER_WAY
 from .words import Words, by_sign, of_seeds, shares, with_interval
 
 ENOUGH = 4  # seeds for a correlation over them
+HEARD = 0.4  # share of clips that follow direction words, above which a model hears them
 
 
 def of(words: Words, claim: int) -> list[str]:
@@ -22,7 +23,7 @@ def of(words: Words, claim: int) -> list[str]:
 
 def _stands(seen: Seen | None) -> str:
     """As a part of a claim stands, of a contrast that is for it."""
-    return by_sign(seen.interval, AS_CLAIMED, OTHER_WAY, "open") if seen and seen.interval else ""
+    return by_sign(seen.interval, AS_CLAIMED, OTHER_WAY, OPEN) if seen and seen.interval else ""
 
 
 def _notes_1(words: Words) -> list[str]:
@@ -30,13 +31,14 @@ def _notes_1(words: Words) -> list[str]:
 
 
 def _table_4(words: Words) -> str:
-    ends, bases = words.pair("F-Spa-LORA"), words.pair("F-base")
-    if words.part("1a").mean >= 0 or not ends or not bases or ends.wins <= ends.losses:
+    ends, bases = words.ends_better("Spa"), words.pair("F-base")
+    if words.part("1a").stands != OTHER_WAY or not ends or not bases:
         return ""
+    before = f", as its base did ({shares(bases)})" if bases.wins > bases.losses else ""
     return (
         "The paper's Table 4 compares the two finetunes, and not what each has lost. So compared, F-Spa-LORA moves"
-        f" better here too ({shares(ends)}), as its base did ({shares(bases)}). What goes the other way, of spatial"
-        " LoRA, is the explanation, that F's motion survives finetuning better."
+        f" better here too ({shares(ends)}){before}. What goes the other way, of spatial LoRA, is the explanation, that"
+        " F's motion survives finetuning better."
     )
 
 
@@ -47,7 +49,7 @@ def _at_equal_picture(words: Words) -> str:
         start = f"P-{how}-LORA loses a larger share of its motion than F-{how}-LORA"
         for topic in ("equal watermark", "equal defect"):
             seen = words.findings.seen(start, topic)
-            if seen and seen.interval and _stands(seen) != words.part(part).stands:
+            if seen and seen.interval and _stands(seen) != words.part_of(part, seen).stands:
                 out.append(f"at {topic} {part} is {with_interval(seen)}, {_stands(seen)}")
     return f"Compared where pictures are equally far: {'; '.join(out)}." if out else ""
 
@@ -69,7 +71,8 @@ def _directly(words: Words) -> str:
 
 
 def _to_blame(words: Words) -> str:
-    if words.part("1a").mean >= 0:
+    follows = words.findings.mean("P-base", "direction")
+    if words.part("1a").stands != OTHER_WAY or follows is None or follows >= HEARD:
         return ""
     guess = (
         "A guess at why 1a goes the other way, which no test here asks: only spatial layers read the prompt. F-base"
@@ -92,15 +95,15 @@ def _notes_2(words: Words) -> list[str]:
         " adapters on the temporal layers should leave the watermark."
     ]
     spatial, picture = words.part("1a"), words.part("2a")
-    if len(words.seeds) >= ENOUGH and spatial.mean < 0 and picture.mean < 0:
+    if len(words.seeds) >= ENOUGH and spatial.stands == picture.stands == OTHER_WAY:
         together = float(stats.pearsonr(spatial.values, picture.values).statistic)
         equal = words.findings.seen("P-Spa-LORA loses a larger share of its motion than F-Spa-LORA", "equal defect")
         out.append(
             f"1a and 2a look at the same two models and are not independent (over seeds they correlate at"
-            f" {signed(together)}): F-Spa-LORA came further in picture."
+            f" {signed(together)}): F-Spa-LORA ends cleaner."
             + (
                 f" That is part of 1a, {signed(spatial.mean)}, which is {with_interval(equal)} at equal defect."
-                if equal
+                if equal and equal.mean is not None and spatial.mean < equal.mean
                 else ""
             )
         )
@@ -111,7 +114,7 @@ def _notes_2(words: Words) -> list[str]:
         (full, "where pictures also pass the temporal convolutions"),
         (slow, f"with LoRA at a third of the rate ({of_seeds(slow)}, asked later)" if slow else ""),
     ):
-        if seen and seen.interval and _stands(seen) != picture.stands:
+        if seen and seen.interval and _stands(seen) != words.part_of("2a", seen).stands:
             elsewhere.append(f"{with_interval(seen)}, {_stands(seen)}, {where}")
     if elsewhere:
         out.append(f"**2a hangs on choices**: it is {'; and '.join(elsewhere)}.")
@@ -132,7 +135,11 @@ def _notes_3(words: Words) -> list[str]:
     out.append(
         f"The quarter of 3a is of the defect that finetuning takes off, here ±{findings.quarter:.2f} of defect, where"
         f" F-Spa-DIR has {words.number('F-Spa-DIR', 'defect')} left."
-        + (f" That is wide: of the other finetunes of F {equal} pass the same test." if equal else "")
+        + (
+            f" That is wide: of the other finetunes of F {equal} pass{'es' * (equal == 1)} the same test."
+            if equal
+            else ""
+        )
     )
     averaging, pair = findings.seen("F-Spa-DIR without averaging has more motion error"), words.pair("F-Spa-DIR")
     if averaging and averaging.mean is not None and pair:
@@ -171,8 +178,8 @@ def _notes_5(words: Words) -> list[str]:
     sham = words.findings.seen("F-Spa-DIR on low-quality stills is farther from the training videos")
     if sham and sham.mean is not None:
         out.append(
-            "A sham, the same finetuning on low-quality stills, takes hardly anything off the defects"
-            f" ({words.number('F-base', 'defect')} \N{RIGHTWARDS ARROW} {words.number('F-Spa-DIR-sham', 'defect')})"
-            f" and raises the distance by {signed(sham.mean)}, clean pictures by {signed(words.part('5a').mean)}."
+            "A sham, the same finetuning on low-quality stills, leaves the defects at"
+            f" {words.number('F-Spa-DIR-sham', 'defect')} of {words.number('F-base', 'defect')} and changes the"
+            f" distance by {signed(sham.mean)}, clean pictures by {signed(words.part('5a').mean)}."
         )
     return out

@@ -265,6 +265,7 @@ def numbers(evidence: Evidence, decided: list[Verdict], findings: Findings) -> d
         },
         "less defect and less motion error than F-Spa-DIR": findings.dominating,
         "F variants than which none is better on both, and in how many seeds": findings.undominated,
+        "finetunes of F whose defect is equal to F-Spa-DIR's by the test of 3a": findings.as_equal,
         "clips": choice.tree() if choice else None,
     }
     return rounded(tree)

@@ -14,10 +14,11 @@ from .evidence import REGISTERED_SEEDS, Seed
 from .findings import Findings
 from .plots import bracketed, signed
 from .tables import TABLE_3, Preference
-from .verdicts import OPEN, Tested, Verdict
+from .verdicts import OPEN, OTHER_WAY, UNTESTABLE, Tested, Verdict
 
 YES, NO = "yes", "no, the other way"
 FOR, AGAINST = "for", "against"
+HOW = {"spatial LoRA": "Spa", "temporal LoRA": "Temp"}
 
 
 def reading(seen: Seen, findings: Findings) -> str:
@@ -86,6 +87,18 @@ class Words:
         """By its name, such as 1a."""
         return self.decided[int(name[0]) - 1].parts["ab".index(name[1])]
 
+    def part_of(self, name: str, seen: Seen) -> Tested:
+        """The same of those seeds alone that a contrast is of."""
+        part = self.part(name)
+        of_seeds = zip(self.seeds, part.values, strict=True)
+        return Tested.of(part.part, [value for seed, value in of_seeds if seed.number in seen.values])
+
+    def ends_better(self, how: str) -> Preference | None:
+        """F's finetune against P's, where F's ends with less motion error."""
+        seen = self.findings.seen(f"P-{how}-LORA has more motion error than F-{how}-LORA")
+        pair = self.pair(f"F-{how}-LORA")
+        return pair if seen and seen.interval and seen.interval[0] > 0 else None
+
     def pair(self, first: str) -> Preference | None:
         """Of the analogue of Table 4, by its first model."""
         return next((pair for pair in self.findings.table_4 if pair.first == first), None)
@@ -126,6 +139,8 @@ class Words:
         both = [one.verdict for one in self.decided[:2]]
         if both == ["confirmed", "confirmed"]:
             return "shows here too."
+        if UNTESTABLE in both:
+            return "could not be tested in full."
         found = "does not hold here as it was put" if "refuted" in both else "is open"
         stands = {name: self.part(name).stands for name in ("1a", "2a", "1b", "2b")}
         return (
@@ -151,12 +166,12 @@ class Words:
     def aside(self, claim: int) -> str:
         """What must stand beside a verdict, or the verdict is misread."""
         if claim == 1:
-            pairs = [self.pair("F-Spa-LORA"), self.pair("F-Temp-LORA")]
-            if self.part("1a").mean < 0 and all(pair and pair.wins > pair.losses for pair in pairs):
-                both = " and ".join(shares(pair) for pair in pairs if pair)
-                return f"Where they end F moves better than P, as in Table 4: in {both} of clips"
+            better = {name: pair for name, how in HOW.items() if (pair := self.ends_better(how))}
+            if self.part("1a").stands == OTHER_WAY and better:
+                each = ", of ".join(f"{name} {shares(pair)}" for name, pair in better.items())
+                return f"Where they end F moves better than P, as in Table 4: clips of {each}"
         if claim == 3 and self.unseen:
-            return "It is too small to be seen"
+            return "3b is too small to be seen"
         return ""
 
     @property
@@ -191,7 +206,7 @@ class Words:
         )
 
     def layers_or_rank(self) -> str:
-        """How far adapters of full rank at the rate of direct training come from LoRA to direct training."""
+        """How much of the way from direct training to LoRA is left with adapters of full rank, at the former's rate."""
         left = []
         for measure in ("defect", "motion error"):
             far = self.findings.seen(f"it has more {measure} than F-Spa-DIR")
@@ -199,8 +214,8 @@ class Words:
             if not far or not near or not far.interval or far.mean is None or near.mean is None:
                 return "Too few seeds to tell layers from rank ([numbers](#claim-3))."
             gap = far.mean - near.mean  # from F-Spa-DIR to F-Spa-LORA
-            if far.interval[0] <= 0 or gap <= 0:
-                return "It is not told from F-Spa-DIR in both ([numbers](#claim-3))."
+            if gap <= 0 or far.interval[0] <= 0:
+                return "It does not lie beyond F-Spa-DIR in both, as F-Spa-LORA may ([numbers](#claim-3))."
             left.append(f"{100 * far.mean / gap:.0f}\N{NO-BREAK SPACE}% of F-Spa-LORA's {measure} above F-Spa-DIR's")
         return (
             f"At full rank {' and '.join(left)} are left, so rank and rate are not all of it: LoRA also reaches"
@@ -219,7 +234,9 @@ class Words:
         return f"In the former words they would be {', '.join(numbers)}." if numbers else ""
 
     def slower(self) -> str:
-        """Whether the rate of LoRA is what turned 1a."""
+        """Whether the rate of LoRA is what turned 1a, where it did turn."""
+        if not self.seeds or self.part("1a").stands != OTHER_WAY:
+            return ""
         asked = self.findings.seen("at a third of the rate P-Spa-LORA")
         if not asked or asked.mean is None:
             return "Which of the two turned the sign of 1a is not known."
@@ -242,17 +259,22 @@ class Words:
         return (
             "- **Part of the clean look is in the base already**, which saw clean pictures in one step of eight: told"
             f" their frame rate, F-base has {with_interval(asked)} less defect without any finetuning"
-            " ([beside](#looked-at-beside)). Held-out pairs are not."
+            f" ([beside](#looked-at-beside)). Held-out pairs are another matter: of them"
+            f" {self.percent('F-base', 'held-out pairs')} are right."
         )
 
     def turning(self) -> str:
-        """Which parts that claim a direction had the other sign at an earlier stop."""
-        found = []
+        """Which parts that claim a direction had another sign at an earlier stop, on the prompts of all stops."""
+        turned, kept = [], 0
         for verdict in self.decided:
-            for letter, part in zip("ab", verdict.parts, strict=False):
-                way = self.findings.by_step.get(f"{verdict.claim.number}{letter} {part.part.says}", [])
-                if part.part.margin is None and any(value is not None and value * part.mean < 0 for value in way):
-                    found.append(f"{verdict.claim.number}{letter}")
-        if not found:
-            return "none that claims a direction has another sign there"
-        return f"at some of them {' and '.join(found)} {'has' if len(found) == 1 else 'have'} another sign"
+            for letter, part in zip("ab", verdict.parts, strict=True):
+                *earlier, last = self.findings.by_step[f"{verdict.claim.number}{letter} {part.part.says}"]
+                if part.part.margin is not None or last is None:
+                    continue
+                if any(value is not None and value * last < 0 for value in earlier):
+                    turned.append(f"{verdict.claim.number}{letter}")
+                else:
+                    kept += 1
+        if not turned:
+            return f"none of the {kept} that claim a direction has another sign there"
+        return f"{', '.join(turned)} {'has' if len(turned) == 1 else 'have'} another sign there"
