@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_where_the_reason_fails_the_recipe_may_hold(otherwise):
     assert "So compared, F-Spa-LORA moves better here too" in text
     assert re.search(r"F-base follows direction words in 9\d % of its clips and P-base in 2\d %", text)
     assert re.search(
-        r"1a and 2a look at the same two models and are not independent .* came further in picture\.", text
+        r"1a and 2a look at the same two models and are not independent .* F-Spa-LORA ends cleaner\.", text
     )
     assert "**2a hangs on choices**" not in text  # its controls say what it says
     assert "**2b turns around** where pictures also pass the temporal convolutions: F-Temp-LORA keeps 0.1" in text
@@ -115,6 +116,20 @@ def test_what_was_asked_later_answers_what_it_was_asked(otherwise, tmp_path):
         rows.path_of(folder / "later", seed).unlink()
     assert of(folder).slower().startswith("Whether the rate explains it is open")
     assert of(folder).slower().endswith("in a single seed.")
+
+
+def test_parts_that_turn_on_the_way_are_named(otherwise):
+    words = of(otherwise)
+    straight = {part: [values[-1]] * len(values) for part, values in words.findings.by_step.items()}
+    known = sum(values[-1] is not None and part[:2] not in ("3a", "4b") for part, values in straight.items())
+
+    def turning(*turned: str) -> str:
+        steps = {part: [-one, *rest] if part[:2] in turned else [one, *rest] for part, (one, *rest) in straight.items()}
+        return replace(words, findings=replace(words.findings, by_step=steps)).turning()
+
+    assert turning() == f"none of the {known} that claim a direction has another sign there"
+    assert turning("1a", "3a") == "1a has another sign there"  # 3a claims none
+    assert turning("1a", "2b", "5b") == "1a, 2b, 5b have another sign there"
 
 
 def test_what_contradicts_a_part_stands_beside_it(tmp_path):
@@ -176,7 +191,7 @@ def test_a_difference_that_nobody_can_see_is_said_to_be_one(tmp_path):
     _, note = notes.of(words, 3)
     assert "leaving averaging away changes F-Spa-DIR by +0.2" in note
     assert ("not that it could be seen" in note) == (words.decided[2].verdict == "confirmed")
-    assert words.aside(3) == "It is too small to be seen"
+    assert words.aside(3) == "3b is too small to be seen"
 
 
 def test_models_of_no_seed_have_no_words(tmp_path):
