@@ -99,12 +99,12 @@ def _notes_2(words: Words) -> list[str]:
         together = float(stats.pearsonr(spatial.values, picture.values).statistic)
         equal = words.findings.seen("P-Spa-LORA loses a larger share of its motion than F-Spa-LORA", "equal defect")
         out.append(
-            f"1a and 2a look at the same two models and are not independent (over seeds they correlate at"
-            f" {signed(together)}): F-Spa-LORA ends cleaner."
+            f"1a and 2a look at the same two models (over seeds they correlate at {signed(together)}). F-Spa-LORA ends"
+            " cleaner"
             + (
-                f" That is part of 1a, {signed(spatial.mean)}, which is {with_interval(equal)} at equal defect."
+                f", which is part of 1a: {signed(spatial.mean)} becomes {with_interval(equal)} at equal defect."
                 if equal and equal.mean is not None and spatial.mean < equal.mean
-                else ""
+                else "."
             )
         )
     slow = words.findings.seen("at a third of the rate F-Spa-LORA has more defects")

@@ -14,7 +14,7 @@ from .evidence import REGISTERED_SEEDS, Seed
 from .findings import Findings
 from .plots import bracketed, signed
 from .tables import TABLE_3, Preference
-from .verdicts import OPEN, OTHER_WAY, UNTESTABLE, Tested, Verdict
+from .verdicts import OPEN, OTHER_WAY, Tested, Verdict, in_words
 
 YES, NO = "yes", "no, the other way"
 FOR, AGAINST = "for", "against"
@@ -136,16 +136,15 @@ class Words:
     def _why(self) -> str:
         if len(self.seeds) < REGISTERED_SEEDS:
             return f"is not decided before {REGISTERED_SEEDS} seeds."
-        both = [one.verdict for one in self.decided[:2]]
+        both = [in_words(one) for one in self.decided[:2]]
         if both == ["confirmed", "confirmed"]:
             return "shows here too."
-        if UNTESTABLE in both:
-            return "could not be tested in full."
-        found = "does not hold here as it was put" if "refuted" in both else "is open"
+        shows = "shows in part" if "confirmed" in both else "does not show here"
         stands = {name: self.part(name).stands for name in ("1a", "2a", "1b", "2b")}
         return (
-            f"{found}: of spatial LoRA, motion {stands['1a']} (1a) and picture {stands['2a']} (2a); of temporal LoRA,"
-            f" motion {stands['1b']} (1b) and watermark {stands['2b']} (2b)."
+            f"{shows}: claim 1 is {both[0]}, claim 2 is {both[1]}. Of spatial LoRA, motion is {stands['1a']} (1a),"
+            f" picture {stands['2a']} (2a); of temporal LoRA, motion is {stands['1b']} (1b), the watermark"
+            f" {stands['2b']} (2b)."
         )
 
     def from_p(self) -> str:
