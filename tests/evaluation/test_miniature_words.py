@@ -56,7 +56,7 @@ def test_where_the_paper_is_right_recipe_and_reason_hold(paper):
         "moves better here too",
         "Where they end",
         "A guess at why",
-        "turns around",
+        "goes the other way** where",
         "hangs on choices",
         "they correlate at",
         "too small to be seen",
@@ -71,19 +71,25 @@ def test_where_the_reason_fails_the_recipe_may_hold(otherwise):
     text = flat(otherwise)
     assert "cleans the picture: defect" in text
     assert (
-        "(claims 1 and 2), does not show here: claim 1 is refuted here, by 1a, claim 2 is refuted here, by 2a. Of"
-        " spatial LoRA, motion is the other way (1a), picture the other way (2a); of temporal LoRA, motion is open"
-        " (1b), the watermark as claimed (2b)."
+        "(claims 1 and 2), is not confirmed here: claim 1 is refuted here, by 1a, claim 2 is refuted here, by 2a. With"
+        " spatial LoRA, motion goes the other way (1a) and the picture goes the other way (2a); with temporal LoRA,"
+        " motion is open (1b) and the watermark is as claimed (2b)."
     ) in text
-    assert re.search(r"0 of 8: the other way; 1b .* open\. Where they end F moves better than P, as in", text)
+    assert re.search(
+        r"0 of 8: the other way; 1b .* open\. Where they end, clips move better from F than from P, as in", text
+    )
     assert "**refuted here, by 1a**" in text
     assert "**refuted here, by 2a**" in text
     assert "0 of 8: the other way" in text
     assert "So compared, F-Spa-LORA moves better here too" in text
     assert re.search(r"F-base follows direction words in 9\d % of its clips and P-base in 2\d %", text)
-    assert re.search(r"1a and 2a look at the same two models .* F-Spa-LORA ends cleaner, which is part of 1a", text)
+    assert re.search(
+        r"1a and 2a look at the same two models .* F-Spa-LORA ends cleaner, which is part of 1a: on 32 prompts", text
+    )
     assert "**2a hangs on choices**" not in text  # its controls say what it says
-    assert "**2b turns around** where pictures also pass the temporal convolutions: F-Temp-LORA keeps 0.1" in text
+    assert (
+        "**2b, as claimed here, goes the other way** where pictures also pass the temporal convolutions: F-Temp" in text
+    )
     assert "nothing: P-Spa-LORA-sham has lost what it knew" in text
     assert "turned the sign of 1a is not known." in text
 
@@ -104,7 +110,7 @@ def test_what_was_asked_later_answers_what_it_was_asked(otherwise, tmp_path):
             row = synthetic.row(seed, name, (motion, 0.4, 0.4, 0.4, 0.8, 0.9, 0.5), 1000)
             rows.append(rows.path_of(folder / "later", seed), row)
     words = of(folder)
-    assert words.slower().startswith("The rate explains it: with LoRA at 1e-3, asked later, 1a is +0.2")
+    assert words.slower().startswith("The rate explains why 1a turned: with LoRA at 1e-3, asked later, 1a is +0.2")
     assert words.slower().endswith("(seeds 2, 3 and 4).")
     assert re.search(
         r"^At full rank \d+.% of F-Spa-LORA's defect .* and 10\d.% of F-Spa-LORA's mot", words.layers_or_rank()
@@ -113,7 +119,7 @@ def test_what_was_asked_later_answers_what_it_was_asked(otherwise, tmp_path):
     assert "is not known" in of(otherwise).slower()
     for seed in (3, 4):
         rows.path_of(folder / "later", seed).unlink()
-    assert of(folder).slower().startswith("Whether the rate explains it is open")
+    assert of(folder).slower().startswith("Whether the rate explains why 1a turned is open")
     assert of(folder).slower().endswith("in a single seed.")
 
 
@@ -142,9 +148,9 @@ def test_what_contradicts_a_part_stands_beside_it(tmp_path):
     words = of(folder)
     of_motion, of_picture = notes.of(words, 1), notes.of(words, 2)
     (directly,) = [note for note in of_motion if note.startswith("Of training the spatial layers directly")]
-    assert "P loses the larger share, as the paper has it of LoRA (P-Spa-DIR less F-Spa-DIR +0." in directly
+    assert "P loses the larger share, as the paper has it of LoRA (P-Spa-DIR minus F-Spa-DIR +0." in directly
     assert directly.endswith("seeds 2, 3, 4 and 5).")
-    (equal,) = [note for note in of_motion if note.startswith("Compared where pictures are equally far")]
+    (equal,) = [note for note in of_motion if note.startswith("Compared where pictures are equally clean")]
     assert "at equal defect 1b is \N{MINUS SIGN}0." in equal
     (hangs,) = [note for note in of_picture if note.startswith("**2a hangs on choices**")]
     assert re.search(
@@ -159,10 +165,13 @@ def test_what_contradicts_a_part_stands_beside_it(tmp_path):
     [
         (
             (0.7, 0.7, 0.7),
-            "the same second stage ends worse in motion, motion error differing by +0.",
+            "the same second stage ends worse in motion: its motion error differs by +0.",
         ),
-        ((0.05, 0.05, 0.05), "the same second stage ends better in motion, motion error differing by \N{MINUS SIGN}0."),
-        ((0.1, 0.8, 0.3), "the same second stage is not told from it in motion, motion error"),
+        (
+            (0.05, 0.05, 0.05),
+            "the same second stage ends better in motion: its motion error differs by \N{MINUS SIGN}0.",
+        ),
+        ((0.1, 0.8, 0.3), "the same second stage is not told from it in motion: its motion error"),
         ((0.7,), ""),
     ],
 )

@@ -6,6 +6,7 @@ from scipy import stats
 
 from .contrasts import Seen
 from .plots import signed
+from .score import scenes
 from .verdicts import AS_CLAIMED, OPEN, OTHER_WAY
 from .words import Words, by_sign, of_seeds, shares, with_interval
 
@@ -51,7 +52,7 @@ def _at_equal_picture(words: Words) -> str:
             seen = words.findings.seen(start, topic)
             if seen and seen.interval and _stands(seen) != words.part_of(part, seen).stands:
                 out.append(f"at {topic} {part} is {with_interval(seen)}, {_stands(seen)}")
-    return f"Compared where pictures are equally far: {'; '.join(out)}." if out else ""
+    return f"Compared where pictures are equally clean: {'; '.join(out)}." if out else ""
 
 
 def _directly(words: Words) -> str:
@@ -66,7 +67,7 @@ def _directly(words: Words) -> str:
     )
     return (
         "Of training the spatial layers directly, which the paper does from F alone and which was asked later, without"
-        f" a verdict: {says} (P-Spa-DIR less F-Spa-DIR {with_interval(asked)}, {of_seeds(asked)})."
+        f" a verdict: {says} (P-Spa-DIR minus F-Spa-DIR {with_interval(asked)}, {of_seeds(asked)})."
     )
 
 
@@ -98,12 +99,15 @@ def _notes_2(words: Words) -> list[str]:
     if len(words.seeds) >= ENOUGH and spatial.stands == picture.stands == OTHER_WAY:
         together = float(stats.pearsonr(spatial.values, picture.values).statistic)
         equal = words.findings.seen("P-Spa-LORA loses a larger share of its motion than F-Spa-LORA", "equal defect")
+        at_the_end = words.findings.by_step[f"1a {spatial.part.says}"][-1]
+        some = len(scenes(some=True))
         out.append(
             f"1a and 2a look at the same two models (over seeds they correlate at {signed(together)}). F-Spa-LORA ends"
             " cleaner"
             + (
-                f", which is part of 1a: {signed(spatial.mean)} becomes {with_interval(equal)} at equal defect."
-                if equal and equal.mean is not None and spatial.mean < equal.mean
+                f", which is part of 1a: on {some} prompts {signed(at_the_end)} becomes {with_interval(equal)} at equal"
+                " defect."
+                if equal and equal.mean is not None and at_the_end is not None and at_the_end < equal.mean
                 else "."
             )
         )
@@ -121,7 +125,8 @@ def _notes_2(words: Words) -> list[str]:
     turned = words.findings.seen("F-Temp-LORA keeps more than half of F-base's watermark, also")
     if turned and turned.interval and turned.interval[1] < 0 < words.part("2b").mean:
         out.append(
-            "**2b turns around** where pictures also pass the temporal convolutions: F-Temp-LORA keeps"
+            f"**2b, {words.part('2b').stands} here, goes the other way** where pictures also pass the temporal"
+            " convolutions: F-Temp-LORA keeps"
             f" {words.number('F-Temp-LORA-full', 'watermark')} of the watermark instead of"
             f" {words.number('F-Temp-LORA', 'watermark')}. The paper does not say which it does, so 2b tests that"
             " choice as much as the paper."
@@ -162,11 +167,11 @@ def _notes_3(words: Words) -> list[str]:
 
 def _notes_4(words: Words) -> list[str]:
     return [
-        f"Nearly every model has seen pairs right, F-base {words.percent('F-base', 'seen pairs')}, so 4b can"
-        " hardly fail. The pictures in LAION's role show no held-out pair at all, which LAION's surely do: 4a"
-        " says that pictures carry pairs over into videos, not how much more one set carries than another. That"
-        " LAION's pictures are also worse, as the paper's scores suggest, is not tested: both sets are equally"
-        " clean here. Right in colour, shape and direction together are of held-out pairs"
+        f"F-base has {words.percent('F-base', 'seen pairs')} of seen pairs right to begin with, so 4b can hardly fail."
+        " The pictures in LAION's role show no held-out pair at all, which LAION's surely do: 4a says that pictures"
+        " carry pairs over into videos, not how much more one set carries than another. That LAION's pictures are also"
+        " worse, as the paper's scores suggest, is not tested: both sets are equally clean here. Right in colour, shape"
+        " and direction together are of held-out pairs"
         f" {words.percent('F-Spa-DIR', 'all right, held-out')} in F-Spa-DIR,"
         f" {words.percent('F-Spa-DIR-LAION', 'all right, held-out')} in F-Spa-DIR-LAION and"
         f" {words.percent('F-base', 'all right, held-out')} in F-base."
@@ -179,7 +184,7 @@ def _notes_5(words: Words) -> list[str]:
     if sham and sham.mean is not None:
         out.append(
             "A sham, the same finetuning on low-quality stills, leaves the defects at"
-            f" {words.number('F-Spa-DIR-sham', 'defect')} of {words.number('F-base', 'defect')} and changes the"
+            f" {words.number('F-Spa-DIR-sham', 'defect')} (F-base {words.number('F-base', 'defect')}) and changes the"
             f" distance by {signed(sham.mean)}, clean pictures by {signed(words.part('5a').mean)}."
         )
     return out

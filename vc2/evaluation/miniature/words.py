@@ -14,10 +14,11 @@ from .evidence import REGISTERED_SEEDS, Seed
 from .findings import Findings
 from .plots import bracketed, signed
 from .tables import TABLE_3, Preference
-from .verdicts import OPEN, OTHER_WAY, Tested, Verdict, in_words
+from .verdicts import AS_CLAIMED, OPEN, OTHER_WAY, Tested, Verdict, in_words
 
 YES, NO = "yes", "no, the other way"
 FOR, AGAINST = "for", "against"
+STANDS = {AS_CLAIMED: "is as claimed", OTHER_WAY: "goes the other way", OPEN: "is open"}
 HOW = {"spatial LoRA": "Spa", "temporal LoRA": "Temp"}
 
 
@@ -119,7 +120,7 @@ class Words:
         cleaner = self.part("5b").interval
         gives = "cleans the picture" if cleaner and cleaner[0] > 0 else "gives here"
         cost = [seed.results.motion("F-Spa-DIR") - seed.results.motion("F-base") for seed in self.seeds]
-        real = "" if self.real is None else f", of real clips {self.real:.2f}"
+        real = "" if self.real is None else f", of ground truth {self.real:.2f}"
         text = (
             f"{gives}: defect {turn('defect', self.number)} (0 is clean, 1 the poor videos), held-out pairs right"
             f" {turn('held-out pairs', self.percent)}. Motion error, of a still picture 1{real},"
@@ -139,11 +140,11 @@ class Words:
         both = [in_words(one) for one in self.decided[:2]]
         if both == ["confirmed", "confirmed"]:
             return "shows here too."
-        shows = "shows in part" if "confirmed" in both else "does not show here"
-        stands = {name: self.part(name).stands for name in ("1a", "2a", "1b", "2b")}
+        shows = "is confirmed in part" if "confirmed" in both else "is not confirmed here"
+        stands = {name: STANDS[self.part(name).stands] for name in ("1a", "2a", "1b", "2b")}
         return (
-            f"{shows}: claim 1 is {both[0]}, claim 2 is {both[1]}. Of spatial LoRA, motion is {stands['1a']} (1a),"
-            f" picture {stands['2a']} (2a); of temporal LoRA, motion is {stands['1b']} (1b), the watermark"
+            f"{shows}: claim 1 is {both[0]}, claim 2 is {both[1]}. With spatial LoRA, motion {stands['1a']} (1a) and"
+            f" the picture {stands['2a']} (2a); with temporal LoRA, motion {stands['1b']} (1b) and the watermark"
             f" {stands['2b']} (2b)."
         )
 
@@ -157,9 +158,9 @@ class Words:
             s.results.motion("P-base") - s.results.motion("F-base") for s in self.seeds if s.number in asked.values
         ]
         return (
-            f" *Asked later, without a verdict*: begun from P-base, the same second stage {ends}, motion error"
-            f" differing by {with_interval(asked)}, that of the bases by"
-            f" {signed(float(np.mean(began)))} ({of_seeds(asked)})."
+            f" *Asked later, without a verdict*: begun from P-base, the same second stage {ends}: its motion error"
+            f" differs by {with_interval(asked)}, where the bases' differ by {signed(float(np.mean(began)))}"
+            f" ({of_seeds(asked)})."
         )
 
     def aside(self, claim: int) -> str:
@@ -167,11 +168,16 @@ class Words:
         if claim == 1:
             better = {name: pair for name, how in HOW.items() if (pair := self.ends_better(how))}
             if self.part("1a").stands == OTHER_WAY and better:
-                each = ", of ".join(f"{name} {shares(pair)}" for name, pair in better.items())
-                return f"Where they end F moves better than P, as in Table 4: clips of {each}"
+                each = ", ".join(f"{name} {shares(pair)}" for name, pair in better.items())
+                return f"Where they end, clips move better from F than from P, as in Table 4: {each}{self._bases()}"
         if claim == 3 and self.unseen:
             return "3b is too small to be seen"
         return ""
+
+    def _bases(self) -> str:
+        """How the bases do, without which nobody can say what finetuning did."""
+        pair = self.pair("F-base")
+        return f" (bases {shares(pair)})" if pair else ""
 
     @property
     def unseen(self) -> bool:
@@ -184,8 +190,8 @@ class Words:
         asked = [one for one in self.findings.beside if one.contrast.claims and one.interval is not None]
         answers = sum(reading(one, self.findings) in (YES, NO) for one in asked)
         return (
-            f"Of {len(asked)} such questions {answers} are answered; about {0.05 * len(asked):.0f} would be if nothing"
-            " differed."
+            f"Of {len(asked)} different questions {answers} are answered; about {0.05 * len(asked):.0f} would be if"
+            " nothing differed."
         )
 
     def rank_correlations(self) -> str:
@@ -217,8 +223,8 @@ class Words:
                 return "It does not lie beyond F-Spa-DIR in both, as F-Spa-LORA may ([numbers](#claim-3))."
             left.append(f"{100 * far.mean / gap:.0f}\N{NO-BREAK SPACE}% of F-Spa-LORA's {measure} above F-Spa-DIR's")
         return (
-            f"At full rank {' and '.join(left)} are left, so rank and rate are not all of it: LoRA also reaches"
-            " attention alone ([numbers](#claim-3))."
+            f"At full rank {' and '.join(left)} are left, so rank and rate are not all of it; the rest may be that LoRA"
+            " reaches the attention layers alone ([numbers](#claim-3))."
         )
 
     def former(self) -> str:
@@ -241,12 +247,12 @@ class Words:
             return "Which of the two turned the sign of 1a is not known."
         at = f"with LoRA at 1e-3, asked later, 1a is {with_interval(asked)}"
         if asked.interval is None:
-            return f"Whether the rate explains it is open: {at} in a single seed."
+            return f"Whether the rate explains why 1a turned is open: {at} in a single seed."
         explains = by_sign(
             asked.interval,
-            "The rate explains it",
-            "The rate alone does not explain it",
-            "Whether the rate explains it is open",
+            "The rate explains why 1a turned",
+            "The rate alone does not explain why 1a turned",
+            "Whether the rate explains why 1a turned is open",
         )
         return f"{explains}: {at} ({of_seeds(asked)})."
 
@@ -257,7 +263,7 @@ class Words:
             return ""
         return (
             "- **Part of the clean look is in the base already**, which saw clean pictures in one step of eight: told"
-            f" their frame rate, F-base has {with_interval(asked)} less defect without any finetuning"
+            f" their frame rate, F-base has {with_interval(asked).lstrip('+')} less defect without any finetuning"
             f" ([beside](#looked-at-beside)). Held-out pairs are another matter: of them"
             f" {self.percent('F-base', 'held-out pairs')} are right."
         )
