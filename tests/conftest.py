@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
 # The networks of the tests are too small to gain from threads, and threads that wait for one another are slow on a busy
 # machine. Set before torch is imported; the server inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Who starts the tests in the background has them ignore Ctrl-C, and so would every process that a test sends one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings
