@@ -81,13 +81,13 @@ def _as_they_are(layer: Any, x: Tensor) -> Weights:
 
 @cache
 def _by_onednn(kind: type, weights: Callable[[Any, Tensor], Weights | None]) -> type:
-    """`kind`, a Linear, computed so with the `weights` that a layer has for an x; where they are None, as `kind`
-    computes it.
+    """`kind`, a Linear, computed so with the `weights` that a layer has for an x; where they are None, or there
+    is no oneDNN, as `kind` computes it.
     """
 
     class Linear(kind):  # type: ignore[misc, valid-type]
         def forward(self, x: Tensor) -> Tensor:
-            given = weights(self, x)
+            given = weights(self, x) if ONEDNN else None
             return super().forward(x) if given is None else linear(x, *given)
 
     return Linear

@@ -11,7 +11,6 @@ from .verdicts import AS_CLAIMED, OPEN, OTHER_WAY
 from .words import Words, by_sign, of_seeds, shares, with_interval
 
 ENOUGH = 4  # seeds for a correlation over them
-HEARD = 0.4  # share of clips that follow direction words, above which a model hears them
 
 
 def of(words: Words, claim: int) -> list[str]:
@@ -72,8 +71,7 @@ def _directly(words: Words) -> str:
 
 
 def _to_blame(words: Words) -> str:
-    follows = words.findings.mean("P-base", "direction")
-    if words.part("1a").stands != OTHER_WAY or follows is None or follows >= HEARD:
+    if words.part("1a").stands != OTHER_WAY or words.hears("P-base"):
         return ""
     guess = (
         "A guess at why 1a goes the other way, which no test here asks: only spatial layers read the prompt. F-base"
@@ -99,7 +97,7 @@ def _notes_2(words: Words) -> list[str]:
     if len(words.seeds) >= ENOUGH and spatial.stands == picture.stands == OTHER_WAY:
         together = float(stats.pearsonr(spatial.values, picture.values).statistic)
         equal = words.findings.seen("P-Spa-LORA loses a larger share of its motion than F-Spa-LORA", "equal defect")
-        at_the_end = words.findings.by_step[f"1a {spatial.part.says}"][-1]
+        at_the_end = words.by_step("1a")[-1]
         some = len(scenes(some=True))
         out.append(
             f"1a and 2a look at the same two models (over seeds they correlate at {signed(together)}). F-Spa-LORA ends"

@@ -19,6 +19,7 @@ from .verdicts import AS_CLAIMED, OPEN, OTHER_WAY, Tested, Verdict, in_words
 YES, NO = "yes", "no, the other way"
 FOR, AGAINST = "for", "against"
 STANDS = {AS_CLAIMED: "is as claimed", OTHER_WAY: "goes the other way", OPEN: "is open"}
+HEARD = 0.4  # share of clips that follow direction words
 HOW = {"spatial LoRA": "Spa", "temporal LoRA": "Temp"}
 
 
@@ -87,6 +88,15 @@ class Words:
     def part(self, name: str) -> Tested:
         """By its name, such as 1a."""
         return self.decided[int(name[0]) - 1].parts["ab".index(name[1])]
+
+    def by_step(self, name: str) -> list[float | None]:
+        """What the part would be had finetuning ended earlier."""
+        return self.findings.by_step[f"{name} {self.part(name).part.says}"]
+
+    def hears(self, model: str) -> bool:
+        """Whether it follows direction words, of which chance follows a quarter."""
+        follows = self.findings.mean(model, "direction")
+        return follows is not None and follows >= HEARD
 
     def part_of(self, name: str, seen: Seen) -> Tested:
         """The same of those seeds alone that a contrast is of."""
@@ -273,11 +283,12 @@ class Words:
         turned, kept = [], 0
         for verdict in self.decided:
             for letter, part in zip("ab", verdict.parts, strict=True):
-                *earlier, last = self.findings.by_step[f"{verdict.claim.number}{letter} {part.part.says}"]
+                name = f"{verdict.claim.number}{letter}"
+                *earlier, last = self.by_step(name)
                 if part.part.margin is not None or last is None:
                     continue
                 if any(value is not None and value * last < 0 for value in earlier):
-                    turned.append(f"{verdict.claim.number}{letter}")
+                    turned.append(name)
                 else:
                     kept += 1
         if not turned:
