@@ -92,6 +92,7 @@ bench-gpu: $(INSTALLED)  ## the goals for one GPU, in under eight minutes; write
 
 bench-changes: $(INSTALLED)  ## what each way of computing gives, one at a time; writes its section of docs/performance.md
 	$(RUN) -m bench.changes $(ARGS)
+	$(RUN) -m bench.compiled_kernels
 
 bench-against: $(INSTALLED)  ## the demo's clip in turns with 0.2.0's code; writes its section of docs/performance.md
 	test -d .cache/0.2.0 || git worktree add --detach .cache/0.2.0 c0b9ca1

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import machine, performance_report
+from bench.cases import Case
 from bench.counted import Step
 from bench.performance import keep
 from bench.winograd import by_winograd
-from bench.workloads import WIDTHS, Case, Networks
+from bench.workloads import WIDTHS, Networks
 from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
@@ -118,7 +119,8 @@ CHANGES = {
     "GEGLU in memory of its own": Way(lambda unet: geglu_apart(), "its product takes a factor's place"),
     "SiLU in memory of its own": Way(lambda unet: silu_apart(), "it takes the place of the norm before it"),
     "the feed-forward at once": Way(
-        lambda unet: at_once(), f"slices of {slices.SLICE >> 20} MiB are used, for memory; of what is timed one is all"
+        lambda unet: at_once(),
+        f"slices of {slices.SLICE >> 20} MiB are used, for memory; here all fits into one",
     ),
     "GEGLU, SiLU and feed-forward like this": Way(lambda unet: as_before(), "as 0.2.0 did"),
     "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
@@ -130,7 +132,7 @@ CHANGES = {
     "3x3 convolutions by Winograd": Way(
         as_class(nn.Conv2d, by_winograd), "not used: a quarter of the products, but more copies", False
     ),
-    "layers compiled": Way(compile_layers, "`--compile`; norm, activation and sums in one kernel", False),
+    "layers compiled": Way(compile_layers, "`--compile`; fewer kernels, see below", False),
 }
 
 

@@ -1,9 +1,9 @@
 """What a computation takes, counted operation by operation: on torch's meta device nothing is computed, so the full
 size fits anywhere, and the numbers are the same on every machine.
 
-`python -m bench.counted` counts steps at full size, and writes them into docs/performance/counted.json beside what is
-there of other versions. To count an older one, run this file with that one's checkout first on PYTHONPATH and
-`--version` (0.2.0 is commit c0b9ca1).
+`python -m bench.counted` counts steps and decoding at full size, and writes them into docs/performance/counted.json
+beside what is there of other versions. To count an older one, run this file with that one's checkout first on
+PYTHONPATH and `--version` (0.2.0 is commit c0b9ca1).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -28,14 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass
 class Counts:
-    """`peak`: bytes of the storages that were made and live at once, at their most; `moved`: bytes read and written;
-    `operations`: how many of each kind; `flops`: of products and convolutions.
+    """`peak`: bytes of the storages that were made and live at once, at their most; `flops`: of products and
+    convolutions; `operations`: how many of each kind; `moved`: the bytes that these read and wrote.
     """
 
     peak: int = 0
-    moved: int = 0
     flops: int = 0
     operations: Counter[str] = field(default_factory=Counter)
+    moved: Counter[str] = field(default_factory=Counter)
 
 
 class _Count(TorchDispatchMode):
@@ -55,8 +56,9 @@ class _Count(TorchDispatchMode):
         # `_unsafe_view`, after a matrix product, is a view by another name.
         is_view = func.is_view or func.overloadpacket.__name__ == "_unsafe_view"
         if not is_view:
-            self.counts.operations[func.overloadpacket.__name__] += 1
-            self.counts.moved += sum(x.numel() * x.element_size() for x in (*inputs, *outputs))
+            name = func.overloadpacket.__name__
+            self.counts.operations[name] += 1
+            self.counts.moved[name] += sum(x.numel() * x.element_size() for x in (*inputs, *outputs))
         return out
 
     def _see(self, storage: torch.UntypedStorage, known: set[int]) -> None:
@@ -127,26 +129,47 @@ class Step:
                 return count(work)
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """A clip's latents to pixels, as the command line does it, in bf16."""
+
+    width: int
+    height: int
+    frames: int = 16
+
+    def count(self) -> Counts:
+        vae = _module("autoencoder").AutoencoderKL(device="meta", dtype=torch.bfloat16).eval().requires_grad_(False)
+        to_pixels = importlib.import_module("vc2.pipeline").to_pixels
+        z = torch.zeros(4, self.frames, self.height // 8, self.width // 8, device="meta")
+        # What is on the meta device cannot leave it, and need not.
+        with patch.object(Tensor, "cpu", lambda x: x), patch.object(Tensor, "numpy", lambda x: x), torch.no_grad():
+            return count(lambda: to_pixels(vae, z))
+
+
+def _module(name: str) -> Any:
+    try:  # 0.2.0 had no folders; these are found beside it where a newer version is installed
+        return importlib.import_module(f"vc2.{name}")
+    except ModuleNotFoundError:
+        return importlib.import_module(f"vc2.networks.{name}")
+
+
 def _network() -> Any:
     """Of VideoCrafter2, in bf16, without weights."""
-    try:  # as 0.2.0 had it: no folders
-        unet, attention, config = (importlib.import_module(f"vc2.{name}") for name in ("unet", "attention", "config"))
-    except ModuleNotFoundError:
-        unet, attention, config = (
-            importlib.import_module(f"vc2.networks.{name}") for name in ("unet", "attention", "config")
-        )
-    network = unet.VideoUNet(config.UNetConfig.vc2(), device="meta", dtype=torch.bfloat16).eval()
+    config = _module("config").UNetConfig.vc2()
+    network = _module("unet").VideoUNet(config, device="meta", dtype=torch.bfloat16).eval()
     for module in network.modules():
-        if isinstance(module, attention.Attention):
+        if isinstance(module, _module("attention").Attention):
             module.backend = fused_attention
     return network
 
 
-STEPS = {
+STEPS: dict[str, Step | Decoding] = {
     "guided step, 512x320": Step(),
     "guided step, 1024x576": Step(1024, 576),
-    "guided step, FreeNoise, 64 frames of 512x320": Step(frames=64, window=(16, 4)),
-    "training step, one clip of 512x320": Step(prompts=1, training=True),
+    "guided step, FreeNoise, 64 frames": Step(frames=64, window=(16, 4)),
+    "training step": Step(prompts=1, training=True),
+    "decoding, 512x320": Decoding(512, 320),
+    "decoding, 256x256": Decoding(256, 256),
 }
 
 
@@ -160,7 +183,7 @@ def main() -> None:
     rows = [row for row in rows if row["version"] != args.version]
     for what, step in STEPS.items():
         rows.append({"version": args.version, "what": what, **vars(step.count())})
-        print(rows[-1])
+        print(rows[-1], flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 

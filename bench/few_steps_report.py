@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench import plots
 from bench.tables import Json, machines, table
+from vc2.evaluation.rate.metrics import wilson
 
 
 def rows_table(rows: list[Json]) -> str:
@@ -16,7 +17,7 @@ def rows_table(rows: list[Json]) -> str:
             f"{row['cost']:.1f}",
             "" if row["error"] is None else f"{row['error']:.3f}",
             f"{row['picture']:.1f}",
-            f"{row['right']:.0%}",
+            f"{row['right']:.0%} ({' to '.join(f'{100 * end:.0f}' for end in wilson(row['right'], row['count']))})",
             f"{row['count']} clips",
         ]
         for row in rows
@@ -64,7 +65,7 @@ def choice(rows: list[Json]) -> str:
     plain = next(row for row in draft if row["kind"] != "T2V-Turbo")
     chosen = [draft[0]] if plain is draft[0] else [draft[0], plain]
     return textwrap.fill(
-        "For a draft choose "
+        "For a draft of 8 frames choose "
         + " or, without its LoRA, ".join(f"**{row['what']}** ({row['cost']:.1f} passes)" for row in chosen)
         + ": the fewest passes with which the judge sees no fewer clips right than with all steps and pictures are at"
         " most a quarter further off. The other ways take for that:"
@@ -76,6 +77,38 @@ def choice(rows: list[Json]) -> str:
     )
 
 
+def against_fewer_steps(rows: list[Json]) -> str:
+    """What a cache gives beyond plain DDIM with no more passes."""
+    plain = [row for row in rows if row["kind"] == "DDIM"]
+    if not plain:
+        return ""
+
+    def is_no_better(row: Json) -> bool:
+        return any(
+            other["cost"] <= row["cost"] and other["picture"] <= row["picture"] and other["right"] >= row["right"]
+            for other in plain
+        )
+
+    caches = [row for row in rows if "threshold" in row["what"]]
+    said = []
+    for kind in dict.fromkeys(row["kind"] for row in caches):
+        of = [row for row in caches if row["kind"] == kind]
+        said.append(f"{kind} at {sum(map(is_no_better, of))} of {len(of)} thresholds")
+    every = max(plain, key=lambda row: row["cost"])
+    nearer = [row for row in caches if row["picture"] < every["picture"]]
+    text = (
+        "Plain DDIM with no more passes shows pictures as near, and as many clips right, as"
+        f" {' and '.join(said)}: there a cache gives nothing that fewer steps do not."
+    )
+    if nearer:
+        listed = "; ".join(f"{row['kind']}, threshold {row['label']} ({row['picture']:.1f})" for row in nearer)
+        text += (
+            f" Pictures nearer than with all steps ({every['picture']:.1f}) have: {listed}; their latents are others,"
+            " so it is no gain in fidelity."
+        )
+    return textwrap.fill(text, width=120, break_on_hyphens=False)
+
+
 def section(found: list[Json], folder: Path) -> str:
     """The part in Markdown; its plot goes into the folder."""
     found.sort(key=lambda row: (row["frames"], row["kind"], -row["cost"]))
@@ -84,17 +117,19 @@ def section(found: list[Json], folder: Path) -> str:
         (folder / "few_steps.svg").write_text(plot(short))
     return f"""## Fewer passes
 
-By `python -m bench.few_steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache and
+By `make bench-few-steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache and
 LazyCache of ComfyUI, and fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt
 count as one). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these.
 *Picture*: how far frames are from the nearest that could be drawn with the prompt's colour and shape, RMS in levels of
 0..255. *Right*: the share of clips of which the rule-based judge sees colour, shape and direction as the prompt has
-them.
+them, and its 95 % interval (Wilson's): a difference of one or two clips is none.
 
 T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
 negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
 
 {choice(short)}
+
+{against_fewer_steps(short)}
 
 Both caches look at every eighth row and column of the latents, at one place of the miniature's 8x8: at full size, where
 none of this was measured, other thresholds and steps may do.

@@ -32,17 +32,20 @@ from typing import Any
 
 import psutil
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import machine, performance_report, training_gpu
+from bench.cases import Case
 from bench.full_size import write_checkpoint
 from bench.performance import keep
 from bench.stages import Found, Stage, stages
 from bench.tables import NOT_MEASURED, rows_in
-from bench.workloads import Case, Networks, Row, measure
+from bench.workloads import Networks, Row, measure
 from scripts.client import Client
 from scripts.comfyui import Server
 from tests import standin
 from tests.host.graphs import base, node, vc2_sampler
+from vc2.networks.attention import torch_attention
 from vc2.networks.compiled import compile_layers
 from vc2.networks.unet import PEAK
 from vc2.pipeline import Settings, TextToVideo, override
@@ -220,6 +223,38 @@ def low_vram(bench: Bench) -> Found:
     return f"{step.peak / 1e9:.2f} GB", f"{1000 * step.seconds:.0f} ms a step"
 
 
+def temporal_attention(bench: Bench) -> Found:
+    """The first level's, of both prompts: `[B h w, T, heads C]`, which is many short sequences. The network leaves the
+    choice to torch, whose own is the first of the note.
+    """
+    case, dtype = bench.case, torch.float32 if bench.tiny else torch.bfloat16
+    rows = 2 * case.height // 8 * case.width // 8
+    q, k, v = torch.randn(3, rows, case.frames, 320, device=bench.device, dtype=dtype)
+    kernels = {
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cuDNN": SDPBackend.CUDNN_ATTENTION,
+        "products": SDPBackend.MATH,
+    }
+    found: dict[str, float] = {}
+    for name in ("torch's choice", *kernels):
+        with sdpa_kernel(kernels[name]) if name in kernels else contextlib.nullcontext():
+            work = partial(torch_attention, q, k, v, 5)
+            try:
+                work()
+            except RuntimeError:  # this one is not for this device or this shape
+                continue
+            repeated = partial(_times, 20, work)
+            found[name] = min(machine.seconds(repeated, bench.device) for _ in range(3)) / 20
+    fastest = min((name for name in found if name in kernels), key=lambda name: found[name])
+    return fastest, ", ".join(f"{name} {1e6 * seconds:.0f} us" for name, seconds in found.items())
+
+
+def _times(count: int, work: Callable[[], object]) -> None:
+    for _ in range(count):
+        work()
+
+
 def mfu(recipe: str, bench: Bench) -> Found:
     data = bench.folder / "training"
     weights = data / "model.safetensors"  # the last of what is written there
@@ -249,10 +284,11 @@ STAGES: dict[str, tuple[float, Stage]] = {
     "peak of prompt to frames, weights included": (5, clip_peak),
     "four passes to frames, compiled": (65, four_steps),
     "ComfyUI's overhead for a step": (45, overhead),
+    "peak in ComfyUI with --lowvram": (45, low_vram),
+    "kernel of attention over time": (2, temporal_attention),
     "MFU of F-base": (55, partial(mfu, "F-base")),
     "MFU of F-Spa-LORA": (40, partial(mfu, "F-Spa-LORA")),
     "MFU of F-Spa-DIR": (40, partial(mfu, "F-Spa-DIR")),
-    "peak in ComfyUI with --lowvram": (45, low_vram),
 }
 
 

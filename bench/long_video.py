@@ -1,4 +1,5 @@
-"""Long clips with the miniature, through a real ComfyUI: how smooth they are and what they cost. Writes docs/long.md.
+"""Long clips with the miniature, through a real ComfyUI: how smooth they are and what they cost. Writes docs/long.md
+and docs/performance/long.json.
 
 Every method samples the same prompts and seeds with the same guidance and eta; the yardstick is the plain sampler's
 16-frame clips. Smoothness is measured on pixels, cost as processor time and as memory, of sampling apart from decoding:
@@ -8,19 +9,23 @@ VAE Decode takes all frames at once, whatever sampled them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
 
+from bench import machine
+from bench.performance import keep
+from bench.tables import machines
 from scripts.client import Client
 from scripts.comfyui import ROOT, Server
 from tests.host.graphs import Graph, base, node, vc2_sampler
@@ -128,7 +133,7 @@ class Usage:
 
 @dataclass
 class Measured:
-    """Means over the prompts; memory is the most that any of them took."""
+    """Means over the prompts; memory is the most that any of them took. `facts` say where it was measured."""
 
     clips: list[np.ndarray]
     mean_step: float
@@ -137,6 +142,7 @@ class Measured:
     seconds: float
     sampling: float
     decoding: float
+    facts: dict[str, Any]
 
 
 def measure(server: Server, method: str, frames: int, prompts: Sequence[str]) -> Measured:
@@ -158,6 +164,7 @@ def measure(server: Server, method: str, frames: int, prompts: Sequence[str]) ->
         seconds=float(np.mean([usage.seconds for usage in samplings])),
         sampling=max(usage.memory for usage in samplings),
         decoding=max(usage.memory for usage in decodings),
+        facts=machine.facts(torch.device("cpu")),
     )
 
 
@@ -166,12 +173,12 @@ def measure_once(server: Server, method: str, frames: int, prompts: Sequence[str
     path = folder / f"{method}-{frames}-{len(prompts)}.npz"
     if path.is_file():
         with np.load(path) as stored:
-            figures = {name: stored[name] for name in stored.files}
-            return Measured(list(figures.pop("clips")), **{name: float(value) for name, value in figures.items()})
+            return Measured(list(stored["clips"]), **json.loads(str(stored["figures"])))
     measured = measure(server, method, frames, prompts)
     folder.mkdir(parents=True, exist_ok=True)
+    figures = asdict(measured)
     with open(path.with_suffix(".tmp"), "wb") as file:
-        np.savez_compressed(file, **vars(measured))
+        np.savez_compressed(file, clips=figures.pop("clips"), figures=json.dumps(figures))
     path.with_suffix(".tmp").replace(path)
     return measured
 
@@ -218,6 +225,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure what an interrupted bench has measured, too")
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT)
+    torch.set_num_threads(1)  # as the server has
     folder, prompts = ROOT / ".cache" / "bench-long", PROMPTS[: args.prompts]
     if args.again:
         shutil.rmtree(folder, ignore_errors=True)
@@ -225,14 +233,18 @@ def main() -> None:
     with Server(cpu=True) as server:
         Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
         results = {setting: measure_once(server, *setting, prompts, folder) for setting in tqdm(every, unit="setting")}
+    for (method, frames), found in results.items():
+        figures = {name: value for name, value in vars(found).items() if name not in ("clips", "facts")}
+        setting = {"method": method, "frames": frames, "prompts": len(prompts)}
+        keep(args.out / "performance" / "long.json", [{"setting": setting, **figures}], found.facts, key="setting")
     yard = results["plain", WINDOW]
     table = "\n".join(row(method, frames, found, yard) for (method, frames), found in results.items())
     (args.out / "long.md").write_text(f"""# Long clips: smoothness and cost
 
-Made by `make bench-long` ({platform.machine()}, a CPU, one thread): the miniature through ComfyUI, {len(prompts)}
-prompts, 64x64 pixels, guidance {SETTINGS["guidance"]:g} and eta {SETTINGS["eta"]:g} for every method, {STEPS} steps
-(FIFO: {PARTITIONS} x {WINDOW} noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as a ratio
-to the plain sampler's {WINDOW}-frame clips of the same prompts and seeds.
+Made by `make bench-long`, on a CPU: the miniature through ComfyUI, {len(prompts)} prompts, 64x64 pixels, guidance
+{SETTINGS["guidance"]:g} and eta {SETTINGS["eta"]:g} for every method, {STEPS} steps (FIFO: {PARTITIONS} x {WINDOW}
+noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as a ratio to the plain sampler's
+{WINDOW}-frame clips of the same prompts and seeds.
 
 | method | frames | mean step | largest in {WINDOW} | of all | passes | time | sampling | decoding |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -255,6 +267,8 @@ and the next begins the object jumps. They are for models and loops that need th
 {args.lengths[0]} frames each, {len(prompts)} prompts a method ({", ".join(args.methods)}):
 
 ![clips](long.gif)
+
+{machines([{"facts": found.facts} for found in results.values()])}
 """)
     shown = [
         clip.repeat(2, 1).repeat(2, 2) for method in args.methods for clip in results[method, args.lengths[0]].clips

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -20,7 +21,7 @@ PACKAGES = ("torch", "xformers", "triton", "open_clip_torch", "numpy")
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """Machine, versions and commit, as a report keeps them."""
+    """Machine, versions, commit and day, as a report keeps them."""
     return {
         "machine": _gpu(device)
         if device.type == "cuda"
@@ -29,13 +30,18 @@ def facts(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{p: v for p in PACKAGES if (v := _version(p))}},
         "commit": _commit(),
+        "day": datetime.date.today().isoformat(),
     }
 
 
 def _processor() -> str:
+    """Its name, and its family and model, since a virtual machine's processors of all ages have one name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in facts:
+        return platform.machine()
+    return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
 
 
 def _gpu(device: torch.device) -> str:

@@ -5,7 +5,7 @@ compared. Writes docs/performance/cpu.json (or gpu.json) and docs/performance.md
     VIDEOCRAFTER_PATH=/path/to/VideoCrafter make bench
     make bench ARGS="--workloads 'guided step' --network full --sizes 256x256 512x320 --frames 8 16 --precisions bf16"
 
-Without a choice it measures what this machine does in some minutes. A row that was measured before stays until its
+Without a choice it measures what this machine does in some ten minutes. A row that was measured before stays until its
 case is measured again. `make bench-gpu` has the goals for one GPU.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,29 +23,12 @@ import torch
 from tqdm import tqdm
 
 from bench import machine, official, performance_report
+from bench.cases import ON_A_CPU, ON_A_GPU, WORKLOADS, Case
 from bench.tables import rows_in
-from bench.workloads import DTYPES, WIDTHS, Case, Networks, Row, measure
+from bench.workloads import DTYPES, WIDTHS, Networks, Row, measure
 from vc2.evaluation.writing import replace_text
 
 ROOT = Path(__file__).parent.parent
-WORKLOADS = ("UNet forward", "guided step", "prompt to frames", "decode", "training step")
-# What a CPU computes in some minutes.
-ON_A_CPU = [
-    Case("UNet forward", "full", 16, 128, 128),
-    Case("guided step", "fifth", 16, 128, 128),
-    Case("prompt to frames", "fifth", 8, 64, 64, steps=5),
-    Case("decode", "fifth", 4, 64, 64),
-    Case("training step", "fifth", 8, 128, 128),
-]
-ON_A_GPU = [
-    *(Case("UNet forward", "full", frames, 512, 320, "bf16") for frames in (8, 16, 64, 128)),
-    *(Case("guided step", "full", 16, *size, "bf16") for size in ((256, 256), (512, 320), (1024, 576))),
-    Case("guided step", "full", 16, 512, 320, "fp32"),
-    Case("guided step", "full", 16, 512, 320, "bf16", compiled=True),
-    Case("prompt to frames", "full", 16, 512, 320, "bf16", steps=50),
-    Case("decode", "full", 16, 512, 320, "bf16"),
-    Case("training step", "full", 16, 256, 256, "bf16"),
-]
 
 
 def chosen(args: argparse.Namespace, device: torch.device) -> list[Case]:
@@ -67,9 +50,8 @@ def chosen(args: argparse.Namespace, device: torch.device) -> list[Case]:
     ]
 
 
-def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> list[Row]:
+def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> Iterator[Row]:
     """Every case, its networks held only as long as cases need them."""
-    rows: list[Row] = []
     networks: Networks | None = None
     held = None
     for case in tqdm(list(cases), desc="cases"):
@@ -79,12 +61,11 @@ def measured(cases: Iterable[Case], device: torch.device, rounds: int) -> list[R
             held = case.network
         networks = networks or Networks(case.network, device, official.given())
         try:
-            rows.append(measure(case, networks, rounds))
+            yield measure(case, networks, rounds)
         except torch.OutOfMemoryError as error:  # the others may fit
             print(f"{case.title}: {str(error).splitlines()[0]}", flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return rows
 
 
 def keep(path: Path, rows: Iterable[dict[str, Any]], facts: dict[str, Any], key: str = "case") -> None:
@@ -113,11 +94,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if not args.report:
         device = torch.device(args.device)
-        rows = measured(chosen(args, device), device, args.rounds)
-        for row in rows:
-            print(row.case.title, {name: min(times) for name, times in row.seconds.items()}, row.difference)
         file = args.out / "performance" / ("gpu.json" if device.type == "cuda" else "cpu.json")
-        keep(file, (row.as_json() for row in rows), machine.facts(device))
+        facts = machine.facts(device)
+        for row in measured(chosen(args, device), device, args.rounds):
+            print(row.case.title, {name: min(times) for name, times in row.seconds.items()}, row.difference, flush=True)
+            keep(file, [row.as_json()], facts)
     performance_report.write(args.out)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from bench import few_steps_report, machine, plots
+from bench.cases import ON_A_GPU, WORKLOADS, Case
 from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table
+from bench.workloads import WIDTHS
 
 FORWARD_GOAL, CLIP_GOAL = 0.75, 1.5  # on a CPU: of the official code's time, and times as fast as 0.2.0
 # What `make bench-gpu` measures. At 16 frames of 512x320 where no size is said.
@@ -18,32 +22,42 @@ GOALS = {
     "peak of a guided step against PEAK": "at most 1.0",
     "ComfyUI's overhead for a step": "3 %",
     "peak in ComfyUI with --lowvram": "4 GB",
+    "kernel of attention over time": "",
     "MFU of F-base": "45 %",
     "MFU of F-Spa-DIR": "45 %",
     "MFU of F-Spa-LORA": "45 %",
 }
 
 
-def _case(case: Json) -> str:
-    steps = f", {case['steps']} steps" if case["steps"] > 1 else ""
-    return f"{case['workload']}{steps}" + ", compiled" * case["compiled"]
-
-
 def _ratio(row: Json) -> float | None:
     return machine.ratio(row["seconds"], "ours", "official") if "official" in row["seconds"] else None
 
 
-def compared(rows: list[Json]) -> str:
-    """Ours beside the official code; the least of the rounds."""
+def _in_order(rows: list[Json]) -> list[Json]:
+    """As `WORKLOADS` go, the full width first, in float32 first, short clips first."""
+
+    def place(row: Json) -> tuple:
+        case = Case(**row["case"])
+        width = list(WIDTHS).index(case.network)
+        return WORKLOADS.index(case.workload), width, case.compiled, case.precision != "fp32", case.width, case.frames
+
+    return sorted(rows, key=place)
+
+
+def compared(rows: list[Json], wanted: Iterable[Case] = ()) -> str:
+    """Ours beside the official code; the least of the rounds. What is `wanted` and not there says so."""
+    missing = [{"case": asdict(case)} for case in wanted if asdict(case) not in [row["case"] for row in rows]]
     lines = []
-    for row in rows:
-        case, ratio, official = row["case"], _ratio(row), row["seconds"].get("official")
+    for row in _in_order([*rows, *missing]):
+        case = Case(**row["case"])
+        what = [case.short, case.network, case.clip, case.precision]
+        if "seconds" not in row:
+            lines.append([*what, NOT_MEASURED, NOT_MEASURED, "", "", "", ""])
+            continue
+        ratio, official = _ratio(row), row["seconds"].get("official")
         lines.append(
             [
-                _case(case),
-                case["network"],
-                f"{case['frames']} of {case['width']}x{case['height']}",
-                case["precision"],
+                *what,
                 seconds(min(official) if official else None),
                 seconds(min(row["seconds"]["ours"])),
                 f"{ratio:.2f}x" if ratio else "",
@@ -52,9 +66,20 @@ def compared(rows: list[Json]) -> str:
                 f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else "",
             ]
         )
-    return table(
-        "what | width | frames | precision | official | ours | | products | apart | peak beyond weights", lines
-    )
+    head = "what | width | frames | precision | official | ours | | products | apart | peak beyond weights"
+    if not any(line[-1] for line in lines):  # a CPU's memory is counted, not measured
+        head, lines = head.rpartition(" | ")[0], [line[:-1] for line in lines]
+    return table(head, lines)
+
+
+def narrower(rows: list[Json]) -> str:
+    """Which of the two is nearer to what float32 gives, where neither computes in it."""
+    each = [
+        f"{Case(**row['case']).short} {found['ours']:.1e} and {found['official']:.1e}"
+        for row in _in_order(rows)
+        if (found := row.get("from_fp32")) and "official" in found
+    ]
+    return f"In bf16, ours and the official code are so far from what fp32 gives: {'; '.join(each)}.\n" if each else ""
 
 
 def forward_goal(rows: list[Json]) -> str:
@@ -65,8 +90,11 @@ def forward_goal(rows: list[Json]) -> str:
             continue
         if ratio <= FORWARD_GOAL:
             return (
-                f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is reached:"
-                f" {ratio:.2f}x. What gave\nhow much stands [below](#what-each-change-gave).\n"
+                f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is reached on this"
+                f" processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave); most is that"
+                " Linears go by oneDNN in float32 where a processor has\nAVX-512. Where one has not, nothing but the"
+                " rest of that table can be expected, and Intel's, where torch's MKL uses\nAVX-512 by itself, were not"
+                " tried.\n"
             )
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
@@ -80,17 +108,29 @@ def forward_goal(rows: list[Json]) -> str:
 
 
 def counted(rows: list[Json]) -> str:
+    """A column for each of what is counted, with each version's number."""
     names = sorted({row["version"] for row in rows})  # digits before "now"
     by = {(row["version"], row["what"]): row for row in rows}
-    lines = []
-    for what in dict.fromkeys(row["what"] for row in rows):
-        for key, unit, scale in (("peak", "MiB", 2**20), ("moved", "GB", 1e9), ("flops", "TFLOP", 1e12)):
-            lines.append([what, f"{key} ({unit})", *(f"{by[name, what][key] / scale:,.0f}" for name in names)])
-        for kind in KINDS:
-            counts = [sum(by[name, what]["operations"].get(op, 0) for op in KINDS[kind]) for name in names]
-            lines.append([what, kind, *(str(count) for count in counts)])
-        lines.append([what, "operations", *(str(sum(by[name, what]["operations"].values())) for name in names)])
-    return table(f"a step | | {' | '.join(names)}", lines)
+    columns = list(dict.fromkeys(row["what"] for row in rows))
+
+    def line(title: str, number: Callable[[Json], float], form: str = ",.0f") -> list[str]:
+        cells = ([f"{number(by[name, what]):{form}}" for name in names] for what in columns)
+        return [title, *(" → ".join(cell) if len(set(cell)) > 1 else cell[0] for cell in cells)]
+
+    def of(column: str, kinds: Iterable[str]) -> Callable[[Json], float]:
+        return lambda row: sum(row[column].get(kind, 0) for kind in kinds)
+
+    lines = [
+        line("peak (MiB)", lambda row: row["peak"] / 2**20),
+        line("computed (TFLOP)", lambda row: row["flops"] / 1e12),
+        line("moved (GB)", lambda row: sum(row["moved"].values()) / 1e9),
+    ]
+    for kind in MOVED:
+        moved = of("moved", KINDS[kind])
+        lines.append(line(f"moved by {kind} (GB)", lambda row, moved=moved: moved(row) / 1e9, ".1f"))  # type: ignore[misc]
+    lines += [line(kind, of("operations", KINDS[kind])) for kind in KINDS]
+    lines.append(line("operations, all", lambda row: sum(row["operations"].values())))
+    return table(f" | {' | '.join(columns)}", lines)
 
 
 def longer(rows: list[Json]) -> str:
@@ -106,14 +146,14 @@ def longer(rows: list[Json]) -> str:
 
 # Operations by what they are to a GPU: each is a kernel of its own, unless compiled.
 KINDS = {
-    "copies of layout": ("clone", "_to_copy", "copy_", "contiguous"),
-    "residual sums": ("add",),
-    "sums in place": ("add_", "addcmul_"),
+    "copies": ("clone", "_to_copy", "copy_", "cat", "repeat"),
+    "sums": ("add", "add_", "addcmul_"),
     "pointwise": ("mul", "mul_", "gelu", "gelu_", "silu", "silu_"),
     "norms": ("native_group_norm", "native_layer_norm"),
     "convolutions": ("convolution",),
     "matrix products": ("mm", "addmm", "bmm"),
 }
+MOVED = ("copies", "sums")  # of these, bytes too: how many there are depends on how large a slice is
 
 
 def goals(rows: list[Json]) -> str:
@@ -139,65 +179,85 @@ def changes(rows: list[Json]) -> str:
     return table("the UNet with this instead | time | rounds | apart | peak (MiB) | operations | ", lines)
 
 
+def compiled_kernels(rows: list[Json]) -> str:
+    return "".join(
+        f"""With the layers compiled, norms, activations, sums and copies of a pass are {row["compiled"]} kernels where
+torch goes through {row["as it is"]} operations (counted on this processor, by `python -m bench.compiled_kernels`).
+"""
+        for row in rows
+    )
+
+
 def write(out: Path) -> None:
     cpu, gpu = rows_of(out, "cpu"), rows_of(out, "gpu")
     parts = [
         """# How fast, and how much memory
 
-Written by `make bench` from docs/performance/*.json, which it and the commands below
-measure; what was not measured says so.
+Each part names the command that measures it, and on what and by which commit it was measured. The numbers lie in
+[docs/performance](performance); what was not measured says so.
 """,
     ]
     if found := rows_of(out, "counted"):
         parts.append(f"""## Counted
 
-By `python -m bench.counted`, operation by operation on torch's meta device: in bf16, attention in one fused kernel, 16
-frames where nothing else is said; of a guided step prompt and negative prompt are one batch, of a training step the
-gradients of all weights are computed, nothing of it again. The same on every machine. *Peak* is beyond the weights,
-gradients included.
+By `python -m bench.counted`, operation by operation on torch's meta device, so the same on every machine: in bf16, the
+UNet's attention in one fused kernel, 16 frames of 512x320 where nothing else is said. Of a guided step prompt and
+negative prompt are one batch; of a training step, over one clip, the gradients of all weights are computed, without
+gradient checkpointing. *Peak* is beyond the weights, gradients included. *0.2.0 → now*, one number where both are the
+same.
 
 {counted(found)}
 
 {longer(found)}
-ComfyUI is told a bound (`PEAK`), with a quarter more; 0.2.0 told it a guess of 2.4 times as much. Clips of up to
-448x288 can take up to a slice, 64 MiB, more than the bound, and a single frame of 1920x1088, of which nothing is
-sliced, 128 MiB.
 
-Where the peak went: a tensor is let go of as soon as nothing reads it any more, sums and activations go where an
+**A bound.** ComfyUI reserves memory before a pass, and is told a bound of the peak for that: `PEAK` bytes for each byte
+of one channel of the latents, which is what a pass takes where prompt and negative prompt share nothing (next
+paragraph but one), and a quarter more. 0.2.0 told it a guess of 2.4 times as much. Small passes (a single frame, or up
+to 16 frames of 448x288 with one prompt) can take up to 64 MiB more than `PEAK`, and a single frame of 1920x1088, of
+which nothing is sliced, 128 MiB.
+
+**Where the peak went.** A tensor is let go of as soon as nothing reads it any more, sums and activations go where an
 operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
-attention in halves), each with norms and products of its own, which is why there are more of these; a slice is
-meant to keep a GPU busy (not measured). What is still there: residual sums, most of them in place. Each adds what a
-layer of the host computed, behind whatever the host did to it (LoRA, casts), so it cannot ride in that layer's
-product. Under autograd all of this is kept, and memory is what it was; there gradient checkpointing is for that
-([training](training.md)).
+attention in halves), each with norms, products and sums of its own, which is why there are more of these; a slice is
+meant to keep a GPU busy (not measured). What did not become less is what sums and FreeNoise's copies move: each sum
+adds what a layer of the host computed, behind whatever the host did to it (LoRA, casts), so it cannot be part of that
+layer's product; `--compile` makes it part of a neighbour's kernel. In training all tensors are kept for the gradients:
+memory, copies and sums are what they were, and gradient checkpointing is what saves memory there
+([training](training.md), which also has the trainer's own steps beside a plain loop's).
 
-Prompt and negative prompt share what no text has touched, the first layers up to the first attention to the text:
-in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is given
-what comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals for
-input blocks, another attention). Where nothing is shared, the peak is `PEAK` itself.
+**Sharing.** Prompt and negative prompt share what no text has touched, the first layers up to the first attention to
+the text: in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is
+given what comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals
+for input blocks, another attention). Both go through the text encoder in one pass.
+
+**Decoding** on the command line is in the checkpoint's precision, as many frames at once as make one of 512x512: at
+512x320 one, at 256x256 four, so that it takes no more memory than sampling at 512x320 does.
 """)
     if cpu:
         fewest = min(len(row["seconds"]["ours"]) for row in cpu)
         parts.append(f"""## On a CPU
 
-Ours beside the official code, in turns in one process on the same weights and inputs: processor time, the least of
-{fewest} rounds, and the median of the rounds' ratios. *Width* full is VideoCrafter2's own. *Products*: what as many
-floating-point operations as ours take as plain products of large matrices, which is about as fast as this machine
-gets (convolutions can be faster). Where it says compiled, ours is. *Apart* is the relative RMS of the two results;
-frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the two passes'
-difference, roundings included, 12 times. In bf16 the official code runs under autocast, ours has bf16 weights. The
-official code runs as it does without xformers, which CPUs lack.
+By `VIDEOCRAFTER_PATH=... make bench`: ours beside the official code, in turns in one process on the same weights and
+inputs; processor time, the least of {fewest} rounds, and the median of the rounds' ratios. *Width* full is
+VideoCrafter2's own, 320 channels; a fifth has 64, and everything else of the network, which a CPU computes in seconds.
+*Products*: what as many floating-point operations as ours take as plain products of large matrices, as a share of our
+time; about as fast as this machine gets (convolutions can be faster). Where it says compiled, ours is. *Apart* is the
+relative RMS of the two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a
+guided step has the two passes' difference, roundings included, 12 times. In bf16 the official code runs under
+autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack.
 
 {compared(cpu)}
 
+{narrower(cpu)}
 {forward_goal(cpu)}
 {machines(cpu)}
 
 ![ours as a share of the official code's time](performance/cpu.svg)
 """)
         shares = {
-            f"{_case(row['case'])}, {row['case']['network']} width, {row['case']['precision']}": ratio
-            for row in cpu
+            f"{case.short}, {case.network} width, {case.clip}, {case.precision}": ratio
+            for row in _in_order(cpu)
+            for case in [Case(**row["case"])]
             if (ratio := _ratio(row))
         }
         if shares:
@@ -213,34 +273,35 @@ reached**. Plain products of as many operations take {share:.2f}x of our time; t
 activations, sums and copies."""
         each = [older / now for older, now in zip(times["older"], times["now"], strict=True)]
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
-with {row["version"]} (`python -m bench.against`): {seconds(min(times["older"]))} there, {seconds(min(times["now"]))}
+with {row["version"]} (`make bench-against`): {seconds(min(times["older"]))} there, {seconds(min(times["now"]))}
 here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.2f} to {max(each):.2f}).{reached}
 
 {machines([row])}
 """)
     parts.append("## On a GPU\n")
-    if gpu:
-        parts.append(f"By `make bench` on a GPU.\n\n{compared(gpu)}\n\n{machines(gpu)}\n")
     measured = {row["what"]: row for row in rows_of(out, "goals")}
     rows = [{"what": what, "goal": goal} | measured.get(what, {}) for what, goal in GOALS.items()]
     where = "\n" + machines(list(measured.values())) + "\n" if measured else ""
     parts.append(f"`make bench-gpu` measures these in one call of under eight minutes.\n\n{goals(rows)}\n{where}")
+    where = machines(gpu) + "\n" if gpu else ""
+    parts.append(f"Beside the official code, by `make bench` on a GPU:\n\n{compared(gpu, ON_A_GPU)}\n\n{where}")
     if found := rows_of(out, "changes"):
         now = next(row for row in rows_of(out, "counted") if row["version"] == "now")
         parts.append(f"""## What each change gave
 
-By `python -m bench.changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
+By `make bench-changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
 is, processor time. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine;
-where the rounds lie on both sides of 1, nothing is shown. One prompt, 16 frames of 128x128, a fifth of the width, fp32.
+where its rounds lie on both sides of 1, no difference is shown. One prompt, 16 frames of 128x128, a fifth of the width,
+fp32.
 *Peak* and *operations* are counted, of a guided step at 512x320 and full width: {now["peak"] / 2**20:,.0f} MiB and
-{sum(now["operations"].values()):,} as it is; empty: not to be counted, since it is inside the kernels.
+{sum(now["operations"].values()):,} as it is; empty where counting sees no difference, or cannot look inside.
 
 {changes(found)}
 
+{compiled_kernels(rows_of(out, "compiled"))}
 Not in this table: what is let go of once it has been read (a block's input, queries, keys and values, sums before and
-after), which took most of the peak away and no operation. Prompt and negative prompt go through the text encoder in
-one pass, which is half as many kernels, and small frames are decoded many at a time (*decode* above), in the
-checkpoint's precision. Both are meant for GPUs, where they were not measured.
+after), which took most of the peak away and no operation; texts in one pass, and small frames decoded many at a time
+([counted](#counted)), which are meant for GPUs and were not measured there.
 
 {machines(found)}
 """)

@@ -32,12 +32,11 @@ def seconds(value: float | None) -> str:
 
 
 def machines(rows: list[Json]) -> str:
-    """A line for each machine and its versions, with the commits that were measured there."""
-    commits: dict[str, list[str]] = {}
+    """A line for each machine and its versions, with the commits that were measured there and the days."""
+    commits: dict[str, dict[str, None]] = {}
     for row in rows:
         facts = row["facts"]
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        at = commits.setdefault(f"{facts['machine']} ({facts['system']}); {versions}", [])
-        if facts["commit"] not in at:
-            at.append(facts["commit"])
+        day = f" ({facts['day']})" if "day" in facts else ""
+        commits.setdefault(f"{facts['machine']} ({facts['system']}); {versions}", {})[facts["commit"] + day] = None
     return "\n".join(f"- {where}; commit{'s' * (len(at) > 1)} {', '.join(at)}" for where, at in commits.items())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from bench import official
+from bench.cases import Case
 from bench.machine import in_turns
 from vc2.networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from vc2.networks.compiled import compile_layers
@@ -46,33 +47,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GUIDANCE, FPS = 12.0, 28
 
 
-@dataclass(frozen=True)
-class Case:
-    """`width` and `height` are the clip's, in pixels; `network` is one of `WIDTHS`; `compiled` is ours alone."""
-
-    workload: str
-    network: str
-    frames: int
-    width: int
-    height: int
-    precision: str = "fp32"
-    compiled: bool = False
-    steps: int = 1
-
-    @property
-    def latents(self) -> tuple[int, ...]:
-        return (1, 4, self.frames, self.height // 8, self.width // 8)
-
-    @property
-    def title(self) -> str:
-        words = f"{self.workload}, {self.frames} frames of {self.width}x{self.height}, {self.precision}"
-        return words + ", compiled" * self.compiled
-
-
 @dataclass
 class Row:
-    """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), and on a GPU the
-    most memory that tensors took (bytes, ours; beyond the weights).
+    """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), how far each is
+    from ours in float32 where a case is narrower, and on a GPU the most memory that tensors took (bytes, ours; beyond
+    the weights).
 
     "products" computed as many floating-point operations as ours, and nothing but plain products of matrices.
     """
@@ -80,6 +59,7 @@ class Row:
     case: Case
     seconds: dict[str, list[float]]
     difference: float | None = None
+    from_fp32: dict[str, float] | None = None
     peak: int | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -279,6 +259,11 @@ def products(flops: int, dtype: torch.dtype, device: torch.device) -> Callable[[
     return run
 
 
+def apart(a: Tensor, b: Tensor) -> float:
+    """RMS of the difference as a share of b's RMS."""
+    return float((a.double() - b.double()).pow(2).mean().sqrt() / b.double().pow(2).mean().sqrt())
+
+
 def measure(case: Case, networks: Networks, rounds: int) -> Row:
     """The first of each is not timed: it warms up, and its results are compared."""
     todo, device = works(case, networks), networks.device
@@ -293,16 +278,17 @@ def measure(case: Case, networks: Networks, rounds: int) -> Row:
             torch.cuda.reset_peak_memory_stats(device)
             work()
             peak = torch.cuda.max_memory_allocated(device) - before
-    difference = None
-    if "official" in results:
-        ours, theirs = (results[name].double() for name in ("ours", "official"))
-        difference = float((ours - theirs).pow(2).mean().sqrt() / theirs.pow(2).mean().sqrt())
+    difference = apart(results["ours"], results["official"]) if "official" in results else None
+    from_fp32 = None
+    if case.precision != "fp32":
+        exact = works(replace(case, precision="fp32", compiled=False), networks)["ours"]()
+        from_fp32 = {name: apart(result, exact) for name, result in results.items()}
     del results
     if not case.compiled:  # a compiled network hides its operations from the count
         with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counted:
             todo["ours"]()
         todo["products"] = products(counted.get_total_flops(), DTYPES[case.precision], device)
-    row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, peak)
+    row = Row(case, in_turns(todo, device, rounds, warm_up=0), difference, from_fp32, peak)
     todo.clear()
     gc.collect()
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +12,19 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from bench import cards, counted, few_steps, few_steps_report, machine, performance, performance_report, plots, winograd
+from bench import (
+    cards,
+    cases,
+    counted,
+    few_steps,
+    few_steps_report,
+    machine,
+    performance,
+    performance_report,
+    plots,
+    winograd,
+    workloads,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,7 +57,7 @@ def test_what_is_counted_is_of_this_code(what):
     """Where this fails, `python -m bench.counted` counts anew."""
     rows = json.loads((ROOT / "docs" / "performance" / "counted.json").read_text())["rows"]
     (kept,) = (row for row in rows if (row["version"], row["what"]) == ("now", what))
-    found = vars(counted.STEPS[what].count())
+    found = json.loads(json.dumps(vars(counted.STEPS[what].count())))
     assert {name: kept[name] for name in found} == found
 
 
@@ -77,7 +90,7 @@ def test_of_few_steps_the_cheapest_that_is_good_enough_is_named():
         row("LazyCache, threshold 0.2, 25 steps", 8.0, 11.1, 1.0),
     ]
     said = " ".join(few_steps_report.choice(rows).split())
-    assert said.startswith("For a draft choose **DDIM, 5 steps** (5.0 passes): ")
+    assert said.startswith("For a draft of 8 frames choose **DDIM, 5 steps** (5.0 passes): ")
     assert "The other ways take for that: LazyCache, threshold 0.2 (8.0). " in said
     assert "at most a tenth further off: DDIM, 10 steps (10.0). " in said
     assert said.endswith("one clip being 5%, with: DDIM, 4 steps (85%).")
@@ -85,6 +98,16 @@ def test_of_few_steps_the_cheapest_that_is_good_enough_is_named():
     said = few_steps_report.choice([*rows, turbo]).replace("\n", " ")
     assert "choose **T2V-Turbo, 4 steps** (2.0 passes) or, without its LoRA, **DDIM, 5 steps** (5.0 passes)" in said
     assert few_steps_report.choice([turbo]) == ""
+    for k, some in enumerate(rows):
+        some["label"] = str(k)
+    said = " ".join(few_steps_report.against_fewer_steps(rows).split())
+    assert "EasyCache at 0 of 1 thresholds and LazyCache at 0 of 1 thresholds" in said
+    assert "nearer than with all steps" not in said
+    rows[-1] |= {"cost": 10.0, "right": 0.9}  # as DDIM with 10 steps, and pictures further off
+    rows[-2]["picture"] = 9.9
+    said = " ".join(few_steps_report.against_fewer_steps(rows).split())
+    assert "EasyCache at 0 of 1 thresholds and LazyCache at 1 of 1 thresholds" in said
+    assert "than with all steps (10.0) have: EasyCache, threshold 4 (9.9);" in said
 
 
 @pytest.mark.parametrize("kinds", [["LazyCache"], ["T2V-Turbo"], ["DDIM", "EasyCache"]])
@@ -129,3 +152,44 @@ def test_a_convolution_by_winograd_is_the_convolution(layer, size):
     expected = layer(x)
     layer.__class__ = winograd.by_winograd(type(layer))
     torch.testing.assert_close(layer(x), expected, atol=1e-4, rtol=1e-4)
+
+
+CASE = cases.Case("UNet forward", "fifth", 16, 128, 128, "bf16")
+
+
+def test_a_case_that_was_not_measured_says_so():
+    measured = {"case": vars(CASE), "seconds": {"ours": [1.0], "official": [2.0]}, "difference": 0.01, "peak": None}
+    longer = cases.Case("UNet forward", "fifth", 64, 128, 128, "bf16")
+    head, _, *lines = performance_report.compared([measured], [longer, CASE]).splitlines()
+    assert "peak" not in head  # nobody measured it
+    assert lines == [
+        "| UNet forward | fifth | 16 of 128x128 | bf16 | 2.00 s | 1.00 s | 0.50x |  | 1.0e-02 |",
+        "| UNet forward | fifth | 64 of 128x128 | bf16 | not measured | not measured |  |  |  |",
+    ]
+    on_a_gpu = performance_report.compared([measured | {"peak": 2**21}], [longer]).splitlines()
+    assert len({line.count("|") for line in on_a_gpu}) == 1
+    assert "| 2 MiB |" in on_a_gpu[2]
+
+
+def test_what_is_narrower_is_held_against_fp32():
+    row = {"case": vars(CASE), "from_fp32": {"ours": 0.02, "official": 0.03}}
+    assert "so far from what fp32 gives: UNet forward 2.0e-02 and 3.0e-02." in performance_report.narrower([row])
+    assert performance_report.narrower([{"case": vars(CASE), "from_fp32": None}, {"case": vars(CASE)}]) == ""
+
+
+@pytest.mark.slow
+def test_every_listed_case_can_be_measured():
+    """Each workload and precision of the lists, made small; without the official code, which nobody need have."""
+    networks = workloads.Networks("fifth", torch.device("cpu"), with_official=False)
+    small = {"network": "fifth", "frames": 2, "width": 64, "height": 64, "compiled": False}
+    listed = dict.fromkeys(
+        replace(case, **small, steps=min(case.steps, 2)) for case in (*cases.ON_A_CPU, *cases.ON_A_GPU)
+    )
+    assert {case.workload for case in listed} == set(cases.WORKLOADS)
+    for case in listed:
+        row = workloads.measure(case, networks, rounds=1)
+        assert set(row.seconds) == {"ours", "products"}
+        assert row.difference is None
+        assert (row.from_fp32 is None) == (case.precision == "fp32")
+        if row.from_fp32 and case.workload in ("UNet forward", "decode"):
+            assert 0 < row.from_fp32["ours"] < 0.1, case.title

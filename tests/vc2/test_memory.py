@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import counted
-from bench.counted import STEPS, Step, fused_attention
+from bench.counted import STEPS, Decoding, Step, fused_attention
 from vc2.networks.config import UNetConfig
 from vc2.networks.slices import SLICE
 from vc2.networks.unet import PEAK, VideoUNet
@@ -40,12 +40,28 @@ def test_the_bound_is_one_for_videocrafter1_too(frames, monkeypatch):
 
 def test_freenoise_takes_no_more_than_all_frames_at_once_do():
     """Its windows are copies."""
-    windows = STEPS["guided step, FreeNoise, 64 frames of 512x320"]
+    windows = STEPS["guided step, FreeNoise, 64 frames"]
     assert windows.window
     assert windows.frames == 64
     assert 0.8 < windows.count().peak / (PEAK * windows.latent) <= 1
 
 
-@pytest.mark.parametrize("step", [Step(256, 256, prompts=1), Step(256, 256, frames=1)])
-def test_small_inputs_take_up_to_a_slice_more(step):
-    assert step.count().peak <= PEAK * step.latent + SLICE
+@pytest.mark.parametrize(
+    ("step", "slices"),
+    [
+        (Step(256, 256, prompts=1), 1),
+        (Step(256, 256, frames=1), 1),
+        (Step(448, 288, prompts=1), 1),
+        (Step(1024, 576, frames=1), 1),
+        (Step(1920, 1088, frames=1, prompts=1), 2),
+    ],
+)
+def test_small_passes_take_up_to_a_slice_more(step, slices):
+    """Or two: nothing of a single large frame is sliced."""
+    assert step.count().peak <= PEAK * step.latent + slices * SLICE
+
+
+@pytest.mark.parametrize("size", [(512, 320), (256, 256), (64, 64)])
+def test_decoding_takes_no_more_than_sampling_at_videocrafters_size(size):
+    """On the command line."""
+    assert Decoding(*size).count().peak < Step(512, 320).count().peak

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import standin
 from vc2.files.checkpoint import CheckpointError
-from vc2.pipeline import Guided, Settings, TextToVideo, override
+from vc2.networks.autoencoder import SCALE_FACTOR
+from vc2.pipeline import Guided, Settings, TextToVideo, decoded, override
 from vc2.sampling import turbo
 
 
@@ -97,6 +98,39 @@ def test_a_clip_depends_on_its_prompt_and_seed_alone(checkpoint):
     together = model(["a cat", "a dog"], [1, 2], settings)
     alone = model(["a dog"], [2], settings)
     assert np.abs(together[1].astype(int) - alone[0].astype(int)).max() <= 1
+
+
+def test_texts_are_encoded_once_each_and_in_one_pass(checkpoint):
+    model, batches = TextToVideo(checkpoint), []
+    encode = model.text.forward
+    model.text.forward = lambda texts: (batches.append(list(texts)), encode(texts))[1]
+    small = override(Settings(), width=32, height=24, frames=1, steps=1)
+    clips = model(["a cat", "a dog", "a cat"], [1, 1, 1], small)
+    assert batches == [["a cat", "a dog", ""]]
+    assert np.abs(clips[0].astype(int) - clips[2].astype(int)).max() <= 1
+    assert np.abs(clips[0].astype(int) - clips[1].astype(int)).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "together"), [(40, 64, [1] * 5), (64, 64, [1] * 5), (32, 32, [4, 1]), (8, 8, [5])]
+)
+def test_as_many_frames_are_decoded_at_once_as_make_one_of_512x512(height, width, together):
+    """Latent pixels; in the autoencoder's own precision."""
+    seen = []
+
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.bfloat16))
+
+        def decode(self, z):
+            seen.append((len(z), z.dtype))
+            return z[:, :3] * self.weight
+
+    z = torch.randn(4, 5, height, width, generator=torch.Generator().manual_seed(0))
+    frames = decoded(Small(), z)
+    assert seen == [(count, torch.bfloat16) for count in together]
+    torch.testing.assert_close(frames, (z / SCALE_FACTOR).transpose(0, 1)[:, :3], atol=0, rtol=2**-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
