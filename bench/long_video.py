@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ SEAMLESS = ("FreeNoise", "FIFO")
 LENGTHS = (64, 128)
 STEPS, WINDOW, OVERLAP, PARTITIONS = 25, 16, 12, 4
 SETTINGS = {"guidance": 4.0, "eta": 0.0}
-# The allocator gives memory back at once, so that no run starts with what another left; threads that wait for one
-# another would count as processor time. Read by the server when it starts.
-ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+THREADS = {"OMP_NUM_THREADS": "1"}  # those that wait for one another would count as processor time
+# The allocator gives memory back at once, so that no run starts with what another left. That triples the processor's
+# time, so memory and time are measured in servers of their own.
+FRUGAL = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
 FLAT = 16  # MiB that FIFO may need beyond the plain sampler
 
 
@@ -133,54 +134,82 @@ class Usage:
 
 @dataclass
 class Measured:
-    """Means over the prompts; memory is the most that any of them took. `facts` say where it was measured."""
+    """Of a setting: clips and means over the prompts; memory (MiB) of one of them. `facts` say where it was measured."""
 
     clips: list[np.ndarray]
     mean_step: float
     largest_in_window: float
     largest_step: float
     seconds: float
+    facts: dict[str, Any]
     sampling: float
     decoding: float
-    facts: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("clips", "facts")}
 
 
-def measure(server: Server, method: str, frames: int, prompts: Sequence[str]) -> Measured:
-    client, clips, samplings, decodings = Client(server.url), [], [], []
+def timed(server: Server, method: str, frames: int, prompts: Sequence[str]) -> dict[str, Any]:
+    """The clips, how smooth they are, and what sampling them took of the processor."""
+    client, clips, seconds = Client(server.url), [], []
     for seed, prompt in enumerate(prompts):
         graph = sampling(method, frames, prompt, seed)
         with Usage(server.pid) as usage:
             client.run(graph, timeout=3600)
-        samplings.append(usage)
-        with Usage(server.pid) as usage:
-            file = client.run(saving(graph), timeout=3600).files[-1]
-        decodings.append(usage)
+        seconds.append(usage.seconds)
+        file = client.run(saving(graph), timeout=3600).files[-1]
         clips.append(read_video(server.output / file.subfolder / file.filename))
-    return Measured(
-        clips,
-        mean_step=float(np.mean([steps(clip).mean() for clip in clips])),
-        largest_in_window=float(np.mean([largest_in_window(clip) for clip in clips])),
-        largest_step=float(np.mean([steps(clip).max() for clip in clips])),
-        seconds=float(np.mean([usage.seconds for usage in samplings])),
-        sampling=max(usage.memory for usage in samplings),
-        decoding=max(usage.memory for usage in decodings),
-        facts=machine.facts(torch.device("cpu")),
-    )
+    return {
+        "clips": clips,
+        "mean_step": float(np.mean([steps(clip).mean() for clip in clips])),
+        "largest_in_window": float(np.mean([largest_in_window(clip) for clip in clips])),
+        "largest_step": float(np.mean([steps(clip).max() for clip in clips])),
+        "seconds": float(np.mean(seconds)),
+        "facts": machine.facts(torch.device("cpu")),
+    }
 
 
-def measure_once(server: Server, method: str, frames: int, prompts: Sequence[str], folder: Path) -> Measured:
-    """As `measure`; what an interrupted bench measured on this machine is read again."""
-    path = folder / f"{method}-{frames}-{len(prompts)}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            return Measured(list(stored["clips"]), **json.loads(str(stored["figures"])))
-    measured = measure(server, method, frames, prompts)
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = asdict(measured)
-    with open(path.with_suffix(".tmp"), "wb") as file:
-        np.savez_compressed(file, clips=figures.pop("clips"), figures=json.dumps(figures))
-    path.with_suffix(".tmp").replace(path)
-    return measured
+def peaks(server: Server, method: str, frames: int, prompts: Sequence[str]) -> dict[str, Any]:
+    """The memory of one clip, of sampling apart from decoding: what is drawn makes no difference to it."""
+    client, graph = Client(server.url), sampling(method, frames, prompts[0], 0)
+    with Usage(server.pid) as sampled:
+        client.run(graph, timeout=3600)
+    with Usage(server.pid) as decoded:
+        client.run(saving(graph), timeout=3600)
+    return {"sampling": sampled.memory, "decoding": decoded.memory}
+
+
+Measure = Callable[[Server, str, int, Sequence[str]], dict[str, Any]]
+
+
+def once(
+    measure: Measure, server: Server, method: str, frames: int, prompts: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """What `measure` finds; what an interrupted bench measured on this machine is read again."""
+    path = folder / f"{method}-{frames}-{len(prompts)}-{measure.__name__}.npz"
+    if not path.is_file():
+        found = measure(server, method, frames, prompts)
+        clips = found.pop("clips", [])
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".tmp"), "wb") as file:
+            np.savez_compressed(file, clips=clips, figures=json.dumps(found))
+        path.with_suffix(".tmp").replace(path)
+    with np.load(path) as stored:
+        clips = {"clips": list(stored["clips"])} if len(stored["clips"]) else {}
+        return clips | json.loads(str(stored["figures"]))
+
+
+def all_of(
+    measure: Measure, settings: Sequence[tuple[str, int]], prompts: Sequence[str], folder: Path
+) -> list[dict[str, Any]]:
+    """In one server, by whose environment it is known what is measured."""
+    os.environ.update(THREADS | (FRUGAL if measure is peaks else {}))
+    with Server(cpu=True) as server:
+        Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
+        return [
+            once(measure, server, *setting, prompts, folder)
+            for setting in tqdm(settings, desc=measure.__name__, unit="setting")
+        ]
 
 
 def row(method: str, frames: int, found: Measured, yard: Measured) -> str:
@@ -224,19 +253,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=3, choices=range(1, len(PROMPTS) + 1), help="(default: 3)")
     parser.add_argument("--again", action="store_true", help="measure what an interrupted bench has measured, too")
     args = parser.parse_args()
-    os.environ.update(ENVIRONMENT)
     torch.set_num_threads(1)  # as the server has
     folder, prompts = ROOT / ".cache" / "bench-long", PROMPTS[: args.prompts]
     if args.again:
         shutil.rmtree(folder, ignore_errors=True)
     every = [("plain", WINDOW), *((method, frames) for method in args.methods for frames in args.lengths)]
-    with Server(cpu=True) as server:
-        Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
-        results = {setting: measure_once(server, *setting, prompts, folder) for setting in tqdm(every, unit="setting")}
+    both = zip(*(all_of(measure, every, prompts, folder) for measure in (timed, peaks)), strict=True)
+    results = {setting: Measured(**a, **b) for setting, (a, b) in zip(every, both, strict=True)}
     for (method, frames), found in results.items():
-        figures = {name: value for name, value in vars(found).items() if name not in ("clips", "facts")}
         setting = {"method": method, "frames": frames, "prompts": len(prompts)}
-        keep(args.out / "performance" / "long.json", [{"setting": setting, **figures}], found.facts, key="setting")
+        row_of = {"setting": setting, **found.as_json()}
+        keep(args.out / "performance" / "long.json", [row_of], found.facts, key="setting")
     yard = results["plain", WINDOW]
     table = "\n".join(row(method, frames, found, yard) for (method, frames), found in results.items())
     (args.out / "long.md").write_text(f"""# Long clips: smoothness and cost
@@ -257,7 +284,7 @@ noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as 
   chances of a large one.
 - *Passes*, counted: how often a frame goes through the network, on average (times two, for the guidance). *Time*: the
   processor time of sampling for each frame of the clip, which does not mind what else the machine does.
-- *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile. Stock *VAE Decode* takes all frames
+- *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile, for one of the prompts. Stock *VAE Decode* takes all frames
   at once, whatever sampled them, so decoding grows with the clip for every method. FIFO, `overlap` and `looped` sample
   a window at a time; FreeNoise samples all frames at once.
 
