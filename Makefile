@@ -99,7 +99,8 @@ bench-against: $(INSTALLED)  ## the demo's clip in turns with 0.2.0's code; writ
 	$(RUN) -m bench.against .cache/0.2.0 --version 0.2.0 $(ARGS)
 
 bench-few-steps: $(INSTALLED)  ## what fewer passes cost: caches, fewer steps; writes its section of docs/performance.md
-	$(RUN) -m bench.few_steps $(ARGS)
+	$(RUN) -m bench.few_steps --frames 8 $(ARGS)
+	$(RUN) -m bench.few_steps --frames 16 $(ARGS)
 
 bench-all: bench bench-tiny bench-long bench-full-size bench-host  ## those that need neither a GPU nor other files than ours
 

@@ -111,7 +111,7 @@ class Way(NamedTuple):
 CHANGES = {
     "Linears by MKL": Way(
         lambda unet: patch.object(linear, "ONEDNN", False),
-        "oneDNN is used, in float32 with AVX-512; not tried on Intel's, where MKL uses that too",
+        "oneDNN is used: in float32, without gradients, with AVX-512; not tried on Intel's, where MKL has that too",
         False,
     ),
     "temporal convolutions as conv3d": Way(plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),

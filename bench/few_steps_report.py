@@ -9,6 +9,8 @@ from bench import plots
 from bench.tables import Json, machines, table
 from vc2.evaluation.rate.metrics import wilson
 
+ALT = "pictures' error, clips that are right and latents' error, against passes"
+
 
 def rows_table(rows: list[Json]) -> str:
     lines = [
@@ -25,6 +27,11 @@ def rows_table(rows: list[Json]) -> str:
     return table("how | passes | error | picture | right by the judge | ", lines)
 
 
+def named(row: Json) -> str:
+    """Without what all rows beside it have."""
+    return row["what"].removesuffix(f", {row['frames']} frames")
+
+
 def plot(rows: list[Json]) -> str:
     def lines(column: str, scale: float = 1.0) -> dict[str, plots.Line]:
         found: dict[str, list[tuple[float, float, str]]] = {}
@@ -35,7 +42,7 @@ def plot(rows: list[Json]) -> str:
         return dict(found)
 
     return plots.panels(
-        "What fewer passes cost the miniature's clips",
+        f"What fewer passes cost the miniature's clips of {rows[0]['frames']} frames",
         "passes of the network for a clip",
         [
             plots.Panel("Pictures' error, levels of 255: less is better", lines("picture"), log=True),
@@ -59,14 +66,14 @@ def choice(rows: list[Json]) -> str:
         return sorted(kinds.values(), key=lambda row: row["cost"])
 
     def listed(some: list[Json], column: str = "cost", form: str = ".1f") -> str:
-        return "; ".join(f"{row['what'].removesuffix(', 25 steps')} ({row[column]:{form}})" for row in some) or "none"
+        return "; ".join(f"{named(row).removesuffix(', 25 steps')} ({row[column]:{form}})" for row in some) or "none"
 
     draft = cheapest(0.25)
     plain = next(row for row in draft if row["kind"] != "T2V-Turbo")
     chosen = [draft[0]] if plain is draft[0] else [draft[0], plain]
     return textwrap.fill(
-        "For a draft of 8 frames choose "
-        + " or, without its LoRA, ".join(f"**{row['what']}** ({row['cost']:.1f} passes)" for row in chosen)
+        f"For a draft of {every['frames']} frames choose "
+        + " or, without its LoRA, ".join(f"**{named(row)}** ({row['cost']:.1f} passes)" for row in chosen)
         + ": the fewest passes with which the judge sees no fewer clips right than with all steps and pictures are at"
         " most a quarter further off. The other ways take for that:"
         f" {listed([row for row in draft if row not in chosen])}. For pictures at most a tenth further off:"
@@ -80,7 +87,8 @@ def choice(rows: list[Json]) -> str:
 def against_fewer_steps(rows: list[Json]) -> str:
     """What a cache gives beyond plain DDIM with no more passes."""
     plain = [row for row in rows if row["kind"] == "DDIM"]
-    if not plain:
+    caches = [row for row in rows if "threshold" in row["what"]]
+    if not plain or not caches:
         return ""
 
     def is_no_better(row: Json) -> bool:
@@ -89,7 +97,6 @@ def against_fewer_steps(rows: list[Json]) -> str:
             for other in plain
         )
 
-    caches = [row for row in rows if "threshold" in row["what"]]
     said = []
     for kind in dict.fromkeys(row["kind"] for row in caches):
         of = [row for row in caches if row["kind"] == kind]
@@ -112,29 +119,30 @@ def against_fewer_steps(rows: list[Json]) -> str:
 def section(found: list[Json], folder: Path) -> str:
     """The part in Markdown; its plot goes into the folder."""
     found.sort(key=lambda row: (row["frames"], row["kind"], -row["cost"]))
-    short = [row for row in found if row["frames"] == 8]
-    if short:
-        (folder / "few_steps.svg").write_text(plot(short))
+    lengths = dict.fromkeys(row["frames"] for row in found)
+    parts = []
+    for frames in lengths:
+        rows = [row for row in found if row["frames"] == frames]
+        name = f"few_steps_{frames}.svg"
+        (folder / name).write_text(plot(rows))
+        parts += [choice(rows), against_fewer_steps(rows), f"![{ALT}, {frames} frames](performance/{name})"]
+    said = "\n\n".join(filter(None, parts))
     return f"""## Fewer passes
 
-By `make bench-few-steps`, with the miniature's clips of 8 frames where nothing else is said: EasyCache and
-LazyCache of ComfyUI, and fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt
-count as one). *Error*: RMS of the latents against those of all steps from the same noise, as a share of these.
-*Picture*: how far frames are from the nearest that could be drawn with the prompt's colour and shape, RMS in levels of
-0..255. *Right*: the share of clips of which the rule-based judge sees colour, shape and direction as the prompt has
-them, and its 95 % interval (Wilson's): a difference of one or two clips is none.
+By `make bench-few-steps`, with the miniature's clips of 8 and of 16 frames: EasyCache and LazyCache of ComfyUI, and
+fewer DDIM steps. *Passes*: how often the UNet ran for a clip (prompt and negative prompt count as one). *Error*: RMS of
+the latents against those of all steps from the same noise, as a share of these. *Picture*: how far frames are from the
+nearest that could be drawn with the prompt's colour and shape, RMS in levels of 0..255. *Right*: the share of clips of
+which the rule-based judge sees colour, shape and direction as the prompt has them, and its 95 % interval (Wilson's): a
+difference of one or two clips is none.
 
 T2V-Turbo's way, for which the miniature was distilled (recipe `tiny/turbo`; its own weights could not be had), has no
 negative prompt, so that its passes count half, and draws noise at every step, so that it has no error.
 
-{choice(short)}
-
-{against_fewer_steps(short)}
+{said}
 
 Both caches look at every eighth row and column of the latents, at one place of the miniature's 8x8: at full size, where
 none of this was measured, other thresholds and steps may do.
-
-![pictures' error, clips that are right and latents' error, against passes](performance/few_steps.svg)
 
 {rows_table(found)}
 

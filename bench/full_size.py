@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import platform
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +22,9 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from bench import machine
 from bench.machine import processor_seconds
+from bench.tables import machines
 from scripts.client import Client
 from scripts.comfyui import ROOT, Server
 from tests.host.graphs import Graph, base, node, vc2_sampler
@@ -108,8 +113,8 @@ def main() -> None:
         size = file.stat().st_size
         _read_through(file)  # from the disk, which is not what is compared
         read, read_work = _cost(lambda: _read_through(file))
-        _, checked_work = _cost(lambda: checkpoint.load(file))
         _, copied_work = _cost(lambda: _copied(file))
+        parts = {"as it is": _stages(file), "in huge pages": _stages(file, THP_MEM_ALLOC_ENABLE="1")}
         with Server(base=Path(folder)) as server:
             client = Client(server.url)
             memory = psutil.Process(server.pid).memory_info()
@@ -135,7 +140,6 @@ def main() -> None:
         ),
         ("loading MODEL, CLIP and VAE in ComfyUI, one latent decoded", f"{load:.1f} s", f"{load / read:.1f} x reading"),
         ("of that processor time", f"{load_work:.1f} s", f"{load_work / read_work:.1f} x reading"),
-        ("of that names, shapes, and every number found finite", f"{checked_work:.1f} s", ""),
         ("server before", f"{idle / GIB:.2f} GiB", f"{idle / size:.2f}"),
         ("peak while loading, resident", *above(loading.rss, idle)),
         ("of that its own, not the mapped file", *above(loading.anonymous, idle_own)),
@@ -143,27 +147,44 @@ def main() -> None:
         ("peak while sampling, resident", *above(sampling.rss, idle)),
     ]
     table = "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows)
-    cores = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
+    stage_rows = "\n".join(
+        f"| {name} | {stage} | {user:.1f} s | {system:.1f} s | {faults:,} |"
+        for stage in parts["as it is"]
+        for name in parts
+        for user, system, faults in [parts[name][stage]]
+    )
+    facts = machine.facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     text = f"""# The full-size model through a real ComfyUI
 
-Made by `make bench-full-size` on {device}, torch {torch.__version__.split("+")[0]}: a checkpoint with the official
-names and shapes and random fp16 weights. The file is mapped: its pages count as resident while they are read, but the
-system takes them back when memory is short. What the process needs is "its own". Processor time does not mind what
-else the machine does.
+Made by `make bench-full-size`: a checkpoint with the official names and shapes and random fp16 weights. The file is
+mapped: its pages count as resident while they are read, but the system takes them back when memory is short. What the
+process needs is "its own". Processor time does not mind what else the machine does.
 
 | what | measured | as a share of the file |
 | --- | --- | --- |
 {table}
 
-Where loading goes: every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's
-own, which the system hands out page by page. The second any loader does that outlives its file: one that is overwritten
-must not change a model that is loaded. A profile in a process of ComfyUI's (not by this bench) had 0.6 s for the
-numbers, 0.5 s for the names and shapes of three networks, 0.1 s to decode, and the copies for the rest: nothing was
-found that could be left out. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in
-the file until they are used.
+## Where loading goes
+
+By `python -m bench.loading FILE`, in a process with ComfyUI's modules and no server, once as it is and once with
+`THP_MEM_ALLOC_ENABLE=1`, with which torch asks for pages of 2 MiB instead of 4 KiB. Processor time, of programs and of
+the system, and how often that had to hand out a page.
+
+| memory | what | programs | system | pages |
+| --- | --- | --- | --- | --- |
+{stage_rows}
+
+Every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's own. The copying
+itself is short; the system's part is to find, empty and hand out pages for it, which differs from one time to the next
+on a virtual machine. Any loader that outlives its file pays for that: a file that is overwritten must not change a
+model that is loaded. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in the file
+until they are used.
+
+{machines([{"facts": facts}])}
 """
     (args.out / "full_size.md").write_text(text)
+    figures = {"rows": [{"what": a, "measured": b, "share": c} for a, b, c in rows], "loading": parts, "facts": facts}
+    (args.out / "performance" / "full_size.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(text)
 
 
@@ -171,6 +192,14 @@ def _seconds(action: Callable[[], object]) -> float:
     start = time.monotonic()
     action()
     return time.monotonic() - start
+
+
+def _stages(file: Path, **environment: str) -> dict[str, list[float]]:
+    command = [sys.executable, "-m", "bench.loading", str(file)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _cost(action: Callable[[], object]) -> tuple[float, float]:

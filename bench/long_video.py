@@ -134,7 +134,7 @@ class Usage:
 
 @dataclass
 class Measured:
-    """Of a setting: clips and means over the prompts; memory (MiB) of one of them. `facts` say where it was measured."""
+    """Of a setting: clips and means over the prompts, memory (MiB) of one of them; `facts`: where it was measured."""
 
     clips: list[np.ndarray]
     mean_step: float
@@ -284,9 +284,9 @@ noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as 
   chances of a large one.
 - *Passes*, counted: how often a frame goes through the network, on average (times two, for the guidance). *Time*: the
   processor time of sampling for each frame of the clip, which does not mind what else the machine does.
-- *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile, for one of the prompts. Stock *VAE Decode* takes all frames
-  at once, whatever sampled them, so decoding grows with the clip for every method. FIFO, `overlap` and `looped` sample
-  a window at a time; FreeNoise samples all frames at once.
+- *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile, for one of the prompts. Stock *VAE
+  Decode* takes all frames at once, whatever sampled them, so decoding grows with the clip for every method. FIFO,
+  `overlap` and `looped` sample a window at a time; FreeNoise samples all frames at once.
 
 `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and where one ends
 and the next begins the object jumps. They are for models and loops that need them; for one long take use FreeNoise.

@@ -203,8 +203,9 @@ Each part names the command that measures it, and on what and by which commit it
 By `python -m bench.counted`, operation by operation on torch's meta device, so the same on every machine: in bf16, the
 UNet's attention in one fused kernel, 16 frames of 512x320 where nothing else is said. Of a guided step prompt and
 negative prompt are one batch; of a training step, over one clip, the gradients of all weights are computed, without
-gradient checkpointing. *Peak* is beyond the weights, gradients included. *0.2.0 → now*, one number where both are the
-same.
+gradient checkpointing (in bf16 throughout; autocast, which the trainer uses, keeps half as much again:
+[training](training.md#at-real-sizes)). *Peak* is beyond the weights, gradients included. *0.2.0 → now*; one number
+where both are the same.
 
 {counted(found)}
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import platform
 import resource
 import subprocess
 import sys
@@ -26,7 +25,9 @@ from typing import Any
 
 import torch
 
-from bench import official, sections
+from bench import machine, official, sections
+from bench.performance import keep
+from bench.tables import machines
 from vc2.networks.config import UNetConfig, as_config
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.md")
     args = parser.parse_args()
     official.require()
+    torch.set_num_threads(1)
     if args.only:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))
@@ -134,6 +136,9 @@ def main() -> None:
     for _ in range(ROUNDS):
         for kind in kinds:
             measured[kind].append(measure(kind))
+    facts = machine.facts(torch.device("cpu"))
+    figures = [{"kind": kind, "rounds": rows} for kind, rows in measured.items()]
+    keep(args.out.parent / "performance" / "training.json", figures, facts, key="kind")
     # The least of the rounds: what another program took from the machine can only add.
     least = {kind: {key: min(row[key] for row in rows) for key in rows[0]} for kind, rows in measured.items()}
     base = least["plain"]
@@ -147,9 +152,9 @@ def main() -> None:
         args.out,
         f"""# What a training step takes
 
-Made by `make bench-training` ({platform.machine()}, a CPU, {torch.get_num_threads()} of its threads, torch
-{torch.__version__}): {BATCH} clips of {FRAMES} frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet at a fifth of its
-width, in float32. Processor time, the least of {ROUNDS} rounds in turns; peak is the process's.
+Made by `make bench-training`, on a CPU: {BATCH} clips of {FRAMES} frames of {SIDE}x{SIDE} latents, VideoCrafter2's UNet
+at a fifth of its width, in float32. Processor time, the least of {ROUNDS} rounds in turns; peak is the process's. The
+networks alone, in one and the same loop, stand in [performance](performance.md#on-a-cpu).
 
 | | parameters | step | | peak memory | |
 | --- | --- | --- | --- | --- | --- |
@@ -161,6 +166,8 @@ checks loss and gradient before each step.
 
 0.2.0's table said 0.36x of the time and half of the memory: its trainer's clips were 8x8 latents, whatever the recipe
 asked for, a quarter of what the plain loop computed. The bench refuses other shapes now.
+
+{machines([{"facts": facts}])}
 """,
     )
     print(args.out.read_text())

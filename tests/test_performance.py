@@ -47,7 +47,7 @@ def test_the_report_is_that_of_its_rows(tmp_path):
     """Where this fails, `python -m bench.performance --report` writes it anew."""
     shutil.copytree(ROOT / "docs" / "performance", tmp_path / "performance")
     performance_report.write(tmp_path)
-    for name in ("performance.md", "performance/cpu.svg", "performance/few_steps.svg"):
+    for name in ("performance.md", *(f"performance/{plot}.svg" for plot in ("cpu", "few_steps_8", "few_steps_16"))):
         assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), name
 
 
@@ -78,6 +78,7 @@ def test_of_few_steps_the_cheapest_that_is_good_enough_is_named():
     def row(what, cost, picture, right, error=0.1):
         return {"kind": what.split(",")[0], "what": what, "cost": cost, "picture": picture, "right": right} | {
             "error": error,
+            "frames": 8,
             "count": 20,
         }
 
