@@ -92,15 +92,13 @@ bench-gpu: $(INSTALLED)  ## the goals for one GPU, in under eight minutes; write
 
 bench-changes: $(INSTALLED)  ## what each way of computing gives, one at a time; writes its section of docs/performance.md
 	$(RUN) -m bench.changes $(ARGS)
-	$(RUN) -m bench.compiled_kernels
 
 bench-against: $(INSTALLED)  ## the demo's clip in turns with 0.2.0's code; writes its section of docs/performance.md
 	test -d .cache/0.2.0 || git worktree add --detach .cache/0.2.0 c0b9ca1
 	$(RUN) -m bench.against .cache/0.2.0 --version 0.2.0 $(ARGS)
 
 bench-few-steps: $(INSTALLED)  ## what fewer passes cost: caches, fewer steps; writes its section of docs/performance.md
-	$(RUN) -m bench.few_steps --frames 8 $(ARGS)
-	$(RUN) -m bench.few_steps --frames 16 $(ARGS)
+	$(RUN) -m bench.few_steps $(ARGS)
 
 bench-all: bench bench-tiny bench-long bench-full-size bench-host  ## those that need neither a GPU nor other files than ours
 

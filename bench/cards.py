@@ -73,8 +73,8 @@ That holds with torch's attention or xformers, one of which ComfyUI takes on NVI
 sets 7.5 times as much aside. ComfyUI chooses by the memory that is free, and keeps some of the weights in main memory
 where even one after the other is too much. *FreeNoise* samples all frames at once, so these are the longest clips;
 `VC2FIFOSampler` and overlapping windows need no more than a window does. `weight_dtype` fp8 halves the weights. A CPU
-works too, slowly. What is measured is in [docs/performance.md](docs/performance.md), and `make bench-gpu` measures your
-card in under eight minutes."""
+works too, slowly. What is measured is in [docs/performance.md](docs/performance.md), and in under eight
+minutes `make bench-gpu` measures what your card can do."""
 
 
 def main() -> None:

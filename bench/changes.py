@@ -25,7 +25,7 @@ from bench.cases import Case
 from bench.counted import Step
 from bench.performance import keep
 from bench.winograd import by_winograd
-from bench.workloads import WIDTHS, Networks
+from bench.workloads import WIDTHS, Networks, apart
 from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
@@ -132,7 +132,7 @@ CHANGES = {
     "3x3 convolutions by Winograd": Way(
         as_class(nn.Conv2d, by_winograd), "not used: a quarter of the products, but more copies", False
     ),
-    "layers compiled": Way(compile_layers, "`--compile`; fewer kernels, see below", False),
+    "layers compiled": Way(compile_layers, "`--compile`", False),
 }
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width, height = map(int, args.size.split("x"))
-    case = Case("UNet forward", args.network, args.frames, width, height)
+    case, facts = Case("UNet forward", args.network, args.frames, width, height), machine.facts(device)
     networks = Networks(args.network, device, with_official=False)
     x, text, fps = networks.draw(*case.latents), networks.draw(1, 77, networks.config.context_dim, seed=1), None
     t = torch.full((1,), 500, device=device)
@@ -179,8 +179,8 @@ def main() -> None:
             return (change(unet) if anew else None) or nullcontext()
 
         works = {"ours": forward(networks.unet, nullcontext), "changed": forward(changed, within)}
-        ours, theirs = (work().double() for work in works.values())
-        difference = float((theirs - ours).pow(2).mean().sqrt() / ours.pow(2).mean().sqrt())
+        ours, theirs = (work() for work in works.values())
+        difference = apart(theirs, ours)
         times = machine.in_turns(works, device, args.rounds, warm_up=0)
         row = {
             "what": what,
@@ -191,7 +191,7 @@ def main() -> None:
             "note": CHANGES[what].note,
         }
         print(what, machine.ratio(times, "changed", "ours"), difference, flush=True)
-        keep(args.out / "performance" / "changes.json", [row], machine.facts(device), key="what")
+        keep(args.out / "performance" / "changes.json", [row], facts, key="what")
     performance_report.write(args.out)
 
 

@@ -185,7 +185,7 @@ def main() -> None:
         rows.append({"version": args.version, "what": what, **vars(step.count())})
         print(rows[-1], flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 T2V-Turbo's way, with the miniature. Writes docs/performance/few_steps.json and docs/performance.md.
 
     python -m bench.few_steps
-    python -m bench.few_steps --only LazyCache
-    python -m bench.few_steps --turbo --frames 16
+    python -m bench.few_steps --only LazyCache --frames 16
 
 In this process, with ComfyUI's own modules: its nodes of both caches, its sampling, its VAE. The error is that of the
 latents against those of all steps from the same noise, without added noise; T2V-Turbo adds noise of its own, so that it
@@ -31,7 +30,7 @@ from tests.host.inside import import_pack
 from vc2.training.sources import world
 
 ROOT = Path(__file__).parent.parent
-STEPS, GUIDANCE, SIDE, FRAMES = 25, 4.0, 8, 8
+STEPS, GUIDANCE, SIDE, LENGTHS = 25, 4.0, 8, (8, 16)
 FEWER, THRESHOLDS = (20, 10, 5, 4, 2), (0.05, 0.1, 0.2, 0.4, 0.8)
 TURBO_STEPS = (8, 4, 2, 1)
 CACHES, TURBO = ("EasyCache", "LazyCache"), "T2V-Turbo"
@@ -41,11 +40,11 @@ Sampled = Callable[[str, int], Tensor]  # of a caption and a seed: latents `[T, 
 
 class Host:
     """The miniature in ComfyUI, and how often its network has run (prompt and negative prompt together count once).
-    A clip lasts a second.
+    A clip has `length` frames and lasts a second.
     """
 
-    def __init__(self, frames: int = FRAMES) -> None:
-        self.length = frames
+    def __init__(self) -> None:
+        self.length = LENGTHS[0]
         import_pack(str(comfyui_tree()), str(ROOT))
         from pack.nodes.host import loading, model
         from pack.vc2.files import checkpoint
@@ -59,7 +58,7 @@ class Host:
         self.passes, forward = 0.0, model.HostUNet._forward
 
         def counted(network: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            self.passes += len(x) / (2 * frames)
+            self.passes += len(x) / (2 * self.length)
             return forward(network, x, *args, **kwargs)
 
         model.HostUNet._forward = counted
@@ -138,21 +137,11 @@ def picture_error(clip: np.ndarray, scene: world.Scene) -> float:
     return float(distances.amin(1).mean() / clip[0].size ** 0.5)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.few_steps", description=__doc__)
-    parser.add_argument("--clips", type=int, default=32, choices=range(1, tiny.PROMPTS + 1), metavar="1..64")
-    parser.add_argument(
-        "--only", nargs="+", choices=KINDS, default=KINDS, help="measure these; rows of others stay as they are"
-    )
-    parser.add_argument("--turbo", action="store_const", dest="only", const=[TURBO], help=f"as --only {TURBO}")
-    parser.add_argument("--frames", type=int, default=FRAMES, choices=(8, 16))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    host, wanted = Host(args.frames), tiny.scenes()[: args.clips]
+def measured(host: Host, wanted: list[world.Scene], kinds: Collection[str]) -> list[dict[str, Any]]:
+    """A row for each of the ways, with clips of the scenes."""
     whole: list[Tensor] = []
     rows: list[dict[str, Any]] = []
-    for (kind, label), sample in ways(host, args.only).items():
+    for (kind, label), sample in ways(host, kinds).items():
         host.passes = 0.0
         latents = [sample(scene.caption, k) for k, scene in enumerate(tqdm(wanted, desc=f"{kind} {label}"))]
         whole = whole or latents
@@ -166,8 +155,8 @@ def main() -> None:
             {
                 "kind": kind,
                 "label": label,
-                "what": f"{kind}, {how}" + ("" if args.frames == FRAMES else f", {args.frames} frames"),
-                "frames": args.frames,
+                "what": f"{kind}, {how}, {host.length} frames",
+                "frames": host.length,
                 "cost": host.passes / len(wanted),
                 "error": None if kind == TURBO else sum(errors) / len(errors),
                 "picture": sum(pictures) / len(pictures),
@@ -176,8 +165,23 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    rows = [row for row in rows if row["kind"] in args.only]
-    keep(args.out / "performance" / "few_steps.json", rows, machine.facts(torch.device("cpu")), key="what")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.few_steps", description=__doc__)
+    parser.add_argument("--clips", type=int, default=32, choices=range(1, tiny.PROMPTS + 1), metavar="1..64")
+    parser.add_argument(
+        "--only", nargs="+", choices=KINDS, default=KINDS, help="measure these; rows of others stay as they are"
+    )
+    parser.add_argument("--frames", type=int, nargs="+", default=LENGTHS, choices=LENGTHS, help="(default: 8 16)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    host, wanted, facts = Host(), tiny.scenes()[: args.clips], machine.facts(torch.device("cpu"))
+    for host.length in args.frames:
+        rows = [row for row in measured(host, wanted, args.only) if row["kind"] in args.only]
+        keep(args.out / "performance" / "few_steps.json", rows, facts, key="what")
     performance_report.write(args.out)
 
 

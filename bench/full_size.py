@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from bench import machine
 from bench.machine import processor_seconds
+from bench.performance import keep
 from bench.tables import machines
 from scripts.client import Client
 from scripts.comfyui import ROOT, Server
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the checkpoint, which stays and is not written again")
     args = parser.parse_args()
     temporary = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="vc2-")
+    facts = machine.facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with temporary as folder:
         file = Path(folder) / "models" / "checkpoints" / "full-size.safetensors"
         if not file.is_file():
@@ -153,7 +155,6 @@ def main() -> None:
         for name in parts
         for user, system, faults in [parts[name][stage]]
     )
-    facts = machine.facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     text = f"""# The full-size model through a real ComfyUI
 
 Made by `make bench-full-size`: a checkpoint with the official names and shapes and random fp16 weights. The file is
@@ -174,17 +175,22 @@ the system, and how often that had to hand out a page.
 | --- | --- | --- | --- | --- |
 {stage_rows}
 
-Every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's own. The copying
-itself is short; the system's part is to find, empty and hand out pages for it, which differs from one time to the next
-on a virtual machine. Any loader that outlives its file pays for that: a file that is overwritten must not change a
-model that is loaded. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in the file
-until they are used.
+Every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's own. The system's
+part is to find, empty and hand out pages, which differs from one time to the next on a virtual machine. Any loader
+that outlives its file pays for that: a file that is overwritten must not change a model that is loaded. Under dynamic
+VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in the file until they are used.
 
 {machines([{"facts": facts}])}
 """
-    (args.out / "full_size.md").write_text(text)
-    figures = {"rows": [{"what": a, "measured": b, "share": c} for a, b, c in rows], "loading": parts, "facts": facts}
-    (args.out / "performance" / "full_size.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (args.out / "full_size.md").write_text(text, encoding="utf-8")
+    figures = {
+        "seconds": {"read": read, "load": load, "sample": sample},
+        "processor": {"read": read_work, "copied": copied_work, "load": load_work},
+        "bytes": {"file": size, "server": [idle, idle_own]}
+        | {name: [peak.rss, peak.anonymous] for name, peak in (("loading", loading), ("sampling", sampling))},
+        "stages": parts,
+    }
+    keep(args.out / "performance" / "full_size.json", [{"what": "full size", **figures}], facts, key="what")
     print(text)
 
 

@@ -282,7 +282,7 @@ STAGES: dict[str, tuple[float, Stage]] = {
     "guided step, bf16, compiled": (75, compiled_step),
     "prompt to frames, 50 steps, compiled": (60, clip),
     "peak of prompt to frames, weights included": (5, clip_peak),
-    "four passes to frames, compiled": (65, four_steps),
+    "T2V-Turbo's four steps to frames, compiled": (65, four_steps),
     "ComfyUI's overhead for a step": (45, overhead),
     "peak in ComfyUI with --lowvram": (45, low_vram),
     "kernel of attention over time": (2, temporal_attention),

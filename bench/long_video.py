@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -50,8 +51,8 @@ LENGTHS = (64, 128)
 STEPS, WINDOW, OVERLAP, PARTITIONS = 25, 16, 12, 4
 SETTINGS = {"guidance": 4.0, "eta": 0.0}
 THREADS = {"OMP_NUM_THREADS": "1"}  # those that wait for one another would count as processor time
-# The allocator gives memory back at once, so that no run starts with what another left. That triples the processor's
-# time, so memory and time are measured in servers of their own.
+# The allocator gives memory back at once, so that no run starts with what another left. That costs processor time, so
+# memory and time are measured in servers of their own.
 FRUGAL = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
 FLAT = 16  # MiB that FIFO may need beyond the plain sampler
 
@@ -165,7 +166,6 @@ def timed(server: Server, method: str, frames: int, prompts: Sequence[str]) -> d
         "largest_in_window": float(np.mean([largest_in_window(clip) for clip in clips])),
         "largest_step": float(np.mean([steps(clip).max() for clip in clips])),
         "seconds": float(np.mean(seconds)),
-        "facts": machine.facts(torch.device("cpu")),
     }
 
 
@@ -182,34 +182,36 @@ def peaks(server: Server, method: str, frames: int, prompts: Sequence[str]) -> d
 Measure = Callable[[Server, str, int, Sequence[str]], dict[str, Any]]
 
 
-def once(
-    measure: Measure, server: Server, method: str, frames: int, prompts: Sequence[str], folder: Path
-) -> dict[str, Any]:
-    """What `measure` finds; what an interrupted bench measured on this machine is read again."""
-    path = folder / f"{method}-{frames}-{len(prompts)}-{measure.__name__}.npz"
-    if not path.is_file():
-        found = measure(server, method, frames, prompts)
-        clips = found.pop("clips", [])
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".tmp"), "wb") as file:
-            np.savez_compressed(file, clips=clips, figures=json.dumps(found))
-        path.with_suffix(".tmp").replace(path)
-    with np.load(path) as stored:
-        clips = {"clips": list(stored["clips"])} if len(stored["clips"]) else {}
-        return clips | json.loads(str(stored["figures"]))
+def store(path: Path, found: dict[str, Any]) -> None:
+    figures = dict(found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        np.savez_compressed(file, clips=figures.pop("clips", []), figures=json.dumps(figures))
+    path.with_suffix(".tmp").replace(path)
+
+
+def stored(path: Path) -> dict[str, Any]:
+    with np.load(path) as found:
+        clips = {"clips": list(found["clips"])} if len(found["clips"]) else {}
+        return clips | json.loads(str(found["figures"]))
 
 
 def all_of(
     measure: Measure, settings: Sequence[tuple[str, int]], prompts: Sequence[str], folder: Path
 ) -> list[dict[str, Any]]:
-    """In one server, by whose environment it is known what is measured."""
-    os.environ.update(THREADS | (FRUGAL if measure is peaks else {}))
-    with Server(cpu=True) as server:
-        Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
-        return [
-            once(measure, server, *setting, prompts, folder)
-            for setting in tqdm(settings, desc=measure.__name__, unit="setting")
-        ]
+    """What `measure` finds of each setting, in a server of its own, and by which code. What an interrupted bench has
+    measured is read again.
+    """
+    paths = {setting: folder / f"{'-'.join(map(str, setting))}-{measure.__name__}.npz" for setting in settings}
+    missing = [setting for setting, path in paths.items() if not path.is_file()]
+    if missing:
+        environment = THREADS | (FRUGAL if measure is peaks else {})
+        with patch.dict(os.environ, environment), Server(cpu=True) as server:
+            facts = machine.facts(torch.device("cpu"))
+            Client(server.url).run(saving(sampling("plain", WINDOW, "", 0)))  # everything is loaded
+            for setting in tqdm(missing, desc=measure.__name__, unit="setting"):
+                store(paths[setting], {**measure(server, *setting, prompts), "facts": facts})
+    return [stored(path) for path in paths.values()]
 
 
 def row(method: str, frames: int, found: Measured, yard: Measured) -> str:
@@ -251,22 +253,20 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="(default: all)")
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="frames (default: 64 128)")
     parser.add_argument("--prompts", type=int, default=3, choices=range(1, len(PROMPTS) + 1), help="(default: 3)")
-    parser.add_argument("--again", action="store_true", help="measure what an interrupted bench has measured, too")
     args = parser.parse_args()
     torch.set_num_threads(1)  # as the server has
-    folder, prompts = ROOT / ".cache" / "bench-long", PROMPTS[: args.prompts]
-    if args.again:
-        shutil.rmtree(folder, ignore_errors=True)
+    prompts = PROMPTS[: args.prompts]
+    folder = ROOT / ".cache" / "bench-long" / str(len(prompts))
     every = [("plain", WINDOW), *((method, frames) for method in args.methods for frames in args.lengths)]
     both = zip(*(all_of(measure, every, prompts, folder) for measure in (timed, peaks)), strict=True)
-    results = {setting: Measured(**a, **b) for setting, (a, b) in zip(every, both, strict=True)}
+    results = {setting: Measured(**(b | a)) for setting, (a, b) in zip(every, both, strict=True)}
     for (method, frames), found in results.items():
         setting = {"method": method, "frames": frames, "prompts": len(prompts)}
         row_of = {"setting": setting, **found.as_json()}
         keep(args.out / "performance" / "long.json", [row_of], found.facts, key="setting")
     yard = results["plain", WINDOW]
     table = "\n".join(row(method, frames, found, yard) for (method, frames), found in results.items())
-    (args.out / "long.md").write_text(f"""# Long clips: smoothness and cost
+    page = f"""# Long clips: smoothness and cost
 
 Made by `make bench-long`, on a CPU: the miniature through ComfyUI, {len(prompts)} prompts, 64x64 pixels, guidance
 {SETTINGS["guidance"]:g} and eta {SETTINGS["eta"]:g} for every method, {STEPS} steps (FIFO: {PARTITIONS} x {WINDOW}
@@ -286,7 +286,8 @@ noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as 
   processor time of sampling for each frame of the clip, which does not mind what else the machine does.
 - *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile, for one of the prompts. Stock *VAE
   Decode* takes all frames at once, whatever sampled them, so decoding grows with the clip for every method. FIFO,
-  `overlap` and `looped` sample a window at a time; FreeNoise samples all frames at once.
+  `overlap` and `looped` sample a window at a time; FreeNoise samples all frames at once. Measured in a server of its
+  own, whose allocator gives memory back at once.
 
 `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and where one ends
 and the next begins the object jumps. They are for models and loops that need them; for one long take use FreeNoise.
@@ -296,12 +297,14 @@ and the next begins the object jumps. They are for models and loops that need th
 ![clips](long.gif)
 
 {machines([{"facts": found.facts} for found in results.values()])}
-""")
+"""
+    (args.out / "long.md").write_text(page, encoding="utf-8")
     shown = [
         clip.repeat(2, 1).repeat(2, 2) for method in args.methods for clip in results[method, args.lengths[0]].clips
     ]
     labels = [method for method in args.methods for _ in prompts]
     write_video(args.out / "long.gif", side_by_side(shown, labels, 2 * len(prompts)), 10)
+    shutil.rmtree(folder)  # the next bench measures its own
     print(table)
     if failed := shortfalls(results):
         sys.exit("\n".join(failed))

@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import time
@@ -63,14 +62,14 @@ def _commit() -> str:
         result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         return result.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "vc2", "nodes", "bench")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "vc2", "nodes", "bench", "scripts", "tests")
     return (git("rev-parse", "--short", "HEAD") + "+" * bool(changed)) or "unknown"
 
 
 def processor_seconds() -> float:
     """Of this process and of those that it waited for: what else runs on the machine counts little."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

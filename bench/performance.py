@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 
 def chosen(args: argparse.Namespace, device: torch.device) -> list[Case]:
     """The cases that the options name; those of the device without any."""
-    options = (args.workloads, args.network, args.frames, args.sizes, args.precisions, args.compiled)
+    options = (args.workloads, args.network, args.frames, args.sizes, args.precisions, args.compiled, args.steps)
     if not any(options):
         return ON_A_GPU if device.type == "cuda" else ON_A_CPU
     every = product(
@@ -44,8 +44,9 @@ def chosen(args: argparse.Namespace, device: torch.device) -> list[Case]:
         args.precisions or ["fp32"],
         [args.compiled],
     )
+    steps = args.steps or 10
     return [
-        Case(workload, network, frames, int(w), int(h), precision, compiled, args.steps if "frames" in workload else 1)
+        Case(workload, network, frames, int(w), int(h), precision, compiled, steps if "frames" in workload else 1)
         for workload, network, frames, (w, h), precision, compiled in every
     ]
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", metavar="WxH", help="of the clip, in pixels")
     parser.add_argument("--precisions", nargs="+", choices=list(DTYPES))
     parser.add_argument("--compiled", action="store_true", help="ours with its layers compiled")
-    parser.add_argument("--steps", type=int, default=10, help="of 'prompt to frames' (default: 10)")
+    parser.add_argument("--steps", type=int, help="of 'prompt to frames' (default: 10)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import few_steps_report, machine, plots
-from bench.cases import ON_A_GPU, WORKLOADS, Case
+from bench.cases import ON_A_CPU, ON_A_GPU, WORKLOADS, Case
 from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table
 from bench.workloads import WIDTHS
 
@@ -17,7 +17,7 @@ GOALS = {
     "guided step, bf16, compiled": "64 ms on an H100",
     "guided step, bf16": "",
     "prompt to frames, 50 steps, compiled": "4 s on an H100",
-    "four passes to frames, compiled": "0.6 s on an H100",
+    "T2V-Turbo's four steps to frames, compiled": "0.6 s on an H100",
     "peak of prompt to frames, weights included": "8 GB",
     "peak of a guided step against PEAK": "at most 1.0",
     "ComfyUI's overhead for a step": "3 %",
@@ -79,7 +79,9 @@ def narrower(rows: list[Json]) -> str:
         for row in _in_order(rows)
         if (found := row.get("from_fp32")) and "official" in found
     ]
-    return f"In bf16, ours and the official code are so far from what fp32 gives: {'; '.join(each)}.\n" if each else ""
+    return (
+        f"In bf16, ours and the official code are so far from what fp32 gives: {'; '.join(each)}.\n\n" if each else ""
+    )
 
 
 def forward_goal(rows: list[Json]) -> str:
@@ -91,10 +93,8 @@ def forward_goal(rows: list[Json]) -> str:
         if ratio <= FORWARD_GOAL:
             return (
                 f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is reached on this"
-                f" processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave); most is that"
-                " Linears go by oneDNN in float32 where a processor has\nAVX-512. Where one has not, nothing but the"
-                " rest of that table can be expected, and Intel's, where torch's MKL uses\nAVX-512 by itself, were not"
-                " tried.\n"
+                f" processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave). Where a line of"
+                " that table needs AVX-512 and a processor has\nnone, its share is not to be had.\n"
             )
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
@@ -137,7 +137,7 @@ def longer(rows: list[Json]) -> str:
     """What the counted peaks mean for the length of clips."""
     names = sorted({row["version"] for row in rows})
     peaks = {row["version"]: row["peak"] for row in rows if "FreeNoise" in row["what"]}
-    older, now = (peaks[name] / 64 / 2**20 for name in names)
+    older, now = (peaks[name] / 64 / 2**20 for name in (names[0], "now"))
     return (
         f"Under FreeNoise a frame of 512x320 takes {older:.0f} MiB of activations in {names[0]} and {now:.0f} MiB now,"
         f" so a GB holds {older / now:.1f} times as many."
@@ -179,13 +179,17 @@ def changes(rows: list[Json]) -> str:
     return table("the UNet with this instead | time | rounds | apart | peak (MiB) | operations | ", lines)
 
 
-def compiled_kernels(rows: list[Json]) -> str:
-    return "".join(
-        f"""With the layers compiled, norms, activations, sums and copies of a pass are {row["compiled"]} kernels where
-torch goes through {row["as it is"]} operations (counted on this processor, by `python -m bench.compiled_kernels`).
-"""
-        for row in rows
+def let_go(rows: list[Json], out: Path) -> str:
+    """What neither a way of computing nor a slice took away of the peak."""
+    whole = next(
+        (row["counted"]["peak"] for row in rows if row["what"] == "GEGLU, SiLU and feed-forward like this"), None
     )
+    older = next((row["peak"] / 2**20 for row in rows_of(out, "counted") if row["version"] == "0.2.0"), None)
+    if not whole or not older:
+        return ""
+    return f"""what is let go of once it has been read (a block's input, queries, keys and values,
+sums before and after) and what both prompts share, which took the peak from {older:,.0f} to {whole:,} MiB;
+"""
 
 
 def write(out: Path) -> None:
@@ -203,28 +207,30 @@ Each part names the command that measures it, and on what and by which commit it
 By `python -m bench.counted`, operation by operation on torch's meta device, so the same on every machine: in bf16, the
 UNet's attention in one fused kernel, 16 frames of 512x320 where nothing else is said. Of a guided step prompt and
 negative prompt are one batch; of a training step, over one clip, the gradients of all weights are computed, without
-gradient checkpointing (in bf16 throughout; autocast, which the trainer uses, keeps half as much again:
-[training](training.md#at-real-sizes)). *Peak* is beyond the weights, gradients included. *0.2.0 → now*; one number
-where both are the same.
+gradient checkpointing, in bf16 throughout (autocast, which the trainer uses, keeps 30.6 GB of such a clip:
+[training](training.md#at-real-sizes)). *Peak* is beyond the weights, gradients included; *moved* what operations read
+and wrote. *Copies* change a layout or join tensors, *sums* are mostly residual, *pointwise* are activations and
+products by element. *0.2.0 → now*; one number where both are the same.
 
 {counted(found)}
 
 {longer(found)}
 
 **A bound.** ComfyUI reserves memory before a pass, and is told a bound of the peak for that: `PEAK` bytes for each byte
-of one channel of the latents, which is what a pass takes where prompt and negative prompt share nothing (next
-paragraph but one), and a quarter more. 0.2.0 told it a guess of 2.4 times as much. Small passes (a single frame, or up
-to 16 frames of 448x288 with one prompt) can take up to 64 MiB more than `PEAK`, and a single frame of 1920x1088, of
+of one channel of the latents, which is what a pass takes where prompt and negative prompt share nothing (*Sharing*,
+below), and a quarter more. 0.2.0 told it a guess of 2.4 times as much. Small passes (a single frame, or latents no
+larger than those of 16 frames of 448x288) can take up to 64 MiB more than `PEAK`, and a single frame of 1920x1088, of
 which nothing is sliced, 128 MiB.
 
 **Where the peak went.** A tensor is let go of as soon as nothing reads it any more, sums and activations go where an
 operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
 attention in halves), each with norms, products and sums of its own, which is why there are more of these; a slice is
-meant to keep a GPU busy (not measured). What did not become less is what sums and FreeNoise's copies move: each sum
-adds what a layer of the host computed, behind whatever the host did to it (LoRA, casts), so it cannot be part of that
-layer's product; `--compile` makes it part of a neighbour's kernel. In training all tensors are kept for the gradients:
-memory, copies and sums are what they were, and gradient checkpointing is what saves memory there
-([training](training.md), which also has the trainer's own steps beside a plain loop's).
+meant to keep a GPU busy (not measured). What hardly became less is what sums move: each adds what a layer of the host
+computed, behind whatever the host did to it (LoRA, casts), so it cannot be part of that layer's product. With
+`--compile` it becomes part of the norm after it, as norm and activation become one (by the names of the functions that
+torch makes for a CPU, `tests/vc2/test_compiled.py`). In training all tensors are kept for the gradients: memory, copies
+and sums are what they were, and gradient checkpointing is what saves memory there ([training](training.md), which also
+has the trainer's own steps beside a plain loop's).
 
 **Sharing.** Prompt and negative prompt share what no text has touched, the first layers up to the first attention to
 the text: in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is
@@ -232,7 +238,7 @@ given what comes before the text (patches of input blocks and of the attention a
 for input blocks, another attention). Both go through the text encoder in one pass.
 
 **Decoding** on the command line is in the checkpoint's precision, as many frames at once as make one of 512x512: at
-512x320 one, at 256x256 four, so that it takes no more memory than sampling at 512x320 does.
+512x320 one, at 256x256 four, so that up to 512x512 it takes no more memory than sampling at 512x320 does.
 """)
     if cpu:
         fewest = min(len(row["seconds"]["ours"]) for row in cpu)
@@ -247,10 +253,9 @@ relative RMS of the two results; frames are compared as bytes, of which one now 
 guided step has the two passes' difference, roundings included, 12 times. In bf16 the official code runs under
 autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack.
 
-{compared(cpu)}
+{compared(cpu, ON_A_CPU)}
 
-{narrower(cpu)}
-{forward_goal(cpu)}
+{narrower(cpu)}{forward_goal(cpu)}
 {machines(cpu)}
 
 ![ours as a share of the official code's time](performance/cpu.svg)
@@ -263,7 +268,7 @@ autocast, ours has bf16 weights. The official code runs as it does without xform
         }
         if shares:
             title = "On a CPU: ours as a share of the official code's time"
-            (out / "performance" / "cpu.svg").write_text(plots.bars(title, shares, "official"))
+            (out / "performance" / "cpu.svg").write_text(plots.bars(title, shares, "official"), encoding="utf-8")
     for row in rows_of(out, "against"):
         times, faster = row["seconds"], machine.ratio(row["seconds"], "older", "now")
         reached = f" The goal, {CLIP_GOAL:g} times as fast, is reached."
@@ -284,8 +289,10 @@ here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.
     rows = [{"what": what, "goal": goal} | measured.get(what, {}) for what, goal in GOALS.items()]
     where = "\n" + machines(list(measured.values())) + "\n" if measured else ""
     parts.append(f"`make bench-gpu` measures these in one call of under eight minutes.\n\n{goals(rows)}\n{where}")
-    where = machines(gpu) + "\n" if gpu else ""
-    parts.append(f"Beside the official code, by `make bench` on a GPU:\n\n{compared(gpu, ON_A_GPU)}\n\n{where}")
+    where = machines(gpu) + "\n\n" if gpu else ""
+    parts.append(
+        f"Beside the official code, by `make bench` on a GPU:\n\n{compared(gpu, ON_A_GPU)}\n\n{narrower(gpu)}{where}"
+    )
     if found := rows_of(out, "changes"):
         now = next(row for row in rows_of(out, "counted") if row["version"] == "now")
         parts.append(f"""## What each change gave
@@ -299,13 +306,11 @@ fp32.
 
 {changes(found)}
 
-{compiled_kernels(rows_of(out, "compiled"))}
-Not in this table: what is let go of once it has been read (a block's input, queries, keys and values, sums before and
-after), which took most of the peak away and no operation; texts in one pass, and small frames decoded many at a time
+Not in this table: {let_go(found, out)}texts in one pass, and small frames decoded many at a time
 ([counted](#counted)), which are meant for GPUs and were not measured there.
 
 {machines(found)}
 """)
     if found := rows_of(out, "few_steps"):
         parts.append(few_steps_report.section(found, out / "performance"))
-    (out / "performance.md").write_text("\n".join(parts))
+    (out / "performance.md").write_text("\n".join(parts), encoding="utf-8")

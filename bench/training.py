@@ -131,12 +131,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(plain() if args.only == "plain" else ours(Path(folder), KINDS[args.only])))
         return
-    kinds = ["plain", *KINDS]
+    kinds, facts = ["plain", *KINDS], machine.facts(torch.device("cpu"))
     measured: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(ROUNDS):
         for kind in kinds:
             measured[kind].append(measure(kind))
-    facts = machine.facts(torch.device("cpu"))
     figures = [{"kind": kind, "rounds": rows} for kind, rows in measured.items()]
     keep(args.out.parent / "performance" / "training.json", figures, facts, key="kind")
     # The least of the rounds: what another program took from the machine can only add.

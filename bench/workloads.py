@@ -4,6 +4,7 @@ weights and inputs.
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 from collections.abc import Callable
@@ -49,7 +50,7 @@ GUIDANCE, FPS = 12.0, 28
 
 @dataclass
 class Row:
-    """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), how far each is
+    """Of a case: seconds of each round by who computed, how far the results are apart (relative RMS), how far either is
     from ours in float32 where a case is narrower, and on a GPU the most memory that tensors took (bytes, ours; beyond
     the weights).
 
@@ -266,7 +267,12 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 def measure(case: Case, networks: Networks, rounds: int) -> Row:
     """The first of each is not timed: it warms up, and its results are compared."""
-    todo, device = works(case, networks), networks.device
+    device, exact = networks.device, None
+    if networks.compare and case.precision != "fp32":
+        ours_alone = copy.copy(networks)
+        ours_alone.compare = False
+        exact = works(replace(case, precision="fp32", compiled=False), ours_alone)["ours"]()
+    todo = works(case, networks)
     results, peak = {}, None
     for name, work in todo.items():
         if device.type == "cuda":
@@ -279,10 +285,7 @@ def measure(case: Case, networks: Networks, rounds: int) -> Row:
             work()
             peak = torch.cuda.max_memory_allocated(device) - before
     difference = apart(results["ours"], results["official"]) if "official" in results else None
-    from_fp32 = None
-    if case.precision != "fp32":
-        exact = works(replace(case, precision="fp32", compiled=False), networks)["ours"]()
-        from_fp32 = {name: apart(result, exact) for name, result in results.items()}
+    from_fp32 = {name: apart(result, exact) for name, result in results.items()} if exact is not None else None
     del results
     if not case.compiled:  # a compiled network hides its operations from the count
         with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counted:

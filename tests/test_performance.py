@@ -48,7 +48,7 @@ def test_the_report_is_that_of_its_rows(tmp_path):
     shutil.copytree(ROOT / "docs" / "performance", tmp_path / "performance")
     performance_report.write(tmp_path)
     for name in ("performance.md", *(f"performance/{plot}.svg" for plot in ("cpu", "few_steps_8", "few_steps_16"))):
-        assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), name
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8"), name
 
 
 @pytest.mark.slow

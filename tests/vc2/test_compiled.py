@@ -4,12 +4,15 @@ compiler, which would take minutes.
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor import config
+from torch._inductor.utils import run_and_get_code
 
 from tests import standin
 from vc2.__main__ import load, main, parser
@@ -68,3 +71,30 @@ def test_all_sizes_are_compiled_whatever_torch_calls_their_limit(monkeypatch, na
     monkeypatch.setattr(torch._dynamo, "config", config)
     compiled.compile_layers(torch.nn.Identity())
     assert vars(config) == {name: after}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(compiled.missing_compiler()), reason="needs a C++ compiler")
+def test_norms_activations_and_sums_are_compiled_together(checkpoint):
+    """By the names that torch gives the functions it makes of a layer for a CPU: the operations that are in them."""
+    model = load(parser().parse_args(["a cat", "-o", "clip.mp4", "--checkpoint", str(checkpoint), "--device", "cpu"]))
+    block = model.unet.input_blocks[1]  # a convolutional layer, attention among pixels, attention among frames
+    inputs = torch.zeros(1, 4, 2, 8, 8), torch.tensor([500]), torch.zeros(1, 77, model.unet.config.context_dim)
+    torch._dynamo.reset()
+    with config.patch({"cpp.descriptive_names": "original_aten", "force_disable_caches": True}), torch.no_grad():
+        for layer in block:
+            layer.compile(dynamic=False, backend=compiled.BACKEND)
+        _, codes = run_and_get_code(model.unet, *inputs)
+    functions = [set(re.findall(r"cpp_fused_(\w+)_\d+\b", code)) for code in codes]
+    assert len(functions) == len(block) == 3
+
+    def some_has(of: set[str], *operations: str) -> bool:
+        return any(all(operation in name for operation in operations) for name in of)
+
+    convolutional, *transformers = functions
+    assert some_has(convolutional, "native_group_norm", "silu")
+    assert some_has(convolutional, "add", "native_group_norm", "silu")  # the time's embedding too
+    for transformer in transformers:
+        assert some_has(transformer, "add", "native_layer_norm")
+        assert some_has(transformer, "gelu", "mul")
+    assert not any(re.search(r"aten\.(add|silu|gelu|native_\w+_norm)\.\w+\(", code) for code in codes)  # alone
