@@ -41,9 +41,9 @@ class Case:
         return words + ", compiled" * self.compiled
 
 
-# What a CPU computes in some ten minutes; those of one width together, whose networks are made once.
+# What a CPU computes in a quarter of an hour; those of one width together, whose networks are made once.
 ON_A_CPU = [
-    Case("UNet forward", "full", 16, 128, 128),
+    *(Case("UNet forward", "full", 16, 128, 128, precision) for precision in ("fp32", "bf16")),
     *(Case("UNet forward", "fifth", frames, 128, 128) for frames in (8, 16, 64, 128)),
     *(Case("UNet forward", "fifth", *clip) for clip in ((16, 256, 256), (8, 512, 320), (2, 1024, 576))),
     Case("UNet forward", "fifth", 16, 128, 128, "bf16"),
