@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -25,7 +25,7 @@ from bench.cases import Case
 from bench.counted import Step
 from bench.performance import keep
 from bench.winograd import by_winograd
-from bench.workloads import WIDTHS, Networks, apart
+from bench.workloads import DTYPES, WIDTHS, Networks, apart
 from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
@@ -106,6 +106,7 @@ class Way(NamedTuple):
     change: Change
     note: str
     counts: bool = True  # whether counting sees it: not how a kernel computes, nor which of them become one
+    case: Case | None = None  # another than the table's
 
 
 CHANGES = {
@@ -113,6 +114,12 @@ CHANGES = {
         lambda unet: patch.object(linear, "ONEDNN", False),
         "oneDNN is used: in float32, without gradients, with AVX-512; not tried on Intel's, where MKL has that too",
         False,
+    ),
+    "Linears in bf16 by torch, at full width": Way(
+        lambda unet: patch.object(linear, "ONEDNN", False),
+        "oneDNN is used there too: torch has it compute a projection as many products, and copies weights for each",
+        False,
+        Case("UNet forward", "full", 16, 128, 128, "bf16"),
     ),
     "temporal convolutions as conv3d": Way(plain(nn.Conv3d), "conv2d over [B, C, T, H W] is used"),
     "init_attn's projections as conv1d": Way(plain(nn.Conv1d), "a Linear is used"),
@@ -143,6 +150,36 @@ def counted(way: Way) -> dict[str, int] | None:
     return {"peak": round(found.peak / 2**20), "operations": sum(found.operations.values())}
 
 
+def measured(way: Way, case: Case, networks: Networks, rounds: int) -> dict[str, Any]:
+    """Seconds of both in each round, and how far the results are apart."""
+    (unet, _), dtype = networks.of(case), DTYPES[case.precision]
+    x, text = (
+        networks.draw(*case.latents).to(dtype),
+        networks.draw(1, 77, networks.config.context_dim, seed=1).to(dtype),
+    )
+    t = torch.full((1,), 500, device=networks.device)
+    changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
+    changed.load_state_dict(unet.state_dict(), assign=True)
+    changed.use_attention("auto")
+    anew = way.change(changed) is not None
+
+    def within() -> Within:
+        """A context manager serves once, so each pass makes its own; who changed the network did so once."""
+        return (way.change(changed) if anew else None) or nullcontext()
+
+    def forward(network: VideoUNet, within: Callable[[], Within]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.no_grad(), within():
+                return network(x, t, text, None)
+
+        return run
+
+    works = {"ours": forward(unet, nullcontext), "changed": forward(changed, within)}
+    ours, theirs = (work() for work in works.values())
+    seconds = machine.in_turns(works, networks.device, rounds, warm_up=0)
+    return {"seconds": seconds, "difference": apart(theirs, ours)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.changes", description=__doc__)
     parser.add_argument("--network", choices=list(WIDTHS), default="fifth")
@@ -155,42 +192,16 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width, height = map(int, args.size.split("x"))
-    case, facts = Case("UNet forward", args.network, args.frames, width, height), machine.facts(device)
-    networks = Networks(args.network, device, with_official=False)
-    x, text, fps = networks.draw(*case.latents), networks.draw(1, 77, networks.config.context_dim, seed=1), None
-    t = torch.full((1,), 500, device=device)
-
-    def forward(unet: VideoUNet, within: Callable[[], Within]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            with torch.no_grad(), within():
-                return unet(x, t, text, fps)
-
-        return run
-
+    here, facts = Case("UNet forward", args.network, args.frames, width, height), machine.facts(device)
+    networks = Networks(here.network, device, with_official=False)
     for what in args.only or CHANGES:
-        change = CHANGES[what].change
-        changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
-        changed.load_state_dict(networks.unet.state_dict(), assign=True)
-        changed.use_attention("auto")
-        anew = change(changed) is not None
-
-        def within(change: Change = change, unet: VideoUNet = changed, anew: bool = anew) -> Within:
-            """A context manager serves once, so each pass makes its own; who changed the network did so once."""
-            return (change(unet) if anew else None) or nullcontext()
-
-        works = {"ours": forward(networks.unet, nullcontext), "changed": forward(changed, within)}
-        ours, theirs = (work() for work in works.values())
-        difference = apart(theirs, ours)
-        times = machine.in_turns(works, device, args.rounds, warm_up=0)
-        row = {
-            "what": what,
-            "case": vars(case),
-            "seconds": times,
-            "difference": difference,
-            "counted": counted(CHANGES[what]),
-            "note": CHANGES[what].note,
-        }
-        print(what, machine.ratio(times, "changed", "ours"), difference, flush=True)
+        way = CHANGES[what]
+        case = way.case or here
+        if case.network != networks.network:
+            networks = Networks(case.network, device, with_official=False)
+        row = {"what": what, "case": vars(case), **measured(way, case, networks, args.rounds)}
+        row |= {"counted": counted(way), "note": way.note}
+        print(what, machine.ratio(row["seconds"], "changed", "ours"), row["difference"], flush=True)
         keep(args.out / "performance" / "changes.json", [row], facts, key="what")
     performance_report.write(args.out)
 

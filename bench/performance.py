@@ -5,8 +5,8 @@ compared. Writes docs/performance/cpu.json (or gpu.json) and docs/performance.md
     VIDEOCRAFTER_PATH=/path/to/VideoCrafter make bench
     make bench ARGS="--workloads 'guided step' --network full --sizes 256x256 512x320 --frames 8 16 --precisions bf16"
 
-Without a choice it measures what this machine does in a quarter of an hour. A row that was measured before stays until its
-case is measured again. `make bench-gpu` has the goals for one GPU.
+Without a choice it measures what this machine does in a quarter of an hour. A row that was measured before stays until
+its case is measured again. `make bench-gpu` has the goals for one GPU.
 """
 
 from __future__ import annotations

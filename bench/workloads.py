@@ -86,7 +86,7 @@ class Networks:
 
     def __init__(self, network: str, device: torch.device, with_official: bool):
         self.device, self.schedule, self.compare = device, NoiseSchedule(), with_official
-        self.config = WIDTHS[network]
+        self.network, self.config = network, WIDTHS[network]
         self.unet = random_weights(VideoUNet(self.config, device="meta"), device)
         self.unet.use_attention("auto")
         self.vae = random_weights(AutoencoderKL(device="meta"), device, seed=1)

@@ -29,6 +29,7 @@ def asked(monkeypatch):
         return F.linear(x, weight, bias)
 
     monkeypatch.setattr(module, "ONEDNN", True)
+    monkeypatch.setattr(module, "DTYPES", (torch.float32, torch.bfloat16))
     monkeypatch.setattr(module, "_product", product)
     return calls
 
@@ -36,16 +37,20 @@ def asked(monkeypatch):
 @pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 7, 3), (2, 0, 3), (1, 1, 1, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_numbers_are_those_of_torch(shape, bias):
-    x, weight = torch.randn(shape), torch.randn(4, 3)
-    b = torch.randn(4) if bias else None
+@pytest.mark.parametrize("dtype", module.DTYPES)
+def test_the_numbers_are_those_of_torch(shape, bias, dtype):
+    def draw(*size):
+        return torch.randn(size, dtype=dtype)
+
+    close = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 0.02}
+    x, weight, b = draw(*shape), draw(4, 3), draw(4) if bias else None
     with torch.no_grad():
         found = linear(x, weight, b)
-        torch.testing.assert_close(found, F.linear(x, weight, b), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, F.linear(x, weight, b), **close)
         assert found.is_contiguous()
-        for other in (x.expand(2, *shape), torch.randn(*shape[:-1], 6)[..., ::2]):
-            for matrix in (weight, torch.randn(3, 4).t()):
-                torch.testing.assert_close(linear(other, matrix, b), F.linear(other, matrix, b), rtol=1e-5, atol=1e-6)
+        for other in (x.expand(2, *shape), draw(*shape[:-1], 6)[..., ::2]):
+            for matrix in (weight, draw(3, 4).t()):
+                torch.testing.assert_close(linear(other, matrix, b), F.linear(other, matrix, b), **close)
 
 
 @pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
@@ -91,8 +96,12 @@ def test_what_is_recorded_cast_or_no_plain_tensor_is_torchs(asked):
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             assert linear(x, weight).dtype == torch.bfloat16
-        for kind in (torch.bfloat16, torch.float64):
+        for kind in (torch.float16, torch.float64):
             assert linear(x.to(kind), weight.to(kind)).dtype == kind
+        with pytest.raises(RuntimeError, match="dtype"):
+            linear(x.bfloat16(), weight)
+        with pytest.raises(RuntimeError, match="dtype"):
+            linear(x, weight, torch.randn(4).bfloat16())
         linear(x, weight.data.as_subclass(Quantised))
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
             linear(x, torch.randn(4, 2))
@@ -101,8 +110,9 @@ def test_what_is_recorded_cast_or_no_plain_tensor_is_torchs(asked):
         assert linear(x.to("meta"), weight.to("meta")).device.type == "meta"
         assert not asked
         linear(x, weight)
+        linear(x.bfloat16(), weight.bfloat16())
         of_size_one(nn.Conv1d)(3, 4, 1)(torch.randn(2, 5, 3).transpose(1, 2))
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 def test_a_host_may_cast_or_patch_a_layer(asked):

@@ -1,7 +1,9 @@
-"""Linears by the faster of torch's two libraries for products of matrices in float32 on processors with AVX-512.
+"""Linears by the faster of torch's two libraries for products of matrices on processors with AVX-512.
 
-torch computes them by MKL, which on AMD's processors keeps to AVX2; oneDNN, which torch ships too and computes
-convolutions and bfloat16 with, does not. `bench/changes.py` times it.
+torch computes those in float32 by MKL, which on AMD's processors keeps to AVX2; oneDNN, which torch ships too and
+computes convolutions with, does not. Those in bfloat16 it leaves to oneDNN, but where tokens do not lie one behind
+another (a transformer's projection reads channels first) as one product for each picture, with weights copied for each.
+`bench/changes.py` times both.
 """
 
 from __future__ import annotations
@@ -23,21 +25,22 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def _is_there() -> bool:
+def _is_there(dtype: torch.dtype) -> bool:
     """Whether it is worth it, and works. The operation is private to torch, which computes frozen Linears of compiled
     graphs by it.
     """
     fast = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.get_cpu_capability() == "AVX512"
     if not fast or not torch.backends.mkldnn.is_available() or not hasattr(torch.library, "custom_op"):
         return False
-    one = torch.ones(1, 1)
+    one = torch.ones(1, 1, dtype=dtype)
     try:
-        return bool(_product(one, one, torch.ones(1)) == 2)
+        return bool(_product(one, one, one[0]) == 2)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-ONEDNN = _is_there()
+DTYPES = tuple(dtype for dtype in (torch.float32, torch.bfloat16) if _is_there(dtype))
+ONEDNN = torch.float32 in DTYPES
 
 if ONEDNN:
     # torch.compile takes torch's own operation with constant weights alone. By the module's name, since ComfyUI's
@@ -61,13 +64,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _is_plain(t: Tensor) -> bool:
     """Numbers of an ordinary tensor in memory, and not what a subclass stands for."""
     ordinary = type(t) is Tensor or type(t) is nn.Parameter
-    return ordinary and t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided
+    return ordinary and t.device.type == "cpu" and t.dtype in DTYPES and t.layout == torch.strided
 
 
 def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the sizes do, and the bias, of which oneDNN would not look at strides and device."""
+    """Whether sizes and types do, and the bias, of which oneDNN would not look at strides and device."""
     sizes = weight.ndim == 2 and x.ndim > 0 and 0 < weight.shape[1] == x.shape[-1]
-    return sizes and (bias is None or (_is_plain(bias) and bias.is_contiguous()))
+    if not sizes or x.dtype != weight.dtype:
+        return False
+    return bias is None or (_is_plain(bias) and bias.dtype == x.dtype and bias.is_contiguous())
 
 
 def _is_recorded() -> bool:
