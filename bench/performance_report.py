@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -75,13 +76,15 @@ def compared(rows: list[Json], wanted: Iterable[Case] = ()) -> str:
 def narrower(rows: list[Json]) -> str:
     """Which of the two is nearer to what float32 gives, where neither computes in it."""
     each = [
-        f"{Case(**row['case']).short} {found['ours']:.1e} and {found['official']:.1e}"
+        f"{case.short}, {case.network} width, {found['ours']:.1e} and {found['official']:.1e}"
         for row in _in_order(rows)
+        for case in [Case(**row["case"])]
         if (found := row.get("from_fp32")) and "official" in found
     ]
-    return (
-        f"In bf16, ours and the official code are so far from what fp32 gives: {'; '.join(each)}.\n\n" if each else ""
-    )
+    if not each:
+        return ""
+    text = f"In bf16, ours and the official code are as far from what fp32 gives as this: {'; '.join(each)}."
+    return textwrap.fill(text, width=120, break_on_hyphens=False) + "\n\n"
 
 
 def forward_goal(rows: list[Json]) -> str:
@@ -261,13 +264,13 @@ autocast, ours has bf16 weights. The official code runs as it does without xform
 ![ours as a share of the official code's time](performance/cpu.svg)
 """)
         shares = {
-            f"{case.short}, {case.network} width, {case.clip}, {case.precision}": ratio
+            f"{case.short}, {case.network}, {case.clip}, {case.precision}": ratio
             for row in _in_order(cpu)
             for case in [Case(**row["case"])]
             if (ratio := _ratio(row))
         }
         if shares:
-            title = "On a CPU: ours as a share of the official code's time"
+            title = "On a CPU, by width, frames and precision: ours as a share of the official code's time"
             (out / "performance" / "cpu.svg").write_text(plots.bars(title, shares, "official"), encoding="utf-8")
     for row in rows_of(out, "against"):
         times, faster = row["seconds"], machine.ratio(row["seconds"], "older", "now")
@@ -303,10 +306,9 @@ here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.
 
 By `make bench-changes`: a forward pass of the UNet with one thing done in another way, in turns with ours as it
 is, processor time. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine;
-where its rounds lie on both sides of 1, no difference is shown. One prompt, 16 frames of 128x128, a fifth of the width,
-fp32 where nothing else is said.
-*Peak* and *operations* are counted, of a guided step at 512x320 and full width{as_it_is}; empty where counting sees no
-difference, or cannot look inside.
+where its rounds lie on both sides of 1, no difference is shown. One prompt, 16 frames of 128x128, a fifth of the width
+and fp32 where nothing else is said. *Peak* and *operations* are counted, of a guided step at 512x320 and full
+width{as_it_is}; empty where counting sees no difference, or cannot look inside.
 
 {changes(found)}
 

@@ -31,7 +31,7 @@ Line = Sequence[tuple[float, float, str]]  # points: x, y, and what stands besid
 
 def bars(title: str, values: Mapping[str, float], one: str) -> str:
     """A bar for each value, as a share of 1, at which stands what `one` names."""
-    left, length, row = 330, 420, 26
+    left, length, row = 28 + round(6.4 * max(map(len, values))), 420, 26
     most = max(1.0, *values.values()) * 1.12
     height = 70 + row * len(values)
     body = [text(16, 26, title)]
