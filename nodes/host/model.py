@@ -49,7 +49,8 @@ def _weights(layer, x: Tensor) -> Weights | None:
     on_a_cpu = x.device.type == weight.device.type == "cpu"
     if not on_a_cpu or type(weight) is not torch.nn.Parameter or weight.dtype not in CAST:
         return None
-    if layer.weight_function or layer.bias_function or (weight.dtype != x.dtype and not layer.comfy_cast_weights):
+    casts = weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype)
+    if layer.weight_function or layer.bias_function or (casts and not layer.comfy_cast_weights):
         return None
     return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
 

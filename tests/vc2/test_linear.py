@@ -54,15 +54,26 @@ def test_the_numbers_are_those_of_torch(shape, bias, dtype):
 
 
 @pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
-def test_a_graph_holds_it():
+@pytest.mark.parametrize("dtype", module.DTYPES)
+def test_large_products_are_right_too(dtype):
+    """Channels first, as a transformer's projection has them."""
+    x, weight = torch.randn(16, 320, 16).transpose(1, 2), torch.randn(320, 320)
+    with torch.no_grad():
+        found, exact = linear(x.to(dtype), weight.to(dtype)).float(), F.linear(x, weight)
+    assert (found - exact).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype] * exact.norm()
+
+
+@pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
+@pytest.mark.parametrize("dtype", module.DTYPES)
+def test_a_graph_holds_it(dtype):
     """Without a compiler: what torch.compile would hand to one."""
-    layer, graphs = OPERATIONS.Linear(3, 4), []
+    layer, graphs = OPERATIONS.Linear(3, 4, dtype=dtype), []
 
     def backend(graph, _):
         graphs.append([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
         return graph.forward
 
-    x = torch.randn(2, 3)
+    x = torch.randn(2, 3, dtype=dtype)
     with torch.no_grad():
         found = torch.compile(layer, backend=backend, fullgraph=True)(x)
         torch.testing.assert_close(found, F.linear(x, layer.weight, layer.bias))
@@ -105,14 +116,23 @@ def test_what_is_recorded_cast_or_no_plain_tensor_is_torchs(asked):
         linear(x, weight.data.as_subclass(Quantised))
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
             linear(x, torch.randn(4, 2))
-        for bias in (torch.randn(8)[::2], torch.randn(1).expand(4)):
+        tall = torch.randn(2, 3, 5).bfloat16().transpose(1, 2)  # a row of five tokens, and weights for four channels
+        torch.testing.assert_close(linear(tall, weight.bfloat16()), F.linear(tall, weight.bfloat16()))
+        for bias in (
+            torch.randn(8)[::2],
+            torch.randn(1).expand(4),
+            torch.randn(1),
+            torch.randn(1, 4),
+            torch.tensor(2.0),
+        ):
             torch.testing.assert_close(linear(x, weight, bias), x @ weight.t() + bias)
         assert linear(x.to("meta"), weight.to("meta")).device.type == "meta"
         assert not asked
         linear(x, weight)
         linear(x.bfloat16(), weight.bfloat16())
+        linear(tall[:, :4], weight.bfloat16())
         of_size_one(nn.Conv1d)(3, 4, 1)(torch.randn(2, 5, 3).transpose(1, 2))
-    assert len(asked) == 3
+    assert len(asked) == 4
 
 
 def test_a_host_may_cast_or_patch_a_layer(asked):

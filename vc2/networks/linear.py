@@ -2,8 +2,8 @@
 
 torch computes those in float32 by MKL, which on AMD's processors keeps to AVX2; oneDNN, which torch ships too and
 computes convolutions with, does not. Those in bfloat16 it leaves to oneDNN, but where tokens do not lie one behind
-another (a transformer's projection reads channels first) as one product for each picture, with weights copied for each.
-`bench/changes.py` times both.
+another (a transformer's projection reads channels first) as one product for each row of a batch, with the weights
+copied for each: slow where a row has few tokens. `bench/changes.py` times both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _is_there(dtype: torch.dtype) -> bool:
     fast = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.get_cpu_capability() == "AVX512"
     if not fast or not torch.backends.mkldnn.is_available() or not hasattr(torch.library, "custom_op"):
         return False
-    one = torch.ones(1, 1, dtype=dtype)
+    one = torch.ones(1, 1, dtype=dtype, device="cpu")
     try:
         return bool(_product(one, one, one[0]) == 2)
     except (AttributeError, RuntimeError, TypeError):
@@ -55,8 +55,11 @@ if ONEDNN:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`. Forward-mode differentiation sees nothing of it."""
-    if not (ONEDNN and _is_plain(x) and _is_plain(weight) and _fit(x, weight, bias)) or _is_recorded():
+    """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`. Forward-mode differentiation sees nothing of it, and
+    `torch.backends.mkldnn.flags` does not switch it off.
+    """
+    mine = ONEDNN and _is_plain(x) and _is_plain(weight) and _fit(x, weight, bias) and _pays(x, weight)
+    if not mine or _is_recorded():
         return F.linear(x, weight, bias)
     return (_compiled if torch.compiler.is_compiling() else _product)(x, weight, bias)
 
@@ -72,7 +75,14 @@ def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     sizes = weight.ndim == 2 and x.ndim > 0 and 0 < weight.shape[1] == x.shape[-1]
     if not sizes or x.dtype != weight.dtype:
         return False
-    return bias is None or (_is_plain(bias) and bias.dtype == x.dtype and bias.is_contiguous())
+    if bias is None:
+        return True
+    return _is_plain(bias) and bias.dtype == x.dtype and bias.shape == weight.shape[:1] and bias.is_contiguous()
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """In bfloat16, whether laying a row's tokens one behind another is less work than copying weights for it."""
+    return x.dtype == torch.float32 or x.is_contiguous() or x.ndim < 2 or x.shape[-2] <= weight.shape[0]
 
 
 def _is_recorded() -> bool:
