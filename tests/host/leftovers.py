@@ -57,8 +57,11 @@ def linears(unet) -> dict[str, float]:
     """
     layer, x = unet.time_embed[0], torch.randn(3, unet.time_embed[0].in_features)
     weight, bias = layer.weight.float(), layer.bias.float()
-    with torch.no_grad(), patch.multiple(linear, ONEDNN=True, _product=Mock(wraps=F.linear)):
+    everywhere = {"ONEDNN": True, "DTYPES": (torch.float32, torch.bfloat16)}
+    with torch.no_grad(), patch.multiple(linear, **everywhere, _product=Mock(wraps=F.linear)):
         apart = {"as it is": layer(x) - F.linear(x, weight, bias)}
+        narrow = (x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+        apart["bf16"] = layer(narrow[0]) - F.linear(*narrow)
         layer.weight_function = [lambda weight: 2 * weight]
         apart["patched"] = layer(x) - F.linear(x, 2 * weight, bias)
         layer.weight_function = []

@@ -40,7 +40,7 @@ def test_the_host_chooses_attention_among_pixels_and_not_among_frames(observed):
 
 def test_a_linear_has_the_weights_that_the_host_gives_it(observed):
     same = pytest.approx(0, abs=1e-5)
-    assert observed["linears"] == {"as it is": same, "patched": same, "taken": 1}
+    assert observed["linears"] == {"as it is": same, "bf16": same, "patched": same, "taken": 2}
 
 
 def test_the_peak_that_the_host_is_told_is_its_own_too(observed):
