@@ -6,6 +6,7 @@ python -m bench.cards
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from bench import sections
@@ -61,11 +62,18 @@ def table() -> str:
 
 def text() -> str:
     peaks = [f"{PEAK * HALF * 2 * 16 * w // 8 * h // 8 / 2**20:.0f} MiB at {w}x{h}" for w, h in SIZES]
-    return f"""Counted, not measured: no GPU was at hand. By `python -m bench.cards`, from the weights of the UNet
-({weights() / 1e9:.1f} GB in half precision), the bound of a pass over 16 frames that ComfyUI is told, prompt and
-negative prompt in one batch ({" and ".join(peaks)}; [counted](docs/performance.md#counted), its peak is
-less), and the rules of ComfyUI, which sets a quarter more aside. The text
-encoder (0.7 GB) and the autoencoder are on the card only while they run.
+    counted = textwrap.fill(
+        "Counted, not measured: no GPU was at hand. The numbers follow from the weights"
+        f" ({weights() / 1e9:.1f} GB in half precision), from what a pass of 16 frames takes at most with prompt and"
+        f" negative prompt in one batch ({' and '.join(peaks)}; [counted](docs/performance.md#counted)), and from how"
+        " ComfyUI reserves memory: it is told a quarter more, wants half as much again free before it batches both"
+        f" prompts, and keeps {RESERVE / GIB:g} GiB free; a driver and a desktop have {TAKEN / GIB:g} GiB"
+        " (`python -m bench.cards`). The text encoder (0.7 GB) and the autoencoder leave the card when room is needed.",
+        width=120,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return f"""{counted}
 
 {table()}
 
@@ -73,8 +81,8 @@ That holds with torch's attention or xformers, one of which ComfyUI takes on NVI
 sets 7.5 times as much aside. ComfyUI chooses by the memory that is free, and keeps some of the weights in main memory
 where even one after the other is too much. *FreeNoise* samples all frames at once, so these are the longest clips;
 `VC2FIFOSampler` and overlapping windows need no more than a window does. `weight_dtype` fp8 halves the weights. A CPU
-works too, slowly. What is measured is in [docs/performance.md](docs/performance.md), and in under eight
-minutes `make bench-gpu` measures what your card can do."""
+works too, slowly. What is measured is in [docs/performance.md](docs/performance.md), and `make bench-gpu` measures a
+card in under eight minutes."""
 
 
 def main() -> None:

@@ -129,7 +129,9 @@ CHANGES = {
         lambda unet: at_once(),
         f"slices of {slices.SLICE >> 20} MiB are used, for memory; here all fits into one",
     ),
-    "GEGLU, SiLU and feed-forward like this": Way(lambda unet: as_before(), "as 0.2.0 did"),
+    "GEGLU, SiLU and feed-forward like this": Way(
+        lambda unet: as_before(), "all three at once or in memory of their own, as in 0.2.0"
+    ),
     "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
     "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used", False),
     "convolutions channels-last": Way(channels_last, "not used"),
@@ -139,7 +141,7 @@ CHANGES = {
     "3x3 convolutions by Winograd": Way(
         as_class(nn.Conv2d, by_winograd), "not used: a quarter of the products, but more copies", False
     ),
-    "layers compiled": Way(compile_layers, "`--compile`", False),
+    "layers compiled": Way(compile_layers, "`--compile`, which is for GPUs: slower here", False),
 }
 
 

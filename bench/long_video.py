@@ -285,12 +285,13 @@ noise levels), windows of {WINDOW} frames that share {OVERLAP}. In brackets: as 
 - *Passes*, counted: how often a frame goes through the network, on average (times two, for the guidance). *Time*: the
   processor time of sampling for each frame of the clip, which does not mind what else the machine does.
 - *Sampling*, *decoding*: by how much the server's resident memory peaked meanwhile, for one of the prompts. Stock *VAE
-  Decode* takes all frames at once, whatever sampled them, so decoding grows with the clip for every method. FIFO,
-  `overlap` and `looped` sample a window at a time; FreeNoise samples all frames at once. Measured in a server of its
-  own, whose allocator gives memory back at once.
+  Decode* takes as many frames at once as fit into free memory, here all, whatever sampled them. FIFO, `overlap` and
+  `looped` sample a window at a time; FreeNoise samples all frames at once. Measured in a server of its own, whose
+  allocator gives memory back at once; some MiB more or less are the process's own.
 
 `overlap` and `looped` blend windows that start from unrelated noise: each shows its own movement, and where one ends
-and the next begins the object jumps. They are for models and loops that need them; for one long take use FreeNoise.
+and the next begins the object jumps. They are for models and loops that need them. For one long take use FreeNoise,
+which moves half as much or less, or FIFO, which moves as little and goes through the network more often, for memory.
 
 {args.lengths[0]} frames each, {len(prompts)} prompts a method ({", ".join(args.methods)}):
 

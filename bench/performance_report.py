@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import few_steps_report, machine, plots
+from bench import counted_report, few_steps_report, machine, plots
 from bench.cases import ON_A_CPU, ON_A_GPU, WORKLOADS, Case
 from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table
 from bench.workloads import WIDTHS
@@ -34,6 +35,11 @@ def _ratio(row: Json) -> float | None:
     return machine.ratio(row["seconds"], "ours", "official") if "official" in row["seconds"] else None
 
 
+def _range(some: list[float], others: list[float]) -> str:
+    each = [a / b for a, b in zip(some, others, strict=True)]
+    return f"{min(each):.2f} to {max(each):.2f}"
+
+
 def _in_order(rows: list[Json]) -> list[Json]:
     """As `WORKLOADS` go, the full width first, in float32 first, short clips first."""
 
@@ -46,28 +52,29 @@ def _in_order(rows: list[Json]) -> list[Json]:
 
 
 def compared(rows: list[Json], wanted: Iterable[Case] = ()) -> str:
-    """Ours beside the official code; the least of the rounds. What is `wanted` and not there says so."""
+    """Ours beside the official code; the median of the rounds. What is `wanted` and not there says so."""
     missing = [{"case": asdict(case)} for case in wanted if asdict(case) not in [row["case"] for row in rows]]
     lines = []
     for row in _in_order([*rows, *missing]):
         case = Case(**row["case"])
         what = [case.short, case.network, case.clip, case.precision]
         if "seconds" not in row:
-            lines.append([*what, NOT_MEASURED, NOT_MEASURED, "", "", "", ""])
+            lines.append([*what, NOT_MEASURED, NOT_MEASURED, "", "", "", "", ""])
             continue
         ratio, official = _ratio(row), row["seconds"].get("official")
         lines.append(
             [
                 *what,
-                seconds(min(official) if official else None),
-                seconds(min(row["seconds"]["ours"])),
+                seconds(statistics.median(official) if official else None),
+                seconds(statistics.median(row["seconds"]["ours"])),
                 f"{ratio:.2f}x" if ratio else "",
+                _range(row["seconds"]["ours"], official) if official else "",
                 f"{machine.ratio(row['seconds'], 'products', 'ours'):.2f}x" if "products" in row["seconds"] else "",
                 f"{row['difference']:.1e}" if row["difference"] is not None else "",
                 f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else "",
             ]
         )
-    head = "what | width | frames | precision | official | ours | | products | apart | peak beyond weights"
+    head = "what | width | frames | precision | official | ours | | rounds | products | apart | peak beyond weights"
     if not any(line[-1] for line in lines):  # a CPU's memory is counted, not measured
         head, lines = head.rpartition(" | ")[0], [line[:-1] for line in lines]
     return table(head, lines)
@@ -90,14 +97,14 @@ def narrower(rows: list[Json]) -> str:
 def forward_goal(rows: list[Json]) -> str:
     """Whether a forward pass at full width reached its goal, and if not, what stands in the way."""
     for row in rows:
-        case, ratio = row["case"], _ratio(row)
-        if (case["workload"], case["network"]) != ("UNet forward", "full") or not ratio:
+        ratio = _ratio(row)
+        if not _is_forward_goal(row) or not ratio:
             continue
         if ratio <= FORWARD_GOAL:
             return (
-                f"The goal for a forward pass at full width, {FORWARD_GOAL:g}x of the official code, is reached on this"
-                f" processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave). Where a line of"
-                " that table needs AVX-512 and a processor has\nnone, its share is not to be had.\n"
+                f"The goal for a forward pass at full width in fp32, {FORWARD_GOAL:g}x of the official code, is reached"
+                f" on this processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave). A"
+                " processor without AVX-512 has to do without what needs it there.\n"
             )
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
@@ -110,55 +117,6 @@ def forward_goal(rows: list[Json]) -> str:
     return ""
 
 
-def counted(rows: list[Json]) -> str:
-    """A column for each of what is counted, with each version's number."""
-    names = sorted({row["version"] for row in rows})  # digits before "now"
-    by = {(row["version"], row["what"]): row for row in rows}
-    columns = list(dict.fromkeys(row["what"] for row in rows))
-
-    def line(title: str, number: Callable[[Json], float], form: str = ",.0f") -> list[str]:
-        cells = ([f"{number(by[name, what]):{form}}" for name in names] for what in columns)
-        return [title, *(" → ".join(cell) if len(set(cell)) > 1 else cell[0] for cell in cells)]
-
-    def of(column: str, kinds: Iterable[str]) -> Callable[[Json], float]:
-        return lambda row: sum(row[column].get(kind, 0) for kind in kinds)
-
-    lines = [
-        line("peak (MiB)", lambda row: row["peak"] / 2**20),
-        line("computed (TFLOP)", lambda row: row["flops"] / 1e12),
-        line("moved (GB)", lambda row: sum(row["moved"].values()) / 1e9),
-    ]
-    for kind in MOVED:
-        moved = of("moved", KINDS[kind])
-        lines.append(line(f"moved by {kind} (GB)", lambda row, moved=moved: moved(row) / 1e9, ".1f"))  # type: ignore[misc]
-    lines += [line(kind, of("operations", KINDS[kind])) for kind in KINDS]
-    lines.append(line("operations, all", lambda row: sum(row["operations"].values())))
-    return table(f" | {' | '.join(columns)}", lines)
-
-
-def longer(rows: list[Json]) -> str:
-    """What the counted peaks mean for the length of clips."""
-    names = sorted({row["version"] for row in rows})
-    peaks = {row["version"]: row["peak"] for row in rows if "FreeNoise" in row["what"]}
-    older, now = (peaks[name] / 64 / 2**20 for name in (names[0], "now"))
-    return (
-        f"Under FreeNoise a frame of 512x320 takes {older:.0f} MiB of activations in {names[0]} and {now:.0f} MiB now,"
-        f" so a GB holds {older / now:.1f} times as many."
-    )
-
-
-# Operations by what they are to a GPU: each is a kernel of its own, unless compiled.
-KINDS = {
-    "copies": ("clone", "_to_copy", "copy_", "cat", "repeat"),
-    "sums": ("add", "add_", "addcmul_"),
-    "pointwise": ("mul", "mul_", "gelu", "gelu_", "silu", "silu_"),
-    "norms": ("native_group_norm", "native_layer_norm"),
-    "convolutions": ("convolution",),
-    "matrix products": ("mm", "addmm", "bmm"),
-}
-MOVED = ("copies", "sums")  # of these, bytes too: how many there are depends on how large a slice is
-
-
 def goals(rows: list[Json]) -> str:
     lines = [[row["what"], row["goal"], row.get("found", NOT_MEASURED), row.get("note", "")] for row in rows]
     return table("what | goal | found | ", lines)
@@ -168,12 +126,11 @@ def changes(rows: list[Json]) -> str:
     ratios = {row["what"]: machine.ratio(row["seconds"], "changed", "ours") for row in rows}
     lines = []
     for row in sorted(rows, key=lambda row: -ratios[row["what"]]):
-        each = [theirs / ours for ours, theirs in zip(row["seconds"]["ours"], row["seconds"]["changed"], strict=True)]
         lines.append(
             [
                 row["what"],
                 f"{ratios[row['what']]:.2f}x",
-                f"{min(each):.2f} to {max(each):.2f}",
+                _range(row["seconds"]["changed"], row["seconds"]["ours"]),
                 f"{row['difference']:.0e}",
                 *(f"{row['counted'][name]:,}" if row["counted"] else "" for name in ("peak", "operations")),
                 row["note"],
@@ -195,6 +152,46 @@ sums before and after) and what both prompts share, which took the peak from {ol
 """
 
 
+def in_short(out: Path) -> str:
+    """What somebody with a card and an evening wants to know; nothing where nothing was counted."""
+    by = {(row["version"], row["what"]): row for row in rows_of(out, "counted")}
+    step, older, large, decoding = (
+        by.get(key)
+        for key in (
+            ("now", "guided step, 512x320"),
+            ("0.2.0", "guided step, 512x320"),
+            ("now", "guided step, 1024x576"),
+            ("now", "decoding, 512x320"),
+        )
+    )
+    if not (step and older and large and decoding):
+        return ""
+    peak, before, at_large = (f"{row['peak'] / 2**20:,.0f}" for row in (step, older, large))
+    whole = (50 * step["flops"] + decoding["flops"]) / 1e15
+    ratio = next((r for row in rows_of(out, "cpu") if _is_forward_goal(row) and (r := _ratio(row))), None)
+    cpu = f"On a CPU a pass at full width takes {ratio:.2f}x of the official code's time, in fp32. " if ratio else ""
+    gpu = "" if rows_of(out, "goals") else "On a GPU nothing is measured yet. "
+    arithmetic = textwrap.fill(
+        f"- **Time.** {cpu}{gpu}A clip of 16 frames at 512x320 with 50 steps is {whole:.1f} PFLOP, which is"
+        f" {1000 * whole / 30:.0f} s for a card that sustains 30 TFLOP/s: arithmetic and no measurement. [Fewer"
+        " passes](#fewer-passes) says what fewer steps cost, on the miniature.",
+        width=120,
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return f"""- **Memory**, counted: beyond the weights (2.8 GB in half precision) a step of 16 frames, with its
+  negative prompt, takes {peak} MiB at 512x320, where it took {before}, and {at_large} MiB at 1024x576.
+  [README](../README.md#which-card) says what fits on which card.
+{arithmetic}
+"""
+
+
+def _is_forward_goal(row: Json) -> bool:
+    case = Case(**row["case"])
+    return (case.workload, case.network, case.precision, case.compiled) == ("UNet forward", "full", "fp32", False)
+
+
 def write(out: Path) -> None:
     cpu, gpu = rows_of(out, "cpu"), rows_of(out, "gpu")
     parts = [
@@ -203,58 +200,24 @@ def write(out: Path) -> None:
 Each part names the command that measures it, and on what and by which commit it was measured. The numbers lie in
 [docs/performance](performance); what was not measured says so.
 """,
+        in_short(out),
     ]
     if found := rows_of(out, "counted"):
-        parts.append(f"""## Counted
-
-By `python -m bench.counted`, operation by operation on torch's meta device, so the same on every machine: in bf16, the
-UNet's attention in one fused kernel, 16 frames of 512x320 where nothing else is said. Of a guided step prompt and
-negative prompt are one batch; of a training step, over one clip, the gradients of all weights are computed, without
-gradient checkpointing, in bf16 throughout (autocast, which the trainer uses, keeps 30.6 GB of such a clip:
-[training](training.md#at-real-sizes)). *Peak* is beyond the weights, gradients included; *moved* what operations read
-and wrote. *Copies* change a layout or join tensors, *sums* are mostly residual, *pointwise* are activations and
-products by element. *0.2.0 → now*; one number where both are the same.
-
-{counted(found)}
-
-{longer(found)}
-
-**A bound.** ComfyUI reserves memory before a pass, and is told a bound of the peak for that: `PEAK` bytes for each byte
-of one channel of the latents, which is what a pass takes where prompt and negative prompt share nothing (*Sharing*,
-below), and a quarter more. 0.2.0 told it a guess of 2.4 times as much. Small passes (a single frame, or latents no
-larger than those of 16 frames of 448x288) can take up to 64 MiB more than `PEAK`, and a single frame of 1920x1088, of
-which nothing is sliced, 128 MiB.
-
-**Where the peak went.** A tensor is let go of as soon as nothing reads it any more, sums and activations go where an
-operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
-attention in halves), each with norms, products and sums of its own, which is why there are more of these; a slice is
-meant to keep a GPU busy (not measured). What hardly became less is what sums move: each adds what a layer of the host
-computed, behind whatever the host did to it (LoRA, casts), so it cannot be part of that layer's product. With
-`--compile` it becomes part of the norm after it, as norm and activation become one (by the names of the functions that
-torch makes for a CPU, `tests/vc2/test_compiled.py`). In training all tensors are kept for the gradients: memory, copies
-and sums are what they were, and gradient checkpointing is what saves memory there ([training](training.md), which also
-has the trainer's own steps beside a plain loop's).
-
-**Sharing.** Prompt and negative prompt share what no text has touched, the first layers up to the first attention to
-the text: in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is
-given what comes before the text (patches of input blocks and of the attention among pixels, a ControlNet's residuals
-for input blocks, another attention). Both go through the text encoder in one pass.
-
-**Decoding** on the command line is in the checkpoint's precision, as many frames at once as make one of 512x512: at
-512x320 one, at 256x256 four, so that up to 512x512 it takes no more memory than sampling at 512x320 does.
-""")
+        parts.append(counted_report.section(found))
     if cpu:
         fewest = min(len(row["seconds"]["ours"]) for row in cpu)
         parts.append(f"""## On a CPU
 
 By `VIDEOCRAFTER_PATH=... make bench`: ours beside the official code, in turns in one process on the same weights and
-inputs; processor time, the least of {fewest} rounds, and the median of the rounds' ratios. *Width* full is
-VideoCrafter2's own, 320 channels; a fifth has 64, and everything else of the network, which a CPU computes in seconds.
-*Products*: what as many floating-point operations as ours take as plain products of large matrices, as a share of our
-time; about as fast as this machine gets (convolutions can be faster). Where it says compiled, ours is. *Apart* is the
-relative RMS of the two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a
-guided step has the two passes' difference, roundings included, 12 times. In bf16 the official code runs under
-autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack.
+inputs; processor time, and ours as a share of the official code's: of times and shares the median of {fewest} rounds or
+more, and the rounds' range. *Width* full is VideoCrafter2's own, 320 channels; a fifth has 64, and everything else of
+the network, which a CPU computes in seconds. Weights are random. *Products*: what as many floating-point operations as
+ours take as plain products of large matrices, as a share of our time; about as fast as this machine gets (convolutions
+can be faster). Where it says compiled, ours is, which is slower than not compiled here. *Apart* is the relative RMS of
+the two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the
+difference between its two passes 12 times, and so their roundings, which is much in bf16. In bf16 the official code
+runs under autocast, ours has bf16 weights. The official code runs as it does without xformers, which CPUs lack: it
+keeps whole matrices of attention, and falls behind where frames are large. On a GPU, with xformers, it would not.
 
 {compared(cpu, ON_A_CPU)}
 
@@ -280,10 +243,10 @@ autocast, ours has bf16 weights. The official code runs as it does without xform
             reached = f""" The goal, {CLIP_GOAL:g} times as fast, is **not
 reached**. Plain products of as many operations take {share:.2f}x of our time; the rest are attention's kernels, norms,
 activations, sums and copies."""
-        each = [older / now for older, now in zip(times["older"], times["now"], strict=True)]
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
-with {row["version"]} (`make bench-against`): {seconds(min(times["older"]))} there, {seconds(min(times["now"]))}
-here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.2f} to {max(each):.2f}).{reached}
+with {row["version"]} (`make bench-against`): {seconds(statistics.median(times["older"]))} there,
+{seconds(statistics.median(times["now"]))} here, {faster:.2f} times as fast (medians of {len(times["now"])} rounds,
+{_range(times["older"], times["now"])}).{reached}
 
 {machines([row])}
 """)
@@ -291,7 +254,12 @@ here, {faster:.2f} times as fast (the median of {len(each)} rounds, {min(each):.
     measured = {row["what"]: row for row in rows_of(out, "goals")}
     rows = [{"what": what, "goal": goal} | measured.get(what, {}) for what, goal in GOALS.items()]
     where = "\n" + machines(list(measured.values())) + "\n" if measured else ""
-    parts.append(f"`make bench-gpu` measures these in one call of under eight minutes.\n\n{goals(rows)}\n{where}")
+    parts.append(f"""`make bench-gpu` measures these in one call of under eight minutes, once `make` has installed all.
+What each takes is estimated for an H100; a slower card leaves out the last ones, and a small one says of which it has
+not the memory. *MFU* is the share of a card's TFLOP/s that a training step uses, by recipe.
+
+{goals(rows)}
+{where}""")
     where = machines(gpu) + "\n\n" if gpu else ""
     parts.append(
         f"Beside the official code, by `make bench` on a GPU:\n\n{compared(gpu, ON_A_GPU)}\n\n{narrower(gpu)}{where}"

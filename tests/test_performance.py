@@ -176,12 +176,22 @@ def test_a_case_that_was_not_measured_says_so():
     head, _, *lines = performance_report.compared([measured], [longer, CASE]).splitlines()
     assert "peak" not in head  # nobody measured it
     assert lines == [
-        "| UNet forward | fifth | 16 of 128x128 | bf16 | 2.00 s | 1.00 s | 0.50x |  | 1.0e-02 |",
-        "| UNet forward | fifth | 64 of 128x128 | bf16 | not measured | not measured |  |  |  |",
+        "| UNet forward | fifth | 16 of 128x128 | bf16 | 2.00 s | 1.00 s | 0.50x | 0.50 to 0.50 |  | 1.0e-02 |",
+        "| UNet forward | fifth | 64 of 128x128 | bf16 | not measured | not measured |  |  |  |  |",
     ]
     on_a_gpu = performance_report.compared([measured | {"peak": 2**21}], [longer]).splitlines()
     assert len({line.count("|") for line in on_a_gpu}) == 1
     assert "| 2 MiB |" in on_a_gpu[2]
+
+
+def test_the_goal_is_of_fp32_whichever_row_comes_first():
+    def row(precision, ours):
+        case = vars(cases.Case("UNet forward", "full", 16, 128, 128, precision))
+        return {"case": case, "seconds": {"ours": [ours], "official": [10.0], "products": [4.0]}}
+
+    assert "is reached on this processor: 0.60x" in performance_report.forward_goal([row("bf16", 9), row("fp32", 6)])
+    assert "**not reached**: 0.80x" in performance_report.forward_goal([row("bf16", 1), row("fp32", 8)])
+    assert performance_report.forward_goal([row("bf16", 1)]) == ""
 
 
 def test_what_is_narrower_is_held_against_fp32():
