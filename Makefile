@@ -17,7 +17,7 @@ ITS_OWN = tree=$$($(PYTHON) -m scripts.fetch tree) && export COMFYUI_PATH="$$tre
 DEMO = $(if $(COMFYUI),$(ITS_OWN),run=$(RUN)) && "$$run" -m scripts.demo
 
 .PHONY: help demo ui test test-slow test-host test-kernels lint verify workflows miniature paper rate clean
-.PHONY: bench bench-gpu bench-changes bench-against bench-few-steps bench-all bench-tiny bench-long bench-full-size bench-host bench-scale
+.PHONY: bench bench-gpu bench-changes bench-against bench-few-steps bench-all bench-tiny bench-long bench-full-size bench-loading bench-host bench-scale
 .PHONY: bench-training bench-training-gpu
 .PHONY: bench-training-compile bench-training-saving bench-mutants bench-decoding
 
@@ -110,6 +110,10 @@ bench-long: $(INSTALLED)  ## long clips: how smooth they are and what they cost;
 
 bench-full-size: $(INSTALLED)  ## the official size through a real ComfyUI: load time and memory; writes docs/full_size.md
 	$(RUN) -m bench.full_size $(ARGS)
+
+bench-loading: $(INSTALLED)  ## loading a full-size checkpoint, in turns with 0.2.0; writes its section of docs/performance.md
+	test -d .cache/0.2.0 || git worktree add --detach .cache/0.2.0 c0b9ca1
+	$(RUN) -m bench.loading --older .cache/0.2.0 $(ARGS)
 
 bench-host: $(INSTALLED)  ## start-up, memory over a hundred prompts, torch.compile; writes docs/host.md
 	$(RUN) -m bench.host $(ARGS)

@@ -51,7 +51,7 @@ ON_A_CPU = [
     Case("guided step", "fifth", 16, 128, 128, compiled=True),
     Case("guided step", "fifth", 16, 128, 128, "bf16"),
     Case("prompt to frames", "fifth", 8, 64, 64, steps=5),
-    Case("decode", "fifth", 4, 64, 64),
+    *(Case("decode", "fifth", *clip) for clip in ((4, 64, 64), (2, 256, 256))),
     Case("training step", "fifth", 8, 128, 128),
 ]
 ON_A_GPU = [
@@ -59,7 +59,8 @@ ON_A_GPU = [
     *(Case("guided step", "full", 16, *size, "bf16") for size in ((256, 256), (512, 320), (1024, 576))),
     Case("guided step", "full", 16, 512, 320, "fp32"),
     Case("guided step", "full", 16, 512, 320, "bf16", compiled=True),
-    Case("prompt to frames", "full", 16, 512, 320, "bf16", steps=50),
+    *(Case("prompt to frames", "full", 16, 512, 320, "bf16", compiled, steps=50) for compiled in (False, True)),
     Case("decode", "full", 16, 512, 320, "bf16"),
-    Case("training step", "full", 16, 256, 256, "bf16"),
+    *(Case("training step", "full", 16, 256, 256, "bf16", compiled) for compiled in (False, True)),
+    Case("training step", "full", 16, 256, 256, "fp32"),
 ]

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import machine, performance_report
+from bench.around import BESIDE, Beside
 from bench.cases import Case
 from bench.counted import Step
 from bench.performance import keep
 from bench.winograd import by_winograd
-from bench.workloads import DTYPES, WIDTHS, Networks, apart
+from bench.workloads import DTYPES, WIDTHS, Networks, Works, apart
 from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
@@ -87,6 +88,19 @@ def as_before() -> Iterator[None]:
         yield
 
 
+def sum_in_its_product() -> Within:
+    """The feed-forward's residual sum as part of its second product, which oneDNN can, on a CPU and outside a host."""
+
+    def feed_forward(self: layers.TransformerBlock, x: Tensor) -> Tensor:
+        out, done = self.ff.net[2], []
+        for tokens in x.split(slices.rows_of_a_slice(x, 8)):
+            wide = self.ff.net[0](self.norm3(tokens))
+            done.append(torch.ops.mkldnn._linear_pointwise.binary(wide, tokens, out.weight, out.bias, "add"))
+        return torch.cat(done) if len(done) > 1 else done[0]
+
+    return patch.object(layers.TransformerBlock, "_feed_forward", feed_forward)
+
+
 def by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attention over time as two batched products and a softmax."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
@@ -115,6 +129,12 @@ CHANGES = {
         "oneDNN is used: in float32, without gradients, with AVX-512; not tried on Intel's, where MKL has that too",
         False,
     ),
+    "Linears by MKL, at full width": Way(
+        lambda unet: patch.object(linear, "ONEDNN", False),
+        "as above",
+        False,
+        Case("UNet forward", "full", 16, 128, 128),
+    ),
     "Linears in bf16 by torch, at full width": Way(
         lambda unet: patch.object(linear, "ONEDNN", False),
         "oneDNN is used there too: torch has it compute a projection as many products, and copies weights for each",
@@ -132,6 +152,11 @@ CHANGES = {
     "GEGLU, SiLU and feed-forward like this": Way(
         lambda unet: as_before(), "all three at once or in memory of their own, as in 0.2.0"
     ),
+    "the feed-forward's sum in its product": Way(
+        lambda unet: sum_in_its_product(),
+        "not used: oneDNN's alone, and no host's layer could have it",
+        False,
+    ),
     "attention over time by products": Way(temporal_products, "torch's fused kernel is used"),
     "attention without a fused kernel": Way(attention(SDPBackend.MATH), "torch's fused kernel is used", False),
     "convolutions channels-last": Way(channels_last, "not used"),
@@ -145,15 +170,18 @@ CHANGES = {
 }
 
 
-def counted(way: Way) -> dict[str, int] | None:
-    if not way.counts:
+def counted(way: Way | Beside) -> dict[str, int] | None:
+    if isinstance(way, Beside):
+        found = way.counts() if way.counts else None
+    else:
+        found = Step().count(way.change) if way.counts else None
+    if found is None:
         return None
-    found = Step().count(way.change)
     return {"peak": round(found.peak / 2**20), "operations": sum(found.operations.values())}
 
 
-def measured(way: Way, case: Case, networks: Networks, rounds: int) -> dict[str, Any]:
-    """Seconds of both in each round, and how far the results are apart."""
+def in_two_ways(way: Way, case: Case, networks: Networks) -> Works:
+    """A forward pass of the UNet, ours and with one thing done in another way."""
     (unet, _), dtype = networks.of(case), DTYPES[case.precision]
     x, text = (
         networks.draw(*case.latents).to(dtype),
@@ -176,10 +204,13 @@ def measured(way: Way, case: Case, networks: Networks, rounds: int) -> dict[str,
 
         return run
 
-    works = {"ours": forward(unet, nullcontext), "changed": forward(changed, within)}
+    return {"ours": forward(unet, nullcontext), "changed": forward(changed, within)}
+
+
+def measured(works: Works, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Seconds of both in each round, and how far the results are apart."""
     ours, theirs = (work() for work in works.values())
-    seconds = machine.in_turns(works, networks.device, rounds, warm_up=0)
-    return {"seconds": seconds, "difference": apart(theirs, ours)}
+    return {"seconds": machine.in_turns(works, device, rounds, warm_up=0), "difference": apart(theirs, ours)}
 
 
 def main() -> None:
@@ -188,7 +219,7 @@ def main() -> None:
     parser.add_argument("--size", metavar="WxH", default="128x128")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(CHANGES))
+    parser.add_argument("--only", nargs="+", choices=[*CHANGES, *BESIDE])
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,12 +227,13 @@ def main() -> None:
     width, height = map(int, args.size.split("x"))
     here, facts = Case("UNet forward", args.network, args.frames, width, height), machine.facts(device)
     networks = Networks(here.network, device, with_official=False)
-    for what in args.only or CHANGES:
-        way = CHANGES[what]
+    for what in args.only or [*CHANGES, *BESIDE]:
+        way = CHANGES.get(what) or BESIDE[what]
         case = way.case or here
         if case.network != networks.network:
             networks = Networks(case.network, device, with_official=False)
-        row = {"what": what, "case": vars(case), **measured(way, case, networks, args.rounds)}
+        works = way.works(networks) if isinstance(way, Beside) else in_two_ways(way, case, networks)
+        row = {"what": what, "case": vars(case), **measured(works, device, args.rounds)}
         row |= {"counted": counted(way), "note": way.note}
         print(what, machine.ratio(row["seconds"], "changed", "ours"), row["difference"], flush=True)
         keep(args.out / "performance" / "changes.json", [row], facts, key="what")

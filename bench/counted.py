@@ -182,7 +182,8 @@ def main() -> None:
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [row for row in rows if row["version"] != args.version]
     for what, step in STEPS.items():
-        rows.append({"version": args.version, "what": what, **vars(step.count())})
+        made = {"version": args.version, "what": what, "torch": torch.__version__.split("+")[0]}
+        rows.append({**made, **vars(step.count())})
         print(rows[-1], flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -64,7 +64,8 @@ negative prompt are one batch; of a training step, over one clip, the gradients 
 gradient checkpointing, in bf16 throughout (autocast, which the trainer uses, keeps 30.6 GB of such a clip:
 [training](training.md#at-real-sizes)). *Peak* is beyond the weights, gradients included; *moved* what operations read
 and wrote. *Copies* change a layout or join tensors, *sums* are mostly residual, *pointwise* are activations and
-products by element. *0.2.0 → now*; one number where both are the same.
+products by element. *0.2.0 → now* (with torch {found[0]["torch"]}, by commit c0b9ca1 and by this one, as a test holds);
+one number where both are the same.
 
 {rows_table(found)}
 
@@ -79,12 +80,14 @@ which nothing is sliced, 128 MiB: little beside what ComfyUI itself keeps free (
 **Where the peak went.** A tensor is let go of as soon as nothing reads it any more, sums and activations go where an
 operand was, and without gradients the feed-forward goes a slice of the batch after the other (and FreeNoise's
 attention in halves), each with norms, products and sums of its own, which is why there are more of these; a slice is
-meant to keep a GPU busy (not measured). What hardly became less is what sums move: each adds what a layer of the host
-computed, behind whatever the host did to it (LoRA, casts), so it cannot be part of that layer's product. With
-`--compile` it becomes part of the norm after it, as norm and activation become one (by the names of the functions that
-torch makes for a CPU, `tests/vc2/test_compiled.py`). In training all tensors are kept for the gradients: memory is what
-it was and the rest nearly, and gradient checkpointing is what saves memory there ([training](training.md), which also
-has the trainer's own steps beside a plain loop's).
+meant to keep a GPU busy (not measured). What sums move is less only by what prompts share: in the host a sum comes
+after LoRA and casts, so no product can take it in, and outside of one it gained nothing where it was tried ([the
+feed-forward's](performance.md#what-each-change-gave)). With `--compile` it becomes part of the norm after it, as norm
+and activation become one (by the names of the functions that torch makes for a CPU, `tests/vc2/test_compiled.py`). In
+training all tensors are kept for the gradients: memory is what it was and the rest nearly, and gradient checkpointing
+is what saves memory there ([training](training.md), which also has the trainer's own steps beside a plain loop's). Of
+the kernels, training has convolutions over time as conv2d, `init_attn`'s Linears and temporal attention's; slices,
+work in place and oneDNN's Linears have no gradients.
 
 **Sharing.** Prompt and negative prompt share what no text has touched, the first layers up to the first attention to
 the text: in the command line always, in ComfyUI where both are of one clip and in one batch and nothing plugged in is

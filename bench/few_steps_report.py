@@ -122,8 +122,8 @@ def against_fewer_steps(rows: list[Json]) -> str:
     every = max(plain, key=lambda row: row["cost"])
     nearer = [row for row in caches if row["picture"] < every["picture"]]
     text = (
-        "A cache gives nothing that fewer steps do not where plain DDIM, with no more passes, has latents and pictures"
-        f" as near and as many clips right: {' and '.join(said)}."
+        "Plain DDIM with no more passes is as good or better in latents' error, pictures and clips right than"
+        f" {' and '.join(said)}."
     )
     if nearer:
         listed = "; ".join(f"{row['kind']}, threshold {row['label']} ({row['picture']:.1f})" for row in nearer)

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -62,6 +58,14 @@ def write_checkpoint(path: Path) -> None:
     )
 
 
+def checkpoint_in(folder: Path) -> Path:
+    """Of the official size, in a folder as ComfyUI has them; written where it is not there yet."""
+    file = folder / "models" / "checkpoints" / "full-size.safetensors"
+    if not file.is_file():
+        write_checkpoint(file)
+    return file
+
+
 class Peak:
     """The largest resident memory of a process while in the `with` block.
 
@@ -109,14 +113,11 @@ def main() -> None:
     temporary = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="vc2-")
     facts = machine.facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with temporary as folder:
-        file = Path(folder) / "models" / "checkpoints" / "full-size.safetensors"
-        if not file.is_file():
-            write_checkpoint(file)
+        file = checkpoint_in(Path(folder))
         size = file.stat().st_size
         _read_through(file)  # from the disk, which is not what is compared
         read, read_work = _cost(lambda: _read_through(file))
         _, copied_work = _cost(lambda: _copied(file))
-        parts = {"as it is": _stages(file), "in huge pages": _stages(file, THP_MEM_ALLOC_ENABLE="1")}
         with Server(base=Path(folder)) as server:
             client = Client(server.url)
             memory = psutil.Process(server.pid).memory_info()
@@ -149,12 +150,6 @@ def main() -> None:
         ("peak while sampling, resident", *above(sampling.rss, idle)),
     ]
     table = "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows)
-    stage_rows = "\n".join(
-        f"| {name} | {stage} | {user:.1f} s | {system:.1f} s | {faults:,} |"
-        for stage in parts["as it is"]
-        for name in parts
-        for user, system, faults in [parts[name][stage]]
-    )
     text = f"""# The full-size model through a real ComfyUI
 
 Made by `make bench-full-size`: a checkpoint with the official names and shapes and random fp16 weights. The file is
@@ -165,20 +160,7 @@ process needs is "its own". Processor time does not mind what else the machine d
 | --- | --- | --- |
 {table}
 
-## Where loading goes
-
-By `python -m bench.loading FILE`, in a process with ComfyUI's modules and no server, once as it is and once with
-`THP_MEM_ALLOC_ENABLE=1`, with which torch asks for pages of 2 MiB instead of 4 KiB. Processor time, of programs and of
-the system, and how often that had to hand out a page.
-
-| memory | what | programs | system | pages |
-| --- | --- | --- | --- | --- |
-{stage_rows}
-
-Every number is read once to see that it is finite, and once to be copied into memory of ComfyUI's own. The system's
-part is to find, empty and hand out pages, which differs from one time to the next on a virtual machine. Any loader
-that outlives its file pays for that: a file that is overwritten must not change a model that is loaded. Under dynamic
-VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in the file until they are used.
+Where loading goes, and how long it takes beside 0.2.0, stands in [performance](performance.md#loading-a-checkpoint).
 
 {machines([{"facts": facts}])}
 """
@@ -188,7 +170,6 @@ VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay in the fi
         "processor": {"read": read_work, "copied": copied_work, "load": load_work},
         "bytes": {"file": size, "server": [idle, idle_own]}
         | {name: [peak.rss, peak.anonymous] for name, peak in (("loading", loading), ("sampling", sampling))},
-        "stages": parts,
     }
     keep(args.out / "performance" / "full_size.json", [{"what": "full size", **figures}], facts, key="what")
     print(text)
@@ -198,14 +179,6 @@ def _seconds(action: Callable[[], object]) -> float:
     start = time.monotonic()
     action()
     return time.monotonic() - start
-
-
-def _stages(file: Path, **environment: str) -> dict[str, list[float]]:
-    command = [sys.executable, "-m", "bench.loading", str(file)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _cost(action: Callable[[], object]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -158,15 +159,17 @@ class HostStep:
         few, many = (1, 3) if bench.tiny else (2, 12)
         bench.checkpoint  # noqa: B018 (written before the server looks)
         bench.leave_device()
+        rounds = 1 if bench.tiny else 3
         with Server(base=bench.folder, extra_args=arguments, cpu=True if bench.tiny else None) as server:
             client = Client(server.url)
             with _DevicePeak(bench.device) as peak:
                 client.run(self._graph(bench, few, 0))  # loads
                 times = [
-                    _wall(partial(client.run, self._graph(bench, steps, seed)))
-                    for seed, steps in enumerate((few, many), 1)
+                    [_wall(partial(client.run, self._graph(bench, steps, seed))) for steps in (few, many)]
+                    for seed in range(1, 1 + rounds)
                 ]
-        self.seconds, self.peak = (times[1] - times[0]) / (many - few), peak.bytes
+        each = [(longer - shorter) / (many - few) for shorter, longer in times]
+        self.seconds, self.peak = statistics.median(each), peak.bytes
 
     @staticmethod
     def _graph(bench: Bench, steps: int, seed: int) -> dict:
@@ -212,7 +215,7 @@ class _DevicePeak:
 
 
 def overhead(bench: Bench) -> Found:
-    own, host = min(bench.step.seconds["ours"]), HostStep(bench).seconds
+    own, host = statistics.median(bench.step.seconds["ours"]), HostStep(bench).seconds
     return f"{host / own - 1:.1%}", f"{1000 * host:.0f} ms a step, all told"
 
 

@@ -147,9 +147,24 @@ def let_go(rows: list[Json], out: Path) -> str:
     older = next((row["peak"] / 2**20 for row in rows_of(out, "counted") if row["version"] == "0.2.0"), None)
     if not whole or not older:
         return ""
-    return f"""what is let go of once it has been read (a block's input, queries, keys and values,
-sums before and after) and what both prompts share, which took the peak from {older:,.0f} to {whole:,} MiB;
+    return f"""Not in this table: what is let go of once it has been read (a block's input, queries, keys and values,
+sums before and after), which with what both prompts share took the peak from {older:,.0f} to {whole:,} MiB.
 """
+
+
+def loading(rows: list[Json]) -> str:
+    lines = []
+    for row in rows:
+        for stage, cost in row["stages"].items():
+            lines.append([row["what"], stage, *_costs(cost), ""])
+        whole = {kind: statistics.median(each[kind] for each in row["rounds"]) for kind in row["rounds"][0]}
+        wall = [each["seconds"] for each in row["rounds"]]
+        lines.append([row["what"], "**all**", *_costs(whole), f"{min(wall):.1f} to {max(wall):.1f} s"])
+    return table("version | what | by the clock | programs | system | pages | range", lines)
+
+
+def _costs(cost: dict[str, float]) -> list[str]:
+    return [*(f"{cost[kind]:.1f} s" for kind in ("seconds", "programs", "system")), f"{cost['pages']:,.0f}"]
 
 
 def in_short(out: Path) -> str:
@@ -197,7 +212,7 @@ def write(out: Path) -> None:
     parts = [
         """# How fast, and how much memory
 
-Each part names the command that measures it, and on what and by which commit it was measured. The numbers lie in
+Each part names its command, and what was measured also its machine, versions and commit. The numbers lie in
 [docs/performance](performance); what was not measured says so.
 """,
         in_short(out),
@@ -210,8 +225,8 @@ Each part names the command that measures it, and on what and by which commit it
 
 By `VIDEOCRAFTER_PATH=... make bench`: ours beside the official code, in turns in one process on the same weights and
 inputs; processor time, and ours as a share of the official code's: of times and shares the median of {fewest} rounds or
-more, and the rounds' range. *Width* full is VideoCrafter2's own, 320 channels; a fifth has 64, and everything else of
-the network, which a CPU computes in seconds. Weights are random. *Products*: what as many floating-point operations as
+more, and the rounds' range. *Width* is the UNet's: full, 320 channels, or a fifth, 64; the autoencoder is whole, the
+text encoder left out. Weights are random. *Products*: what as many floating-point operations as
 ours take as plain products of large matrices, as a share of our time; about as fast as this machine gets (convolutions
 can be faster). Where it says compiled, ours is, which is slower than not compiled here. *Apart* is the relative RMS of
 the two results; frames are compared as bytes, of which one now and then rounds to its neighbour; a guided step has the
@@ -245,8 +260,8 @@ reached**. Plain products of as many operations take {share:.2f}x of our time; t
 activations, sums and copies."""
         parts.append(f"""The demo's clip with the miniature (16 frames of 64x64, 25 steps), sampling alone, in turns
 with {row["version"]} (`make bench-against`): {seconds(statistics.median(times["older"]))} there,
-{seconds(statistics.median(times["now"]))} here, {faster:.2f} times as fast (medians of {len(times["now"])} rounds,
-{_range(times["older"], times["now"])}).{reached}
+{seconds(statistics.median(times["now"]))} here; the ratios of {len(times["now"])} rounds: {faster:.2f} (median),
+{_range(times["older"], times["now"])}.{reached}
 
 {machines([row])}
 """)
@@ -276,12 +291,30 @@ By `make bench-changes`: a forward pass of the UNet with one thing done in anoth
 is, processor time. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine;
 where its rounds lie on both sides of 1, no difference is shown. One prompt, 16 frames of 128x128, a fifth of the width
 and fp32 where nothing else is said. *Peak* and *operations* are counted, of a guided step at 512x320 and full
-width{as_it_is}; empty where counting sees no difference, or cannot look inside.
+width{as_it_is}; of decoding at 64x64; empty where counting cannot look inside.
 
 {changes(found)}
 
-Not in this table: {let_go(found, out)}texts in one pass, and small frames decoded many at a time
-([counted](#counted)), which are meant for GPUs and were not measured there.
+{let_go(found, out)}
+
+{machines(found)}
+""")
+    if found := rows_of(out, "loading"):
+        size, rounds = found[0]["bytes"] / 2**30, len(found[0]["rounds"])
+        parts.append(f"""## Loading a checkpoint
+
+By `make bench-loading`, a file of the official names and shapes ({size:.2f} GiB) into ComfyUI's MODEL, CLIP and VAE, in
+turns with 0.2.0: in processes of their own, medians of {rounds} rounds, and the range of the whole. *Programs* and
+*system*: processor time of either; *pages*: how often the system had to hand out memory.
+
+{loading(found)}
+
+Now every number is looked at, to see that it is finite, and 0.2.0 did not; the rest of the programs' time is copying.
+What takes long is the system's part, to find, empty and hand out pages for what is copied, and differs from one time to
+the next on a virtual machine. A copy there must be: a file that is overwritten must not change a model that is loaded.
+Huge pages are asked for by `THP_MEM_ALLOC_ENABLE=1`, which torch reads when it starts, before any node does: whoever
+starts ComfyUI on Linux can set it. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay
+in the file until they are used.
 
 {machines(found)}
 """)

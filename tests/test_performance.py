@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from bench import (
+    around,
     cards,
     cases,
+    changes,
     counted,
     few_steps,
     few_steps_report,
@@ -217,3 +219,24 @@ def test_every_listed_case_can_be_measured():
         assert (row.from_fp32 is None) == (case.precision == "fp32")
         if row.from_fp32 and case.workload in ("UNet forward", "decode"):
             assert 0 < row.from_fp32["ours"] < 0.1, case.title
+
+
+def test_loading_is_told_by_stage_and_as_a_whole():
+    cost = {"seconds": 2.0, "programs": 1.0, "system": 0.5, "pages": 1000.0}
+    rounds = [{**cost, "seconds": seconds} for seconds in (3.0, 5.0, 4.0)]
+    found = performance_report.loading([{"what": "now", "stages": {"copied": cost}, "rounds": rounds}])
+    assert found.splitlines()[2:] == [
+        "| now | copied | 2.0 s | 1.0 s | 0.5 s | 1,000 |  |",
+        "| now | **all** | 4.0 s | 1.0 s | 0.5 s | 1,000 | 3.0 to 5.0 s |",
+    ]
+
+
+@pytest.mark.slow
+def test_ways_beside_a_pass_compute_the_same():
+    """Two of those that take little: what is compared is ours and the other way, of the same inputs."""
+    networks = workloads.Networks("fifth", torch.device("cpu"), with_official=False)
+    for what in ("guided step: nothing shared by both prompts", "decoding frame by frame"):
+        found = changes.measured(around.BESIDE[what].works(networks), networks.device, rounds=1)
+        assert 0 < found["difference"] < 1e-3, what
+        assert len(found["seconds"]["changed"]) == 1
+    assert around.count_nothing_shared().peak > counted.STEPS["guided step, 512x320"].count().peak
