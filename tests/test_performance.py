@@ -216,9 +216,7 @@ def test_every_listed_case_can_be_measured():
         row = workloads.measure(case, networks, rounds=1)
         assert set(row.seconds) == {"ours", "products"}
         assert row.difference is None
-        assert (row.from_fp32 is None) == (case.precision == "fp32")
-        if row.from_fp32 and case.workload in ("UNet forward", "decode"):
-            assert 0 < row.from_fp32["ours"] < 0.1, case.title
+        assert row.from_fp32 is None  # nobody to hold it beside
 
 
 def test_loading_is_told_by_stage_and_as_a_whole():
