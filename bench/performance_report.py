@@ -94,17 +94,32 @@ def narrower(rows: list[Json]) -> str:
     return textwrap.fill(text, width=120, break_on_hyphens=False) + "\n\n"
 
 
-def forward_goal(rows: list[Json]) -> str:
-    """Whether a forward pass at full width reached its goal, and if not, what stands in the way."""
+def _without_onednn(ratio: float, ways: list[Json]) -> str:
+    """What the share would be without what needs AVX-512."""
+    for row in ways:
+        if row["what"] == "Linears by MKL, at full width":
+            share = ratio * machine.ratio(row["seconds"], "changed", "ours")
+            missed = ", and missed" if share > FORWARD_GOAL else ""
+            return f" With Linears by MKL, as torch has them, it would be some {share:.2f}x{missed}."
+    return ""
+
+
+def forward_goal(rows: list[Json], ways: list[Json]) -> str:
+    """Whether a forward pass at full width reached its goal, and if not, what stands in the way; `ways` are the rows of
+    what each change gave.
+    """
     for row in rows:
         ratio = _ratio(row)
         if not _is_forward_goal(row) or not ratio:
             continue
         if ratio <= FORWARD_GOAL:
-            return (
+            return textwrap.fill(
                 f"The goal for a forward pass at full width in fp32, {FORWARD_GOAL:g}x of the official code, is reached"
-                f" on this processor: {ratio:.2f}x.\nWhat gave how much stands [below](#what-each-change-gave). A"
-                " processor without AVX-512 has to do without what needs it there.\n"
+                f" on this processor: {ratio:.2f}x.{_without_onednn(ratio, ways)} What gave how much stands"
+                " [below](#what-each-change-gave).",
+                width=120,
+                break_on_hyphens=False,
+                break_long_words=False,
             )
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
@@ -236,7 +251,8 @@ keeps whole matrices of attention, and falls behind where frames are large. On a
 
 {compared(cpu, ON_A_CPU)}
 
-{narrower(cpu)}{forward_goal(cpu)}
+{narrower(cpu)}{forward_goal(cpu, rows_of(out, "changes"))}
+
 {machines(cpu)}
 
 ![ours as a share of the official code's time](performance/cpu.svg)
@@ -309,12 +325,12 @@ turns with 0.2.0: in processes of their own, medians of {rounds} rounds, and the
 
 {loading(found)}
 
-Now every number is looked at, to see that it is finite, and 0.2.0 did not; the rest of the programs' time is copying.
-What takes long is the system's part, to find, empty and hand out pages for what is copied, and differs from one time to
-the next on a virtual machine. A copy there must be: a file that is overwritten must not change a model that is loaded.
-Huge pages are asked for by `THP_MEM_ALLOC_ENABLE=1`, which torch reads when it starts, before any node does: whoever
-starts ComfyUI on Linux can set it. Under dynamic VRAM (ComfyUI 0.28 and later, on GPUs) nothing is copied: weights stay
-in the file until they are used.
+Now every number is looked at, to see that it is finite, which 0.2.0 left undone. The rest is mostly the copy into
+memory of ComfyUI's own, and of that mostly the system's part, to find, empty and hand out pages. It differs by a factor
+of five from one hour to the next on this virtual machine (10 s were once reported, and 6.8); within the rounds above it
+hardly does. A copy there must be: a file that is overwritten must not change a model that is loaded. Huge pages
+(`THP_MEM_ALLOC_ENABLE=1` before ComfyUI starts) are fewer, and took longer to find. Under dynamic VRAM (ComfyUI 0.28
+and later, on GPUs) nothing is copied: weights stay in the file until they are used.
 
 {machines(found)}
 """)

@@ -191,9 +191,14 @@ def test_the_goal_is_of_fp32_whichever_row_comes_first():
         case = vars(cases.Case("UNet forward", "full", 16, 128, 128, precision))
         return {"case": case, "seconds": {"ours": [ours], "official": [10.0], "products": [4.0]}}
 
-    assert "is reached on this processor: 0.60x" in performance_report.forward_goal([row("bf16", 9), row("fp32", 6)])
-    assert "**not reached**: 0.80x" in performance_report.forward_goal([row("bf16", 1), row("fp32", 8)])
-    assert performance_report.forward_goal([row("bf16", 1)]) == ""
+    assert "is reached on this processor: 0.60x" in performance_report.forward_goal(
+        [row("bf16", 9), row("fp32", 6)], []
+    )
+    assert "**not reached**: 0.80x" in performance_report.forward_goal([row("bf16", 1), row("fp32", 8)], [])
+    assert performance_report.forward_goal([row("bf16", 1)], []) == ""
+    way = {"what": "Linears by MKL, at full width", "seconds": {"ours": [2.0], "changed": [3.0]}}
+    said = " ".join(performance_report.forward_goal([row("fp32", 6)], [way]).split())
+    assert "it would be some 0.90x, and missed." in said
 
 
 def test_what_is_narrower_is_held_against_fp32():
