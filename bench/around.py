@@ -1,65 +1,45 @@
-"""Ways of computing beside a pass of the UNet without gradients: what both prompts share, texts, decoding, training.
-
-Each is what `bench.changes` times in turns: ours, and the same in another way.
-"""
+"""Ways of computing around a pass of the UNet: what both prompts share, texts, decoding, training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from bench.cases import Case
-from bench.counted import Counts, Decoding, Step
-from bench.workloads import GUIDANCE, Networks, Works, random_weights, works
+from bench.counted import Counts, Step
+from bench.ways import Beside, Within, plain, within
+from bench.workloads import Networks, Works, random_weights, training_step, works
 from vc2 import pipeline
 from vc2.networks.text import TextEncoder
 from vc2.networks.unet import VideoUNet
 
-CASE = Case("guided step", "fifth", 16, 128, 128)
-TRAINING = Case("training step", "fifth", 8, 128, 128)
 
-
-class Beside(NamedTuple):
-    works: Callable[[Networks], Works]  # "ours" and "changed"
-    case: Case
-    note: str
-    counts: Callable[[], Counts] | None = None
-
-
-def nothing_shared(networks: Networks) -> Works:
+def nothing_shared(case: Case, networks: Networks) -> Works:
     """A guided step whose prompts are two clips to the network."""
-    x, t = networks.draw(*CASE.latents), torch.full((1,), 500)
-    texts = torch.cat([networks.draw(1, 77, networks.config.context_dim, seed=seed) for seed in (1, 2)])
-
-    def guided(copies: int) -> Callable[[], Tensor]:
-        @torch.no_grad()
-        def run() -> Tensor:
-            cond, uncond = networks.unet(x.repeat(copies, 1, 1, 1, 1), t.repeat(copies), texts, None).chunk(2)
-            return uncond + GUIDANCE * (cond - uncond)
-
-        return run
-
-    return {"ours": guided(1), "changed": guided(2)}
+    ours = works(case, networks)["ours"]
+    return {"ours": ours, "changed": within(partial(_clips_apart, networks.unet), ours)}
 
 
 def count_nothing_shared() -> Counts:
-    """Of two clips with a prompt each, as 0.2.0 had it."""
-    return Step().count(lambda unet: patch.object(unet, "forward", _apart(unet.forward)))
+    return Step().count(_clips_apart)
 
 
-def _apart(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(x: Tensor, t: Tensor, context: Tensor, fps: Tensor, **options: object) -> Tensor:
+def _clips_apart(unet: VideoUNet) -> Within:
+    forward = unet.forward
+
+    def run(x: Tensor, t: Tensor, context: Tensor, fps: Tensor, **options: Any) -> Tensor:
         copies = len(context) // len(x)
         return forward(x.repeat(copies, 1, 1, 1, 1), t.repeat(copies), context, fps.repeat(copies), **options)
 
-    return run
+    return patch.object(unet, "forward", run)
 
 
-def texts_apart(networks: Networks) -> Works:
+def texts_apart(_: Case, networks: Networks) -> Works:
     text = random_weights(TextEncoder(device="meta"), networks.device)
     prompts = ["a panda playing guitar", ""]
 
@@ -74,49 +54,32 @@ def texts_apart(networks: Networks) -> Works:
     return {"ours": together, "changed": apart}
 
 
-def frames_apart(networks: Networks) -> Works:
-    decode = works(Case("decode", "fifth", 16, 64, 64), networks)["ours"]
-
-    def apart() -> Tensor:
-        with patch.object(pipeline, "DECODED", 1):
-            return decode()
-
-    return {"ours": decode, "changed": apart}
+def frames_apart(case: Case, networks: Networks) -> Works:
+    ours = works(case, networks)["ours"]
+    return {"ours": ours, "changed": within(lambda: patch.object(pipeline, "DECODED", 1), ours)}
 
 
-def count_frames_apart() -> Counts:
-    with patch.object(pipeline, "DECODED", 1):
-        return Decoding(64, 64).count()
-
-
-def training_with(kind: type[nn.Module]) -> Callable[[Networks], Works]:
+def training_with(kind: type[nn.Module]) -> Callable[[Case, Networks], Works]:
     """Training whose convolutions of a kind are torch's own."""
 
-    def make(networks: Networks) -> Works:
-        ours = works(TRAINING, networks)["ours"]
-        init = VideoUNet.__init__
-
-        def and_change(self: VideoUNet, *args: object, **kwargs: object) -> None:
-            init(self, *args, **kwargs)  # type: ignore[arg-type]
-            for module in self.modules():
-                if isinstance(module, kind):
-                    module.__class__ = kind
-
-        with patch.object(VideoUNet, "__init__", and_change):
-            changed = works(TRAINING, networks)["ours"]
-        return {"ours": ours, "changed": changed}
+    def make(case: Case, networks: Networks) -> Works:
+        changed = VideoUNet(networks.config, device="meta")
+        plain(kind)(changed)
+        return {"ours": works(case, networks)["ours"], "changed": training_step(changed, case, networks)}
 
     return make
 
 
+TRAINING = Case("training step", "fifth", 8, 128, 128)
 BESIDE = {
     "guided step: nothing shared by both prompts": Beside(
-        nothing_shared, CASE, "the layers before the first text are computed once", count_nothing_shared
+        nothing_shared,
+        Case("guided step", "fifth", 16, 128, 128),
+        "the layers before the first text are computed once",
+        count_nothing_shared,
     ),
     "two texts, one by one": Beside(
-        texts_apart,
-        Case("two texts", "full", 1, 0, 0),
-        "one pass is used, for GPUs: half as many kernels",
+        texts_apart, Case("two texts", "full", 1, 0, 0), "one pass is used, for GPUs: half as many kernels"
     ),
     "decoding frame by frame": Beside(
         frames_apart, Case("decode", "fifth", 16, 64, 64), "all sixteen at once, where they are small"

@@ -6,10 +6,10 @@ python -m bench.cards
 from __future__ import annotations
 
 import argparse
-import textwrap
 from pathlib import Path
 
 from bench import sections
+from bench.tables import wrapped
 from vc2.networks.config import UNetConfig
 from vc2.networks.unet import PEAK, VideoUNet
 
@@ -62,16 +62,13 @@ def table() -> str:
 
 def text() -> str:
     peaks = [f"{PEAK * HALF * 2 * 16 * w // 8 * h // 8 / 2**20:.0f} MiB at {w}x{h}" for w, h in SIZES]
-    counted = textwrap.fill(
+    counted = wrapped(
         "Counted, not measured: no GPU was at hand. The numbers follow from the weights"
         f" ({weights() / 1e9:.1f} GB in half precision), from what a pass of 16 frames takes at most with prompt and"
         f" negative prompt in one batch ({' and '.join(peaks)}; [counted](docs/performance.md#counted)), and from how"
         " ComfyUI reserves memory: it is told a quarter more, wants half as much again free before it batches both"
         f" prompts, and keeps {RESERVE / GIB:g} GiB free; a driver and a desktop have {TAKEN / GIB:g} GiB"
         " (`python -m bench.cards`). The text encoder (0.7 GB) and the autoencoder leave the card when room is needed.",
-        width=120,
-        break_on_hyphens=False,
-        break_long_words=False,
     )
     return f"""{counted}
 

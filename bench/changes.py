@@ -9,10 +9,10 @@ On a CPU, at a fifth of the width, unless `--network` and `--size` say otherwise
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -21,36 +21,18 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import machine, performance_report
-from bench.around import BESIDE, Beside
+from bench.around import BESIDE
 from bench.cases import Case
-from bench.counted import Step
 from bench.performance import keep
+from bench.ways import Beside, Change, Way, Within, as_class, plain
 from bench.winograd import by_winograd
-from bench.workloads import DTYPES, WIDTHS, Networks, Works, apart
+from bench.workloads import WIDTHS, Networks, Works, apart
 from vc2.networks import layers, linear, slices
 from vc2.networks.attention import Attention
 from vc2.networks.compiled import compile_layers
 from vc2.networks.unet import VideoUNet
 
 ROOT = Path(__file__).parent.parent
-Within = AbstractContextManager[object]
-Change = Callable[[VideoUNet], Within | None]
-
-
-def as_class(kind: type[nn.Module], made_of: Callable[[type], type]) -> Change:
-    """Layers of a kind with another class, made of their own."""
-
-    def change(unet: VideoUNet) -> None:
-        for module in unet.modules():
-            if isinstance(module, kind):
-                module.__class__ = made_of(module.__class__)
-
-    return change
-
-
-def plain(kind: type[nn.Module]) -> Change:
-    """Convolutions of a kind as torch computes them."""
-    return as_class(kind, lambda _: kind)
 
 
 def channels_last(unet: VideoUNet) -> None:
@@ -116,27 +98,20 @@ def temporal_products(unet: VideoUNet) -> None:
                     module.backend = by_products
 
 
-class Way(NamedTuple):
-    change: Change
-    note: str
-    counts: bool = True  # whether counting sees it: not how a kernel computes, nor which of them become one
-    case: Case | None = None  # another than the table's
-
-
 CHANGES = {
     "Linears by MKL": Way(
-        lambda unet: patch.object(linear, "ONEDNN", False),
+        lambda unet: patch.object(linear, "DTYPES", ()),
         "oneDNN is used: in float32, without gradients, with AVX-512; not tried on Intel's, where MKL has that too",
         False,
     ),
     "Linears by MKL, at full width": Way(
-        lambda unet: patch.object(linear, "ONEDNN", False),
+        lambda unet: patch.object(linear, "DTYPES", ()),
         "as above",
         False,
         Case("UNet forward", "full", 16, 128, 128),
     ),
     "Linears in bf16 by torch, at full width": Way(
-        lambda unet: patch.object(linear, "ONEDNN", False),
+        lambda unet: patch.object(linear, "DTYPES", ()),
         "oneDNN is used there too: torch has it compute a projection as many products, and copies weights for each",
         False,
         Case("UNet forward", "full", 16, 128, 128, "bf16"),
@@ -171,40 +146,8 @@ CHANGES = {
 
 
 def counted(way: Way | Beside) -> dict[str, int] | None:
-    if isinstance(way, Beside):
-        found = way.counts() if way.counts else None
-    else:
-        found = Step().count(way.change) if way.counts else None
-    if found is None:
-        return None
-    return {"peak": round(found.peak / 2**20), "operations": sum(found.operations.values())}
-
-
-def in_two_ways(way: Way, case: Case, networks: Networks) -> Works:
-    """A forward pass of the UNet, ours and with one thing done in another way."""
-    (unet, _), dtype = networks.of(case), DTYPES[case.precision]
-    x, text = (
-        networks.draw(*case.latents).to(dtype),
-        networks.draw(1, 77, networks.config.context_dim, seed=1).to(dtype),
-    )
-    t = torch.full((1,), 500, device=networks.device)
-    changed = VideoUNet(networks.config, device="meta").eval().requires_grad_(False)
-    changed.load_state_dict(unet.state_dict(), assign=True)
-    changed.use_attention("auto")
-    anew = way.change(changed) is not None
-
-    def within() -> Within:
-        """A context manager serves once, so each pass makes its own; who changed the network did so once."""
-        return (way.change(changed) if anew else None) or nullcontext()
-
-    def forward(network: VideoUNet, within: Callable[[], Within]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            with torch.no_grad(), within():
-                return network(x, t, text, None)
-
-        return run
-
-    return {"ours": forward(unet, nullcontext), "changed": forward(changed, within)}
+    found = way.count()
+    return {"peak": round(found.peak / 2**20), "operations": sum(found.operations.values())} if found else None
 
 
 def measured(works: Works, device: torch.device, rounds: int) -> dict[str, Any]:
@@ -227,13 +170,13 @@ def main() -> None:
     width, height = map(int, args.size.split("x"))
     here, facts = Case("UNet forward", args.network, args.frames, width, height), machine.facts(device)
     networks = Networks(here.network, device, with_official=False)
-    for what in args.only or [*CHANGES, *BESIDE]:
-        way = CHANGES.get(what) or BESIDE[what]
+    ways: dict[str, Way | Beside] = {**CHANGES, **BESIDE}
+    for what in args.only or ways:
+        way = ways[what]
         case = way.case or here
         if case.network != networks.network:
             networks = Networks(case.network, device, with_official=False)
-        works = way.works(networks) if isinstance(way, Beside) else in_two_ways(way, case, networks)
-        row = {"what": what, "case": vars(case), **measured(works, device, args.rounds)}
+        row = {"what": what, "case": vars(case), **measured(way.works(case, networks), device, args.rounds)}
         row |= {"counted": counted(way), "note": way.note}
         print(what, machine.ratio(row["seconds"], "changed", "ours"), row["difference"], flush=True)
         keep(args.out / "performance" / "changes.json", [row], facts, key="what")

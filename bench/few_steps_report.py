@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 from bench import plots
-from bench.tables import Json, machines, table
+from bench.tables import Json, machines, table, wrapped
 from vc2.evaluation.rate.metrics import wilson
 
 CHANCE = 2  # clips
@@ -85,7 +84,7 @@ def choice(rows: list[Json]) -> str:
     draft = cheapest(0.25)
     plain = next(row for row in draft if row["kind"] != "T2V-Turbo")
     chosen = [draft[0]] if plain is draft[0] else [draft[0], plain]
-    return textwrap.fill(
+    return wrapped(
         f"For a draft of {every['frames']} frames choose "
         + " or, without its LoRA, ".join(f"**{named(row)}** ({row['cost']:.1f} passes)" for row in chosen)
         + f": the fewest passes with which the judge sees at most {CHANCE} clips fewer right than with all steps"
@@ -94,8 +93,6 @@ def choice(rows: list[Json]) -> str:
         f" {listed(cheapest(0.1))}.{short_of_it(draft[0])} The judge sees more than {CHANCE} clips fewer right, one"
         f" clip being {1 / every['count']:.0%}, with:"
         f" {listed([row for row in rows if row not in as_right], 'right', '.0%')}.",
-        width=120,
-        break_on_hyphens=False,
     )
 
 
@@ -131,7 +128,7 @@ def against_fewer_steps(rows: list[Json]) -> str:
             f" Pictures nearer to a drawn one than with all steps ({every['picture']:.1f}) have: {listed}; it is not"
             " what all steps show, so no fidelity to these."
         )
-    return textwrap.fill(text, width=120, break_on_hyphens=False)
+    return wrapped(text)
 
 
 def section(found: list[Json], folder: Path) -> str:

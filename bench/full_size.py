@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -58,12 +58,16 @@ def write_checkpoint(path: Path) -> None:
     )
 
 
-def checkpoint_in(folder: Path) -> Path:
-    """Of the official size, in a folder as ComfyUI has them; written where it is not there yet."""
-    file = folder / "models" / "checkpoints" / "full-size.safetensors"
-    if not file.is_file():
-        write_checkpoint(file)
-    return file
+@contextlib.contextmanager
+def checkpoint_in(folder: Path | None) -> Iterator[Path]:
+    """One of the official size within a folder as ComfyUI has them, written where it is not there yet; None: for as
+    long as it is needed.
+    """
+    with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="vc2-") as found:
+        file = Path(found) / "models" / "checkpoints" / "full-size.safetensors"
+        if not file.is_file():
+            write_checkpoint(file)
+        yield file
 
 
 class Peak:
@@ -110,15 +114,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     parser.add_argument("--folder", type=Path, help="for the checkpoint, which stays and is not written again")
     args = parser.parse_args()
-    temporary = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="vc2-")
     facts = machine.facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    with temporary as folder:
-        file = checkpoint_in(Path(folder))
+    with checkpoint_in(args.folder) as file:
         size = file.stat().st_size
         _read_through(file)  # from the disk, which is not what is compared
         read, read_work = _cost(lambda: _read_through(file))
         _, copied_work = _cost(lambda: _copied(file))
-        with Server(base=Path(folder)) as server:
+        with Server(base=file.parents[2]) as server:
             client = Client(server.url)
             memory = psutil.Process(server.pid).memory_info()
             began = _processor(server.pid)

@@ -234,28 +234,26 @@ def temporal_attention(bench: Bench) -> Found:
     rows = 2 * case.height // 8 * case.width // 8
     q, k, v = torch.randn(3, rows, case.frames, 320, device=bench.device, dtype=dtype)
     kernels = {
+        "torch's choice": None,
         "flash": SDPBackend.FLASH_ATTENTION,
         "efficient": SDPBackend.EFFICIENT_ATTENTION,
         "cuDNN": SDPBackend.CUDNN_ATTENTION,
         "products": SDPBackend.MATH,
     }
-    found: dict[str, float] = {}
-    for name in ("torch's choice", *kernels):
-        with sdpa_kernel(kernels[name]) if name in kernels else contextlib.nullcontext():
-            work = partial(torch_attention, q, k, v, 5)
-            try:
-                work()
-            except RuntimeError:  # this one is not for this device or this shape
-                continue
-            repeated = partial(_times, 20, work)
-            found[name] = min(machine.seconds(repeated, bench.device) for _ in range(3)) / 20
-    fastest = min((name for name in found if name in kernels), key=lambda name: found[name])
-    return fastest, ", ".join(f"{name} {1e6 * seconds:.0f} us" for name, seconds in found.items())
 
+    def repeated(kernel: SDPBackend | None) -> None:
+        with sdpa_kernel(kernel) if kernel else contextlib.nullcontext():
+            for _ in range(20):
+                torch_attention(q, k, v, 5)
 
-def _times(count: int, work: Callable[[], object]) -> None:
-    for _ in range(count):
-        work()
+    works: dict[str, Callable[[], object]] = {}
+    for name, kernel in kernels.items():
+        with contextlib.suppress(RuntimeError):  # of those that are not for this device or this shape
+            repeated(kernel)
+            works[name] = partial(repeated, kernel)
+    times = {name: min(each) / 20 for name, each in machine.in_turns(works, bench.device, 3, warm_up=0).items()}
+    fastest = min((name for name in times if kernels[name]), key=lambda name: times[name])
+    return fastest, ", ".join(f"{name} {1e6 * seconds:.0f} us" for name, seconds in times.items())
 
 
 def mfu(recipe: str, bench: Bench) -> Found:

@@ -10,7 +10,6 @@ Needs 4 GB of disk and some 8 of memory, and Linux, whose pages it counts.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -18,7 +17,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,9 @@ from unittest.mock import patch
 
 import torch
 
-from bench import machine
+from bench import machine, performance_report
+from bench.full_size import checkpoint_in
+from bench.performance import keep
 from scripts.comfyui import ROOT, comfyui_tree
 from tests.host.inside import import_pack
 
@@ -64,7 +64,7 @@ def stages(file: Path, root: Path) -> dict[str, list[float]]:
         began = so_far()
         made = [part(loaded) for part in (loading.load_model, loading.load_clip, loading.load_vae)]
         building = [a - b for a, b in zip(since(began), copying, strict=True)]
-    del made
+        del made  # not before it is measured: memory given back would be had again
     return dict(zip(STAGES, (checking, building, copying), strict=True))
 
 
@@ -104,14 +104,8 @@ def main() -> None:
     if args.only:
         print(json.dumps(stages(args.only, args.older.resolve())))
         return
-    from bench import performance_report
-    from bench.full_size import checkpoint_in
-    from bench.performance import keep
-
     facts = machine.facts(torch.device("cpu"))
-    temporary = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="vc2-")
-    with temporary as folder:
-        file = checkpoint_in(Path(folder))
+    with checkpoint_in(args.folder) as file:
         size = file.stat().st_size
         ways: dict[str, tuple[Path, dict[str, str]]] = {
             args.version: (args.older.resolve(), {}),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import counted_report, few_steps_report, machine, plots
 from bench.cases import ON_A_CPU, ON_A_GPU, WORKLOADS, Case
-from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table
+from bench.tables import NOT_MEASURED, Json, machines, rows_of, seconds, table, wrapped
 from bench.workloads import WIDTHS
 
 FORWARD_GOAL, CLIP_GOAL = 0.75, 1.5  # on a CPU: of the official code's time, and times as fast as 0.2.0
@@ -91,7 +90,7 @@ def narrower(rows: list[Json]) -> str:
     if not each:
         return ""
     text = f"In bf16, ours and the official code are as far from what fp32 gives as this: {'; '.join(each)}."
-    return textwrap.fill(text, width=120, break_on_hyphens=False) + "\n\n"
+    return wrapped(text) + "\n\n"
 
 
 def _without_onednn(ratio: float, ways: list[Json]) -> str:
@@ -113,13 +112,10 @@ def forward_goal(rows: list[Json], ways: list[Json]) -> str:
         if not _is_forward_goal(row) or not ratio:
             continue
         if ratio <= FORWARD_GOAL:
-            return textwrap.fill(
+            return wrapped(
                 f"The goal for a forward pass at full width in fp32, {FORWARD_GOAL:g}x of the official code, is reached"
                 f" on this processor: {ratio:.2f}x.{_without_onednn(ratio, ways)} What gave how much stands"
                 " [below](#what-each-change-gave).",
-                width=120,
-                break_on_hyphens=False,
-                break_long_words=False,
             )
         share = machine.ratio(row["seconds"], "products", "ours")
         return (
@@ -201,14 +197,11 @@ def in_short(out: Path) -> str:
     ratio = next((r for row in rows_of(out, "cpu") if _is_forward_goal(row) and (r := _ratio(row))), None)
     cpu = f"On a CPU a pass at full width takes {ratio:.2f}x of the official code's time, in fp32. " if ratio else ""
     gpu = "" if rows_of(out, "goals") else "On a GPU nothing is measured yet. "
-    arithmetic = textwrap.fill(
+    arithmetic = wrapped(
         f"- **Time.** {cpu}{gpu}A clip of 16 frames at 512x320 with 50 steps is {whole:.1f} PFLOP, which is"
         f" {1000 * whole / 30:.0f} s for a card that sustains 30 TFLOP/s: arithmetic and no measurement. [Fewer"
         " passes](#fewer-passes) says what fewer steps cost, on the miniature.",
-        width=120,
-        subsequent_indent="  ",
-        break_on_hyphens=False,
-        break_long_words=False,
+        indent="  ",
     )
     return f"""- **Memory**, counted: beyond the weights (2.8 GB in half precision) a step of 16 frames, with its
   negative prompt, takes {peak} MiB at 512x320, where it took {before}, and {at_large} MiB at 1024x576.
@@ -307,7 +300,7 @@ By `make bench-changes`: a forward pass of the UNet with one thing done in anoth
 is, processor time. Above 1.00x ours is faster; at or below it the other way would be as good or better on this machine;
 where its rounds lie on both sides of 1, no difference is shown. One prompt, 16 frames of 128x128, a fifth of the width
 and fp32 where nothing else is said. *Peak* and *operations* are counted, of a guided step at 512x320 and full
-width{as_it_is}; of decoding at 64x64; empty where counting cannot look inside.
+width{as_it_is}; empty where counting cannot look inside, and beside such a step.
 
 {changes(found)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def table(head: str, rows: list[list[str]]) -> str:
     cells = [part.strip() for part in head.split("|")]
     lines = [cells, ["---"] * len(cells), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A paragraph in lines as long as ours are; neither links nor names are broken."""
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def seconds(value: float | None) -> str:

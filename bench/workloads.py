@@ -21,7 +21,8 @@ from bench.machine import in_turns
 from vc2.networks.autoencoder import SCALE_FACTOR, AutoencoderKL
 from vc2.networks.compiled import compile_layers
 from vc2.networks.config import UNetConfig
-from vc2.networks.linear import ONEDNN, linear
+from vc2.networks.linear import DTYPES as BY_ONEDNN
+from vc2.networks.linear import linear
 from vc2.networks.unet import VideoUNet
 from vc2.pipeline import Guided, to_pixels
 from vc2.sampling import ddim
@@ -42,7 +43,7 @@ ON_A_CPU = {
         sdpa_backward_flop_count(grad, q, k, v)
     ),
 }
-if ONEDNN:
+if BY_ONEDNN:
     ON_A_CPU[torch.ops.mkldnn._linear_pointwise] = lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GUIDANCE, FPS = 12.0, 28
@@ -138,12 +139,19 @@ def _conditions(case: Case, networks: Networks) -> tuple[Tensor, Tensor, Tensor,
     return networks.draw(*case.latents), networks.draw(1, 77, d, seed=1), networks.draw(1, 77, d, seed=2), fps
 
 
-def _forward(case: Case, networks: Networks) -> Works:
-    (unet, _), dtype = networks.of(case), DTYPES[case.precision]
+def forward(unet: VideoUNet, case: Case, networks: Networks) -> Callable[[], Tensor]:
+    """A pass of one of ours, with the case's inputs."""
+    dtype = DTYPES[case.precision]
     x, text, _, fps = _conditions(case, networks)
     t = torch.full((1,), 500, device=networks.device)
-    out: Works = {"ours": torch.no_grad()(lambda: unet(x.to(dtype), t, text.to(dtype), fps))}
+    return torch.no_grad()(lambda: unet(x.to(dtype), t, text.to(dtype), fps))
+
+
+def _forward(case: Case, networks: Networks) -> Works:
+    out: Works = {"ours": forward(networks.of(case)[0], case, networks)}
     if networks.compare:
+        x, text, _, fps = _conditions(case, networks)
+        t = torch.full((1,), 500, device=networks.device)
         theirs = official.unet(networks.config, networks.unet.state_dict())
         out["official"] = _autocast(case, networks.device, lambda: theirs(x, t, context=text, fps=fps))
     return out
@@ -212,26 +220,24 @@ def _training_step(case: Case, networks: Networks) -> Works:
 
     The results compared are the losses of the first steps.
     """
-    x, text, _, fps = _conditions(case, networks)
-    t, target = torch.full((1,), 500, device=networks.device), networks.draw(*case.latents, seed=3)
-    state = networks.unet.state_dict()
-    networks_of: dict[str, nn.Module] = {"ours": VideoUNet(networks.config, device="meta")}
+    ours = VideoUNet(networks.config, device="meta")
+    if case.compiled:
+        compile_layers(ours)
+    out: Works = {"ours": training_step(ours, case, networks)}
     if networks.compare:
-        networks_of["official"] = official.unet(networks.config)
-    out: Works = {}
-    for name, network in networks_of.items():
-        network.load_state_dict({key: tensor.clone() for key, tensor in state.items()}, assign=True)
-        network.to(networks.device).requires_grad_(True)
-        network.eval()  # the temporal convolutions' dropout would make two losses incomparable
-        if name == "ours" and case.compiled:
-            compile_layers(network)
-        out[name] = _step_of(network, torch.optim.AdamW(network.parameters(), 1e-5), case, (x, t, text, fps, target))
+        out["official"] = training_step(official.unet(networks.config), case, networks)
     return out
 
 
-def _step_of(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, given: tuple) -> Callable[[], Tensor]:
-    x, t, text, fps, target = given
-    dtype = DTYPES[case.precision]
+def training_step(network: nn.Module, case: Case, networks: Networks) -> Callable[[], Tensor]:
+    """Of a network with weights of its own, which are as the others' when it begins."""
+    x, text, _, fps = _conditions(case, networks)
+    t, target = torch.full((1,), 500, device=networks.device), networks.draw(*case.latents, seed=3)
+    state = {name: tensor.clone() for name, tensor in networks.unet.state_dict().items()}
+    network.load_state_dict(state, assign=True)
+    network.to(networks.device).requires_grad_(True)
+    network.eval()  # the temporal convolutions' dropout would make two losses incomparable
+    optimizer, dtype = torch.optim.AdamW(network.parameters(), 1e-5), DTYPES[case.precision]
 
     def step() -> Tensor:
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):

@@ -239,7 +239,8 @@ def test_ways_beside_a_pass_compute_the_same():
     """Two of those that take little: what is compared is ours and the other way, of the same inputs."""
     networks = workloads.Networks("fifth", torch.device("cpu"), with_official=False)
     for what in ("guided step: nothing shared by both prompts", "decoding frame by frame"):
-        found = changes.measured(around.BESIDE[what].works(networks), networks.device, rounds=1)
+        way = around.BESIDE[what]
+        found = changes.measured(way.works(way.case, networks), networks.device, rounds=1)
         assert 0 < found["difference"] < 1e-3, what
         assert len(found["seconds"]["changed"]) == 1
     assert around.count_nothing_shared().peak > counted.STEPS["guided step, 512x320"].count().peak

@@ -57,8 +57,8 @@ def linears(unet) -> dict[str, float]:
     """
     layer, x = unet.time_embed[0], torch.randn(3, unet.time_embed[0].in_features)
     weight, bias = layer.weight.float(), layer.bias.float()
-    everywhere = {"ONEDNN": True, "DTYPES": (torch.float32, torch.bfloat16)}
-    with torch.no_grad(), patch.multiple(linear, **everywhere, _product=Mock(wraps=F.linear)):
+    dtypes = (torch.float32, torch.bfloat16)
+    with torch.no_grad(), patch.multiple(linear, DTYPES=dtypes, _product=Mock(wraps=F.linear)):
         apart = {"as it is": layer(x) - F.linear(x, weight, bias)}
         narrow = (x.bfloat16(), weight.bfloat16(), bias.bfloat16())
         apart["bf16"] = layer(narrow[0]) - F.linear(*narrow)

@@ -28,13 +28,12 @@ def asked(monkeypatch):
         calls.append(weight.data_ptr())
         return F.linear(x, weight, bias)
 
-    monkeypatch.setattr(module, "ONEDNN", True)
     monkeypatch.setattr(module, "DTYPES", (torch.float32, torch.bfloat16))
     monkeypatch.setattr(module, "_product", product)
     return calls
 
 
-@pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
+@pytest.mark.skipif(not module.DTYPES, reason="not the processor or the torch for oneDNN")
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 7, 3), (2, 0, 3), (1, 1, 1, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", module.DTYPES)
@@ -53,7 +52,7 @@ def test_the_numbers_are_those_of_torch(shape, bias, dtype):
                 torch.testing.assert_close(linear(other, matrix, b), F.linear(other, matrix, b), **close)
 
 
-@pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
+@pytest.mark.skipif(not module.DTYPES, reason="not the processor or the torch for oneDNN")
 @pytest.mark.parametrize("dtype", module.DTYPES)
 def test_large_products_are_right_too(dtype):
     """Channels first, as a transformer's projection has them."""
@@ -63,7 +62,7 @@ def test_large_products_are_right_too(dtype):
     assert (found - exact).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype] * exact.norm()
 
 
-@pytest.mark.skipif(not module.ONEDNN, reason="not the processor or the torch for oneDNN")
+@pytest.mark.skipif(not module.DTYPES, reason="not the processor or the torch for oneDNN")
 @pytest.mark.parametrize("dtype", module.DTYPES)
 def test_a_graph_holds_it(dtype):
     """Without a compiler: what torch.compile would hand to one."""

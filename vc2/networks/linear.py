@@ -39,10 +39,10 @@ def _is_there(dtype: torch.dtype) -> bool:
         return False
 
 
+# Of which it computes products; none where it is not to be used.
 DTYPES = tuple(dtype for dtype in (torch.float32, torch.bfloat16) if _is_there(dtype))
-ONEDNN = torch.float32 in DTYPES
 
-if ONEDNN:
+if DTYPES:
     # torch.compile takes torch's own operation with constant weights alone. By the module's name, since ComfyUI's
     # process may hold two copies of this module.
     _compiled = torch.library.custom_op(
@@ -58,7 +58,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x `[..., C]`, weight `[C', C]` -> `[..., C']`. Forward-mode differentiation sees nothing of it, and
     `torch.backends.mkldnn.flags` does not switch it off.
     """
-    mine = ONEDNN and _is_plain(x) and _is_plain(weight) and _fit(x, weight, bias) and _pays(x, weight)
+    mine = _is_plain(x) and _is_plain(weight) and _fit(x, weight, bias) and _pays(x, weight)
     if not mine or _is_recorded():
         return F.linear(x, weight, bias)
     return (_compiled if torch.compiler.is_compiling() else _product)(x, weight, bias)
@@ -102,7 +102,7 @@ def _by_onednn(kind: type, weights: Callable[[Any, Tensor], Weights | None]) -> 
 
     class Linear(kind):  # type: ignore[misc, valid-type]
         def forward(self, x: Tensor) -> Tensor:
-            given = weights(self, x) if ONEDNN else None
+            given = weights(self, x) if DTYPES else None
             return super().forward(x) if given is None else linear(x, *given)
 
     return Linear
